@@ -1,0 +1,66 @@
+# make demo | test | lint | bench | soak | clean: each works alone on a machine with Python >= 3.10 and a network.
+# The first one makes .venv and installs; the next ones install nothing until pyproject.toml or constraints.txt changes.
+
+PYTHON     ?= python3
+DEMO_ARGS  ?=
+TEST_ARGS  ?=
+BENCH_ARGS ?= --actors 1 2 4
+OUT        ?= out
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+STEP  := @printf '==> %s\n'
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint bench soak clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(STAMP) ## train on handwritten digits through a compiled graph (DEMO_ARGS="--epochs 1")
+	$(STEP) "demo: results go to $(OUT)/demo"
+	@$(BIN)/python examples/train_digits.py --out $(OUT)/demo $(DEMO_ARGS)
+
+test: $(STAMP) ## what CI runs (TEST_ARGS="-k allreduce -x")
+	$(STEP) "pytest"
+	@$(BIN)/python -m pytest $(TEST_ARGS)
+
+lint: $(STAMP) ## ruff, mypy --strict, import-linter
+	$(STEP) "ruff check"
+	@$(BIN)/ruff check --quiet .
+	$(STEP) "ruff format --check"
+	@$(BIN)/ruff format --check --quiet .
+	$(STEP) "mypy"
+	@$(BIN)/mypy --no-error-summary
+	$(STEP) "lint-imports"
+	@$(BIN)/lint-imports --no-cache --no-logo
+
+bench: $(STAMP) ## round trips of actor chains beside the floor, as JSON lines (BENCH_ARGS="--actors 1")
+	$(STEP) "benchmarks: also written to $(OUT)/bench.jsonl"
+	@mkdir -p $(OUT)
+	@$(BIN)/python -m benchmarks chain --json $(OUT)/bench.jsonl $(BENCH_ARGS)
+
+soak: $(STAMP) ## the long tests: thousands of cycles, random kills
+	$(STEP) "pytest -m soak"
+	@$(BIN)/python -m pytest -m soak $(TEST_ARGS)
+
+clean: ## remove .venv, build leftovers and caches
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(STEP) "installing into $(VENV) (the first time torch takes a while)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(BIN)/python:
+	@command -v "$(PYTHON)" >/dev/null \
+	  || { echo "no '$(PYTHON)' on this machine: install Python 3.10 or newer, or set PYTHON=/path/to/python" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo "$$("$(PYTHON)" --version 2>&1) is too old: Python 3.10 or newer is needed; set PYTHON=/path/to/python" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null \
+	  || { echo "'$(PYTHON)' lacks the venv module: install it (Debian, Ubuntu: python3-venv) and run make again" >&2; exit 1; }
+	$(STEP) "making $(VENV)"
+	@"$(PYTHON)" -m venv $(VENV)

@@ -1,0 +1,1 @@
+"""Measure compiled graphs beside the floor: `python -m benchmarks`."""

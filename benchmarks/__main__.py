@@ -1,0 +1,114 @@
+"""Measure the chosen cases: `python -m benchmarks [case ...]`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from benchmarks import machine, registry
+from benchmarks.deadline import deadline
+from benchmarks.report import json_line, machine_line, tables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from benchmarks.registry import Case, Config, Row
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    registry.load()
+    options = _parser().parse_args(arguments)
+    if options.list:
+        _say(sys.stdout, _listing())
+        return 0
+    try:
+        return _measure(options)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    add = parser.add_argument
+    add("cases", nargs="*", metavar="case", type=_case, help="what to measure (default: all)")
+    add("--actors", nargs="+", type=_count, metavar="N", help="actor counts, one row each")
+    add("--rounds", type=_count, metavar="R", help="rounds of A B A B")
+    add("--peer", choices=["none", *registry.PEERS], default="none", help="measure it too")
+    add("--json", type=Path, metavar="FILE", help="write machine and rows there as JSON lines")
+    add("--quick", action="store_true", help="few short rounds: shows that it works")
+    add("--list", action="store_true", help="list the cases and end")
+    return parser
+
+
+def _case(name: str) -> Case:
+    try:
+        return registry.CASES[name]
+    except KeyError:
+        known = ", ".join(registry.CASES)
+        message = f"there is no case {name!r}; the cases are {known}"
+        raise argparse.ArgumentTypeError(message) from None
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{count} is not a positive number")
+    return count
+
+
+def _listing() -> str:
+    width = max(map(len, registry.CASES))
+    return "\n".join(f"{case.name:{width}}  {case.help}" for case in registry.CASES.values())
+
+
+def _measure(options: argparse.Namespace) -> int:
+    about = machine.describe()
+    rows: list[Row] = []
+    for row in _rows(options):
+        rows.append(row)
+        _say(sys.stdout, json_line(row))
+    _say(sys.stderr, f"\n{tables(rows)}\n\n{machine_line(about)}")
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        lines = [json_line({"machine": True, **about}), *map(json_line, rows)]
+        options.json.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return 1 if any("error" in row for row in rows) else 0
+
+
+def _rows(options: argparse.Namespace) -> Iterator[Row]:
+    for case in options.cases or registry.CASES.values():
+        plan = case.plan(
+            quick=options.quick,
+            actors=tuple(options.actors or ()),
+            rounds=options.rounds,
+            peer=registry.PEERS.get(options.peer),
+        )
+        for config in plan.configs():
+            yield from _attempt(case, config)
+
+
+def _attempt(case: Case, config: Config) -> Iterator[Row]:
+    """Measure one configuration; one that fails is a row with its error, not a lost table."""
+    head: Row = {"case": case.name, "actors": config.actors}
+    try:
+        with deadline(case.limit_s):
+            for row in case.run(config):
+                yield head | row
+    except Exception as error:  # noqa: BLE001
+        traceback.print_exc()
+        yield head | {"error": f"{type(error).__name__}: {error}"}
+
+
+def _say(stream: TextIO, text: str) -> None:
+    stream.write(text + "\n")
+    stream.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""Hold what can be measured and against whom; cases and peers register themselves.
+
+A new case is a module in `MODULES` with a function under `@case`. A new peer calls `peer(...)`
+in its module; every case that compares sides then takes it through `Config.peer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from benchmarks.rounds import Side
+
+MODULES = ("benchmarks.chain", "benchmarks.startup")
+
+Scalar: TypeAlias = str | int | float | bool
+Row: TypeAlias = dict[str, Scalar]
+"""One measured configuration, as it is printed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """Another system that cases can be run against."""
+
+    name: str
+    help: str
+    open: Callable[[str, Config], AbstractContextManager[Side]]
+    """Start the peer's side of the named case."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """One configuration to measure."""
+
+    actors: int
+    rounds: int
+    trips: int
+    """Timed trips per block and side."""
+    peer: Peer | None = None
+
+
+Run: TypeAlias = Callable[[Config], Iterator[Row]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The parameters of a case: one configuration per actor count."""
+
+    actors: tuple[int, ...]
+    rounds: int
+    trips: int = 1
+    peer: Peer | None = None
+
+    def configs(self) -> Iterator[Config]:
+        """Yield the configurations in order."""
+        for count in self.actors:
+            yield Config(actors=count, rounds=self.rounds, trips=self.trips, peer=self.peer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """Something to measure."""
+
+    name: str
+    help: str
+    run: Run
+    full: Plan
+    quick: Plan
+    limit_s: float
+    """When a configuration of this case is broken off."""
+
+    def plan(
+        self,
+        *,
+        quick: bool,
+        actors: tuple[int, ...] | None,
+        rounds: int | None,
+        peer: Peer | None,
+    ) -> Plan:
+        """Return this case's plan with what the command line set."""
+        plan = self.quick if quick else self.full
+        return replace(
+            plan,
+            actors=actors or plan.actors,
+            rounds=rounds or plan.rounds,
+            peer=peer,
+        )
+
+
+CASES: dict[str, Case] = {}
+PEERS: dict[str, Peer] = {}
+
+
+def case(*, full: Plan, quick: Plan, limit_s: float = 120.0) -> Callable[[Run], Run]:
+    """Register the decorated function as a case; its first docstring line is the case's help."""
+
+    def register(run: Run) -> Run:
+        name = run.__name__
+        if name in CASES:
+            raise ValueError(f"there is already a case {name!r}")
+        about = (run.__doc__ or "").partition("\n")[0]
+        CASES[name] = Case(name=name, help=about, run=run, full=full, quick=quick, limit_s=limit_s)
+        return run
+
+    return register
+
+
+def peer(new: Peer) -> Peer:
+    """Register a peer."""
+    if new.name in PEERS:
+        raise ValueError(f"there is already a peer {new.name!r}")
+    PEERS[new.name] = new
+    return new
+
+
+def load() -> None:
+    """Import every module that registers something."""
+    for module in MODULES:
+        import_module(module)

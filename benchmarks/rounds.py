@@ -1,0 +1,114 @@
+"""Time several sides in turn (A B A B ...) and compare them round by round.
+
+All sides stay alive through all rounds; the one that is not being timed is parked and uses no
+CPU. A shared machine drifts within seconds, so two figures are only comparable when they were
+taken within milliseconds of each other: the ratio is taken per round, and its median reported.
+"""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter_ns
+from typing import TYPE_CHECKING
+
+from benchmarks.stats import Block, paired_ratios, summarize
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from benchmarks.registry import Row
+
+BLOCK_LIMIT_NS = 2_000_000_000
+WARM_TRIPS = 100
+"""Untimed trips before each block: they wake what was parked and settle the waiting policy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One of the things compared."""
+
+    name: str
+    block: Callable[[int], Sequence[int]]
+    """Time this many trips; return each one's nanoseconds."""
+
+
+def echoing(name: str, trip: Callable[[], object]) -> Side:
+    """Make a side from a trip that sends 1 and brings it back; refuse one that does not."""
+    if (answer := trip()) != 1:
+        raise RuntimeError(f"{name} was sent 1 and answered {answer!r}")
+    return Side(name=name, block=timed(trip))
+
+
+def timed(trip: Callable[[], object]) -> Callable[[int], list[int]]:
+    """Make a side's `block` from one trip; every side in this process is timed by this loop."""
+
+    def block(trips: int) -> list[int]:
+        for _ in range(WARM_TRIPS):
+            trip()
+        gc.collect()
+        gc.disable()
+        try:
+            return _time(trip, trips)
+        finally:
+            gc.enable()
+
+    return block
+
+
+def _time(trip: Callable[[], object], trips: int) -> list[int]:
+    times: list[int] = []
+    now = perf_counter_ns
+    limit = now() + BLOCK_LIMIT_NS
+    for _ in range(trips):
+        begin = now()
+        trip()
+        end = now()
+        times.append(end - begin)
+        if end > limit:
+            break
+    return times
+
+
+def interleave(sides: Sequence[Side], rounds: int, trips: int) -> dict[str, list[Block]]:
+    """Time one block of every side per round."""
+    blocks: dict[str, list[Block]] = {side.name: [] for side in sides}
+    for _ in range(rounds):
+        for side in sides:
+            blocks[side.name].append(summarize(side.block(trips)))
+    return blocks
+
+
+def compare(blocks: dict[str, list[Block]]) -> Row:
+    """Make the row of a case from its sides: `ours`, `floor`, and any peers.
+
+    `ratio` is ours over the floor; `<peer>_ratio` is the peer over ours.
+    """
+    ours = [block.p50_ns for block in blocks["ours"]]
+    row: Row = {}
+    for name, of_side in blocks.items():
+        row |= _figures(name, of_side)
+    for name, of_side in blocks.items():
+        p50s = [block.p50_ns for block in of_side]
+        if name == "floor":
+            row |= _ratios("ratio", ours, p50s)
+        elif name != "ours":
+            row |= _ratios(f"{name}_ratio", p50s, ours)
+    return row | {"rounds": len(ours), "n": sum(block.n for block in blocks["ours"])}
+
+
+def _figures(name: str, blocks: Sequence[Block]) -> Row:
+    return {
+        f"{name}_us": round(median(block.p50_ns for block in blocks) / 1e3, 2),
+        f"{name}_p99_us": round(median(block.p99_ns for block in blocks) / 1e3, 2),
+    }
+
+
+def _ratios(name: str, above: Sequence[float], below: Sequence[float]) -> Row:
+    ratios = paired_ratios(above, below)
+    return {
+        name: round(median(ratios), 2),
+        f"{name}_lo": round(min(ratios), 2),
+        f"{name}_hi": round(max(ratios), 2),
+    }

@@ -1,0 +1,161 @@
+"""The case `startup`: what a script pays before its first actor has answered.
+
+Every figure comes from fresh interpreters, as a user's script would start. The scripts report
+readings of the monotonic clock, which all processes of a machine share, so that the interpreter's
+own start is part of the figure. The floor is an interpreter that only makes the script's imports.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from importlib.util import find_spec
+from statistics import median
+from typing import TYPE_CHECKING, TypeAlias
+
+from benchmarks.registry import Config, Plan, Row, case
+from benchmarks.stats import paired_differences
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+SCRIPT_LIMIT_S = 60.0
+_NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
+
+Readings: TypeAlias = dict[str, list[float]]
+
+USER_SCRIPT = """
+import json, sys, time
+{imports}
+import runtime
+from compiled_dag import InputNode
+
+@runtime.remote
+class Echo:
+    def echo(self, value):
+        return value
+
+def answer():
+    if runtime.get(Echo.remote().echo.remote(1)) != 1:
+        raise SystemExit("the actor did not echo its input")
+    return time.monotonic()
+
+ready = time.monotonic()
+runtime.init()
+up = time.monotonic()
+answers = [answer() for _ in range({actors})]
+json.dump({{"ready": [ready], "up": [up], "answers": answers}}, sys.stdout)
+"""
+
+FLOOR_SCRIPT = """
+import json, sys, time
+{imports}
+json.dump({{"ready": [time.monotonic()]}}, sys.stdout)
+"""
+
+IMPORT_SCRIPT = """
+import json, sys, time
+import numpy
+before = time.monotonic()
+import compiled_dag, collective, runtime
+after = time.monotonic()
+json.dump({"took": [after - before], "torch": ["torch" in sys.modules]}, sys.stdout)
+"""
+
+
+@case(
+    full=Plan(actors=(4,), rounds=3),
+    quick=Plan(actors=(2,), rounds=1),
+    limit_s=300.0,
+)
+def startup(config: Config) -> Iterator[Row]:
+    """Start of a script to its first actor's answer, `init`, further actors, imports."""
+    for row in _figures(config):
+        yield row | {"rounds": config.rounds}
+
+
+def _figures(config: Config) -> Iterator[Row]:
+    yield _imports(config)
+    yield from _start(config, torch=False)
+    if find_spec("torch"):
+        yield from _start(config, torch=True)
+
+
+def _imports(config: Config) -> Row:
+    readings = [_run(IMPORT_SCRIPT)[1] for _ in range(config.rounds + 1)][1:]
+    return {
+        "what": "import of the three packages beyond numpy",
+        "torch": any(reading["torch"][0] for reading in readings),
+        "ours_ms": _ms([reading["took"][0] for reading in readings]),
+    }
+
+
+def _start(config: Config, *, torch: bool) -> Iterator[Row]:
+    times = _interleave(config, "import numpy, torch" if torch else "import numpy")
+    yield {
+        "what": "start of the script to the first answer",
+        "torch": torch,
+        "ours_ms": _ms(times["first"]),
+        "floor_ms": _ms(times["floor"]),
+        "beyond_ms": _ms(paired_differences(times["first"], times["floor"])),
+    }
+    yield {"what": "init", "torch": torch, "ours_ms": _ms(times["init"])}
+    if later := times["later"]:
+        yield {
+            "what": "each later actor, until it answers",
+            "torch": torch,
+            "ours_ms": _ms(later),
+            "worst_ms": round(max(later) * 1e3, 1),
+        }
+
+
+def _interleave(config: Config, imports: str) -> Readings:
+    """Run the user's script and the floor's in turn; the first pair warms the page cache."""
+    ours = USER_SCRIPT.format(imports=imports, actors=config.actors)
+    floor = FLOOR_SCRIPT.format(imports=imports)
+    times: Readings = defaultdict(list)
+    for turn in range(config.rounds + 1):
+        pair = _run(ours), _run(floor)
+        if turn:
+            _note(times, *pair)
+    return times
+
+
+def _note(times: Readings, ours: tuple[float, Readings], floor: tuple[float, Readings]) -> None:
+    began, readings = ours
+    answers = readings["answers"]
+    times["first"].append(answers[0] - began)
+    times["init"].append(readings["up"][0] - readings["ready"][0])
+    times["later"] += paired_differences(answers[1:], answers[:-1])
+    floor_began, floor_readings = floor
+    times["floor"].append(floor_readings["ready"][0] - floor_began)
+
+
+def _run(script: str) -> tuple[float, Readings]:
+    """Run a script in a fresh interpreter; return when it was started and what it read."""
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=SCRIPT_LIMIT_S,
+        env=_environment(),
+    )
+    if done.returncode:
+        raise RuntimeError(f"a start-up script ended with {done.returncode}:\n{done.stderr}")
+    readings: Readings = json.loads(done.stdout)
+    return began, readings
+
+
+def _environment() -> dict[str, str]:
+    """Let the scripts keep their bytecode, as an installed package does: compile it only once."""
+    return {name: value for name, value in os.environ.items() if name != _NO_BYTECODE}
+
+
+def _ms(seconds: Sequence[float]) -> float:
+    return round(median(seconds) * 1e3, 1)

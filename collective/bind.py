@@ -1,0 +1,40 @@
+"""The operations as users call them: ``allreduce.bind(nodes, op=ReduceOp.AVG)``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from collective.ops import AllReduce, ReduceOp, check_inputs, parse_reduce_op
+from compiled_dag.node import CollectiveOutputNode, DAGNode, bind_collective
+
+
+class AllReduceOperation:
+    """Reduce the tensors of several actors; every actor gets the result."""
+
+    def bind(
+        self, input_nodes: Sequence[DAGNode], op: ReduceOp = ReduceOp.SUM
+    ) -> list[CollectiveOutputNode]:
+        """Draw an allreduce over one node of each actor.
+
+        The tensors must agree in shape and dtype, which is checked on every execution before the
+        backend is touched. The inputs are left as they are.
+
+        Args:
+            input_nodes: One node per actor; a node's position is its rank.
+            op: How to reduce.
+
+        Returns:
+            One node per rank: a tensor of the input's shape, dtype and device.
+
+        Raises:
+            GraphError: Empty, not a list, not nodes of actors, or two nodes on one actor.
+            ValueError: `op` is no reduce op.
+        """
+        check_inputs("allreduce", input_nodes)
+        return bind_collective(AllReduce(op=parse_reduce_op(op)), input_nodes)
+
+    def __repr__(self) -> str:
+        return "collective.allreduce"
+
+
+allreduce = AllReduceOperation()

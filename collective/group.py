@@ -1,0 +1,142 @@
+"""Groups: formed from the driver, one end in every actor."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from collective import header as head
+from collective.header import GroupHeader, Preflight
+from compiled_dag.errors import ActorDiedError, GraphError
+from compiled_dag.host import Actor, ActorContext, Host, Pending
+
+_group_ids = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Join:
+    """What a rank needs to join."""
+
+    group_id: int
+    rank: int
+    processes: tuple[int, ...]
+    """Board line of each rank."""
+    backend: str
+    timeout_s: float
+
+
+class DriverGroup:
+    """The driver's end of a group."""
+
+    def __init__(self, host: Host, actors: Sequence[Actor], backend: str, deadline: float) -> None:
+        """Form the group and wait until every rank has joined.
+
+        Raises:
+            ActorDiedError: A member is dead, or dies meanwhile.
+            GraphError: Not formed in time, or the backend failed.
+        """
+        self.id = next(_group_ids)
+        self._host = host
+        self._actors = tuple(actors)
+        self._closed = False
+        processes = tuple(host.line(actor.actor_id, deadline) for actor in actors)
+        segment = GroupHeader.create(len(actors), self.id)
+        self._header = GroupHeader(segment.fd, len(actors), host.board, processes)
+        try:
+            self._join(processes, backend, deadline)
+        except BaseException:
+            self.close(time.monotonic() + 1.0)
+            raise
+
+    def end(self) -> None:
+        """Break the group and wake all ranks."""
+        self._header.end(head.BROKEN)
+
+    def close(self, deadline: float) -> None:
+        """Have every living rank drop its end, waiting until `deadline`. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._header.end(head.CLOSED)
+        replies = [
+            self._host.submit(actor.actor_id, leave_group, str(self.id).encode())
+            for actor in self._actors
+            if self._host.death(actor.actor_id) is None
+        ]
+        for reply in replies:
+            _settle(reply, deadline)
+        self._header.close()
+
+    def _join(self, processes: tuple[int, ...], backend: str, deadline: float) -> None:
+        replies = []
+        for rank, actor in enumerate(self._actors):
+            join = Join(
+                group_id=self.id,
+                rank=rank,
+                processes=processes,
+                backend=backend,
+                timeout_s=max(0.0, deadline - time.monotonic()),
+            )
+            fds = (self._header.segment.fd,)
+            replies.append(
+                self._host.submit(actor.actor_id, join_group, pickle.dumps(join), fds)
+            )
+        labels = ", ".join(actor.label for actor in self._actors)
+        for actor, reply in zip(self._actors, replies, strict=True):
+            try:
+                reply.result(deadline)
+            except (TimeoutError, RuntimeError) as error:
+                msg = f"the {backend} group of {labels} did not form: {actor.label}: {error}"
+                raise GraphError(msg) from error
+
+
+def _settle(reply: Pending, deadline: float) -> None:
+    """Wait for a rank to let go; one that is busy or dead has nothing we still need."""
+    try:
+        reply.result(deadline)
+    except (TimeoutError, ActorDiedError):
+        return
+
+
+def open_group(
+    host: Host, actors: Sequence[Actor], backend: str, deadline: float
+) -> DriverGroup:
+    """Form a group of `actors`, ranks in this order."""
+    return DriverGroup(host, actors, backend, deadline)
+
+
+# --- what the driver has an actor run -------------------------------------------------------------
+
+
+def join_group(context: ActorContext, payload: bytes, fds: Sequence[int]) -> bytes:
+    """Join a group (a `SystemCall`)."""
+    # torch is imported by the first group only, and never by the driver.
+    from collective.rank import RankGroup  # noqa: PLC0415
+    from collective.store import SharedMemoryStore  # noqa: PLC0415
+    from collective.torch_group import make_group  # noqa: PLC0415
+
+    join: Join = pickle.loads(payload)
+    world_size = len(join.processes)
+    header = GroupHeader(fds[0], world_size, context.board, join.processes)
+    try:
+        store = SharedMemoryStore(header, context.waiter, join.timeout_s)
+        torch_group = make_group(join.backend, store, join.rank, world_size)
+    except BaseException:
+        header.close()
+        raise
+    preflight = Preflight(header, join.rank, context.waiter)
+    context.resources[f"group {join.group_id}"] = RankGroup(
+        header, preflight, torch_group, join.rank
+    )
+    return b""
+
+
+def leave_group(context: ActorContext, payload: bytes, fds: Sequence[int]) -> bytes:  # noqa: ARG001
+    """Leave a group (a `SystemCall`); fine if this process is not in it."""
+    group = context.resources.pop(f"group {int(payload)}", None)
+    if group is not None:
+        group.close()
+    return b""

@@ -1,0 +1,145 @@
+"""The rendezvous store of a group: a log in the group's shared memory instead of a TCP port.
+
+torch's process groups find each other through a `Store`. gloo calls ``set``, ``wait`` and ``get`` a
+handful of times while a group forms; nothing here is on a hot path. Entries are appended under a
+POSIX file lock (which dies with its holder); the length is stored last, so readers need no lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from torch.distributed import Store  # type: ignore[attr-defined]  # exported, not declared
+
+from collective.header import LOG_BYTES, GroupHeader
+from compiled_dag.errors import CollectiveTimeoutError
+from compiled_dag.shm.waiter import Waiter
+
+_ENTRY = struct.Struct("<II")  # length of key, length of value
+_DELETED = b"\0deleted"
+
+
+class SharedMemoryStore(Store):
+    """A torch `Store` over a group's header."""
+
+    def __init__(self, header: GroupHeader, waiter: Waiter, timeout_s: float) -> None:
+        super().__init__()
+        self._header = header
+        self._waiter = waiter
+        self._timeout_s = timeout_s
+        self._start = header.log + 8
+        self._lock = threading.Lock()
+
+    def set(self, key: str, value: str | bytes) -> None:
+        """Store a value, replacing an older one."""
+        with self._exclusive():
+            self._append(key, _bytes(value))
+
+    def get(self, key: str) -> bytes:
+        """Return a value, waiting for it."""
+        self.wait([key])
+        return self._entries()[key]
+
+    def wait(self, keys: list[str], timeout: timedelta | None = None) -> None:
+        """Wait until all keys are there.
+
+        Raises:
+            CollectiveTimeoutError: They are not in time.
+            ChannelClosedError: The group was ended meanwhile.
+        """
+        timeout_s = self._timeout_s if timeout is None else timeout.total_seconds()
+        deadline = time.monotonic() + timeout_s
+        ready = self._waiter.until(lambda: self.check(keys), self._header.guard, deadline)
+        if not ready:
+            missing = [key for key in keys if key not in self._entries()]
+            msg = f"no rank published {missing} within {timeout_s} s while the group formed"
+            raise CollectiveTimeoutError(msg)
+
+    def check(self, keys: list[str]) -> bool:
+        """Tell whether all keys are there."""
+        entries = self._entries()
+        return all(key in entries for key in keys)
+
+    def add(self, key: str, amount: int) -> int:
+        """Add to a counter; returns the sum."""
+        with self._exclusive():
+            total = int(self._entries().get(key, b"0")) + amount
+            self._append(key, str(total).encode())
+        return total
+
+    def compare_set(self, key: str, expected: str | bytes, desired: str | bytes) -> bytes:
+        """Store `desired` if the value is `expected`; returns the value afterwards."""
+        with self._exclusive():
+            current = self._entries().get(key)
+            if current == _bytes(expected) or (current is None and not expected):
+                current = _bytes(desired)
+                self._append(key, current)
+        return _bytes(expected) if current is None else current
+
+    def delete_key(self, key: str) -> bool:
+        """Forget a key; tells whether it was there."""
+        with self._exclusive():
+            found = key in self._entries()
+            self._append(key, _DELETED)
+        return found
+
+    def num_keys(self) -> int:
+        """Return how many keys are there."""
+        return len(self._entries())
+
+    def set_timeout(self, timeout: timedelta) -> None:
+        """Set how long `get` and `wait` wait by default."""
+        self._timeout_s = timeout.total_seconds()
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        with self._lock:  # POSIX locks belong to processes: threads need one of their own
+            fd = self._header.segment.fd
+            fcntl.lockf(fd, fcntl.LOCK_EX, 8, self._header.log, os.SEEK_SET)
+            try:
+                yield
+            finally:
+                fcntl.lockf(fd, fcntl.LOCK_UN, 8, self._header.log, os.SEEK_SET)
+
+    def _append(self, key: str, value: bytes) -> None:
+        view, used = self._header.view, self._used()
+        name = key.encode()
+        entry = _ENTRY.pack(len(name), len(value)) + name + value
+        if used + len(entry) > LOG_BYTES - 8:
+            msg = f"the rendezvous of a group is limited to {LOG_BYTES} bytes"
+            raise MemoryError(msg)
+        place = self._start + used
+        view[place : place + len(entry)] = entry
+        struct.pack_into("Q", view, self._header.log, used + len(entry))
+        self._header.ring_all()
+
+    def _used(self) -> int:
+        (used,) = struct.unpack_from("Q", self._header.view, self._header.log)
+        return int(used)
+
+    def _entries(self) -> dict[str, bytes]:
+        data = bytes(self._header.view[self._start : self._start + self._used()])
+        found: dict[str, bytes] = {}
+        at = 0
+        while at < len(data):
+            key_bytes, value_bytes = _ENTRY.unpack_from(data, at)
+            at += _ENTRY.size
+            key = data[at : at + key_bytes].decode()
+            value = data[at + key_bytes : at + key_bytes + value_bytes]
+            at += key_bytes + value_bytes
+            if value == _DELETED:
+                found.pop(key, None)
+            else:
+                found[key] = value
+        return found
+
+
+def _bytes(value: str | bytes) -> bytes:
+    return value.encode() if isinstance(value, str) else bytes(value)

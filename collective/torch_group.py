@@ -1,0 +1,168 @@
+"""torch.distributed process groups, built directly: no default world, no TCP store, loopback only.
+
+gloo: aborts the *process* on shapes that differ and silently adds bits of dtypes that differ, so
+nothing reaches it before `Preflight`. AVG is SUM and a division, on every backend and version.
+NCCL: eager connection of one device per rank, non-blocking so that a survivor can abort.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, Final, Protocol
+
+import torch
+import torch.distributed
+
+from collective.store import SharedMemoryStore
+
+dist: Any = torch.distributed  # its C++ classes are exported but not declared
+
+OP_TIMEOUT: Final = timedelta(hours=1)
+"""Of the backend itself; people are told by the graph's own time-outs long before."""
+
+_REDUCE: Final = {
+    "SUM": dist.ReduceOp.SUM,
+    "AVG": dist.ReduceOp.SUM,
+    "PRODUCT": dist.ReduceOp.PRODUCT,
+    "MAX": dist.ReduceOp.MAX,
+    "MIN": dist.ReduceOp.MIN,
+}
+_GLOO_DTYPES: Final = frozenset(
+    {torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int8, torch.uint8,
+     torch.int32, torch.int64, torch.bool, torch.complex64, torch.complex128}
+)  # fmt: skip
+_NCCL_DTYPES: Final = _GLOO_DTYPES - {torch.complex64, torch.complex128}
+
+
+class Work(Protocol):
+    """An operation under way."""
+
+    def wait(self) -> object:
+        """Finish it."""
+        ...
+
+
+class TorchGroup(Protocol):
+    """One rank's end of a process group."""
+
+    backend: str
+
+    def why_not(self, tensor: torch.Tensor, op: str) -> str | None:
+        """Return why this backend cannot reduce `tensor` with `op`, or None."""
+        ...
+
+    def allreduce(self, tensor: torch.Tensor, op: str) -> tuple[torch.Tensor, Work]:
+        """Start reducing a copy of `tensor`; returns the copy and the work."""
+        ...
+
+    def abort(self) -> None:
+        """Give the group up, waking peers that wait for this rank."""
+        ...
+
+
+def make_group(backend: str, store: SharedMemoryStore, rank: int, world_size: int) -> TorchGroup:
+    """Join a group; returns when it is usable.
+
+    Raises:
+        ValueError: No such backend.
+        RuntimeError: The backend failed.
+    """
+    if backend == "gloo":
+        return GlooGroup(store, rank, world_size)
+    if backend == "nccl":
+        return NcclGroup(store, rank, world_size)
+    msg = f"no backend {backend!r}: use 'gloo' or 'nccl'"
+    raise ValueError(msg)
+
+
+class GlooGroup:
+    """CPU tensors over loopback sockets; GPU tensors are staged through host memory."""
+
+    backend = "gloo"
+
+    def __init__(self, store: SharedMemoryStore, rank: int, world_size: int) -> None:
+        options = dist.ProcessGroupGloo._Options()
+        options._devices = [dist.ProcessGroupGloo.create_device(interface="lo")]
+        options._timeout = OP_TIMEOUT
+        self._store = store  # the C++ side calls back into it
+        self._group: Any = dist.ProcessGroupGloo(
+            dist.PrefixStore("gloo/", store), rank, world_size, options
+        )
+        self._world_size = world_size
+
+    def why_not(self, tensor: torch.Tensor, op: str) -> str | None:
+        """Return why gloo cannot reduce `tensor` with `op`, or None."""
+        if tensor.dtype not in _GLOO_DTYPES:
+            return f"gloo cannot reduce {tensor.dtype}"
+        return _why_not_op(tensor, op)
+
+    def allreduce(self, tensor: torch.Tensor, op: str) -> tuple[torch.Tensor, Work]:
+        """Start reducing a copy of `tensor`; returns the copy and the work."""
+        copy = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        options = dist.AllreduceOptions()
+        options.reduceOp = _REDUCE[op]
+        work = self._group.allreduce([copy], options)
+        return copy, work
+
+    def abort(self) -> None:
+        """Drop the group: its sockets close, and peers that wait for this rank fail at once."""
+        group, self._group = self._group, None
+        if group is not None and hasattr(group, "shutdown"):
+            group.shutdown()
+
+
+class NcclGroup:
+    """One GPU per rank."""
+
+    backend = "nccl"
+
+    def __init__(self, store: SharedMemoryStore, rank: int, world_size: int) -> None:
+        device = torch.device("cuda", torch.cuda.current_device())
+        options = dist.ProcessGroupNCCL.Options()
+        options.config.blocking = False
+        options._timeout = OP_TIMEOUT
+        options.global_ranks_in_group = list(range(world_size))
+        self._store = store
+        self._device = device
+        self._group: Any = dist.ProcessGroupNCCL(
+            dist.PrefixStore("nccl/", store), rank, world_size, options
+        )
+        self._group._set_sequence_number_for_group()
+        self._group.eager_connect_single_device(device)
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Connect the ring now, not in the first execution."""
+        _, work = self.allreduce(torch.zeros(1, device=self._device), "SUM")
+        work.wait()
+        torch.cuda.synchronize(self._device)
+
+    def why_not(self, tensor: torch.Tensor, op: str) -> str | None:
+        """Return why NCCL cannot reduce `tensor` with `op`, or None."""
+        if tensor.dtype not in _NCCL_DTYPES:
+            return f"NCCL cannot reduce {tensor.dtype}"
+        return _why_not_op(tensor, op)
+
+    def allreduce(self, tensor: torch.Tensor, op: str) -> tuple[torch.Tensor, Work]:
+        """Start reducing a copy of `tensor`; returns the copy and the work."""
+        copy = tensor.detach().to(
+            self._device, copy=True, memory_format=torch.contiguous_format
+        )
+        options = dist.AllreduceOptions()
+        options.reduceOp = _REDUCE[op]
+        work = self._group.allreduce([copy], options)
+        return copy, work
+
+    def abort(self) -> None:
+        """Abort the communicator; kernels that wait for a dead peer end."""
+        group, self._group = self._group, None
+        if group is not None:
+            group.abort()
+
+
+def _why_not_op(tensor: torch.Tensor, op: str) -> str | None:
+    if op == "AVG" and not (tensor.is_floating_point() or tensor.is_complex()):
+        return f"AVG of {tensor.dtype} is not defined: reduce with SUM, or convert to a float"
+    if op in ("MAX", "MIN", "PRODUCT") and tensor.is_complex():
+        return f"{op} of {tensor.dtype} is not supported: only SUM and AVG are"
+    return None

@@ -1,0 +1,249 @@
+"""From the user's nodes to data: number them, flatten arguments, keep live objects beside."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from compiled_dag.errors import GraphError, GraphUsageError
+from compiled_dag.host import Actor, ActorId, Host, Target
+from compiled_dag.ir import (
+    DRIVER,
+    Call,
+    Collective,
+    Element,
+    Graph,
+    Input,
+    Node,
+    NodeId,
+    Op,
+    Operation,
+    OperationId,
+)
+from compiled_dag.node import (
+    ClassMethodNode,
+    CollectiveBinding,
+    CollectiveOutputNode,
+    DAGNode,
+    ElementNode,
+    InputAttributeNode,
+    InputNode,
+    MultiOutputNode,
+    actor_target,
+)
+from compiled_dag.operation import CollectiveOp
+from compiled_dag.tree import Arguments, Const, DictOf, ListOf, Tree, TupleOf, Val
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """A graph and the live objects its numbers stand for."""
+
+    graph: Graph
+    host: Host
+    actors: tuple[Actor, ...]
+    """Handles, in the graph's order; holding them keeps the actors alive."""
+    constants: tuple[Any, ...]
+    operations: tuple[CollectiveOp, ...]
+    targets: dict[NodeId, Target]
+
+
+def capture(output: DAGNode) -> Captured:
+    """Turn the connected graph around `output` into data.
+
+    Raises:
+        GraphError: It has no actor, or actors of two sessions.
+        GraphUsageError: It has two inputs or two outputs, or an input used without ``with``.
+    """
+    members = _component(output)
+    source = _one_input(members)
+    _one_output(members, output)
+    numbered = _number(members, source)
+    return _Capture(numbered).graph(output)
+
+
+def _component(output: DAGNode) -> list[DAGNode]:
+    """Return every node connected with `output`, in the order they were bound."""
+    found = {id(output): output}
+    todo = [output]
+    while todo:
+        node = todo.pop()
+        for other in (*node._upstream(), *node._downstream, *_partners(node)):
+            if id(other) not in found:
+                found[id(other)] = other
+                todo.append(other)
+    return sorted(found.values(), key=lambda node: node._order)
+
+
+def _partners(node: DAGNode) -> tuple[DAGNode, ...]:
+    return node._binding.outputs if isinstance(node, CollectiveOutputNode) else ()
+
+
+def _one_input(members: list[DAGNode]) -> InputNode | None:
+    inputs = [node for node in members if isinstance(node, InputNode)]
+    if len(inputs) > 1:
+        msg = f"the graph has {len(inputs)} InputNodes, made at {_sources(inputs)}. Use one"
+        raise GraphUsageError(msg)
+    for node in inputs:
+        if not node._entered:
+            msg = f"the InputNode made at {node._source} was not entered: `with InputNode() as inp:`"
+            raise GraphUsageError(msg)
+    return inputs[0] if inputs else None
+
+
+def _one_output(members: list[DAGNode], output: DAGNode) -> None:
+    others = [node for node in members if isinstance(node, MultiOutputNode) and node is not output]
+    if others:
+        msg = (
+            f"the graph has another output, the MultiOutputNode made at {_sources(others)}. "
+            "Compile that one, or put all outputs into one MultiOutputNode"
+        )
+        raise GraphUsageError(msg)
+
+
+def _sources(nodes: list[Any]) -> str:
+    return ", ".join(node._source for node in nodes)
+
+
+def _number(members: list[DAGNode], source: InputNode | None) -> list[DAGNode]:
+    """Order the nodes breadth first from the input, downstream before upstream."""
+    start: DAGNode = source if source is not None else members[0]
+    found: dict[int, DAGNode] = {id(start): start}
+    queue = deque([start])
+    while queue:
+        node = queue.popleft()
+        downstream = sorted(node._downstream, key=lambda other: other._order)
+        for other in (*downstream, *_partners(node), *node._upstream()):
+            if id(other) not in found:
+                found[id(other)] = other
+                queue.append(other)
+    return [node for node in found.values() if not isinstance(node, MultiOutputNode)]
+
+
+class _Capture:
+    """The tables that fill while nodes turn into data."""
+
+    def __init__(self, members: list[DAGNode]) -> None:
+        self._members = members
+        self._ids = {id(node): NodeId(number) for number, node in enumerate(members)}
+        self._actors: dict[ActorId, Actor] = {}
+        self._constants: list[Any] = []
+        self._bindings: dict[int, CollectiveBinding] = {}
+        self._targets: dict[NodeId, Target] = {}
+
+    def graph(self, output: DAGNode) -> Captured:
+        nodes = tuple(self._node(node) for node in self._members)
+        multiple = isinstance(output, MultiOutputNode)
+        outputs = output._args if multiple else (output,)
+        graph = Graph(
+            nodes=nodes,
+            operations=tuple(
+                self._operation(number, binding)
+                for number, binding in enumerate(self._bindings.values())
+            ),
+            outputs=tuple(self._tree(value) for value in outputs),
+            single_output=not multiple,
+            actors=tuple(self._actors),
+            labels=tuple(actor.label for actor in self._actors.values()),
+        )
+        return Captured(
+            graph,
+            self._host(),
+            tuple(self._actors.values()),
+            tuple(self._constants),
+            tuple(binding.op for binding in self._bindings.values()),
+            self._targets,
+        )
+
+    def _host(self) -> Host:
+        hosts = {id(actor.host): actor.host for actor in self._actors.values()}
+        if not hosts:
+            msg = "the graph calls no actor: bind at least one method of an actor"
+            raise GraphError(msg)
+        if len(hosts) > 1:
+            names = ", ".join(actor.label for actor in self._actors.values())
+            msg = f"the graph's actors belong to different sessions: {names}"
+            raise GraphError(msg)
+        return next(iter(hosts.values()))
+
+    def _node(self, node: DAGNode) -> Node:
+        number = self._ids[id(node)]
+        actor = DRIVER
+        target = actor_target(node)
+        if target is not None:
+            actor = target.actor.actor_id
+            self._actors.setdefault(actor, target.actor)
+            self._targets[number] = target
+        return Node(
+            id=number,
+            actor=actor,
+            op=self._op(node),
+            order=node._order,
+            label=node._label,
+            source=node._source,
+        )
+
+    def _op(self, node: DAGNode) -> Op:
+        match node:
+            case InputNode():
+                return Input()
+            case InputAttributeNode():
+                return Input(key=node._key)
+            case ClassMethodNode():
+                return Call(
+                    method=node._target.name,
+                    arguments=Arguments(
+                        tuple(self._tree(value) for value in node._args),
+                        tuple((name, self._tree(value)) for name, value in node._kwargs.items()),
+                    ),
+                    num_returns=node._target.num_returns,
+                )
+            case ElementNode():
+                return Element(source=self._ids[id(node._call)], index=node._index)
+            case CollectiveOutputNode():
+                self._bindings.setdefault(id(node._binding), node._binding)
+                number = list(self._bindings).index(id(node._binding))
+                return Collective(
+                    operation=OperationId(number),
+                    rank=node._rank,
+                    source=self._ids[id(node._args[0])],
+                )
+        msg = f"{node!r} cannot be part of a graph here"
+        raise GraphError(msg)
+
+    def _operation(self, number: int, binding: CollectiveBinding) -> Operation:
+        nodes = tuple(self._ids[id(output)] for output in binding.outputs)
+        targets = [self._targets[node] for node in nodes]
+        members = tuple(target.actor.actor_id for target in targets)
+        return Operation(
+            id=OperationId(number), text=str(binding.op), members=members, nodes=nodes
+        )
+
+    def _tree(self, value: Any) -> Tree:
+        if isinstance(value, DAGNode):
+            if isinstance(value, MultiOutputNode):
+                msg = f"{value!r} is an output and cannot be an argument"
+                raise GraphError(msg)
+            return Val(self._ids[id(value)])
+        if _holds_node(value):
+            if type(value) is list:
+                return ListOf(tuple(self._tree(item) for item in value))
+            if type(value) is tuple:
+                return TupleOf(tuple(self._tree(item) for item in value))
+            return DictOf(
+                tuple((self._constant(key), self._tree(item)) for key, item in value.items())
+            )
+        return self._constant(value)
+
+    def _constant(self, value: Any) -> Const:
+        self._constants.append(value)
+        return Const(len(self._constants) - 1)
+
+
+def _holds_node(value: Any) -> bool:
+    if isinstance(value, DAGNode):
+        return True
+    if type(value) in (list, tuple):
+        return any(map(_holds_node, value))
+    return type(value) is dict and any(map(_holds_node, value.values()))

@@ -1,0 +1,1 @@
+"""Values in shared memory: codec, layout, writer, reader, leases."""

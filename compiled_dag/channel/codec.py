@@ -1,0 +1,222 @@
+"""Python values to bytes and back: one head and any number of raw buffers.
+
+Exact types take short cuts (bytes, contiguous numpy arrays, torch tensors); everything else is
+pickle protocol 5 with out-of-band buffers, and cloudpickle for what pickle refuses or would refer
+to by a ``__main__`` that is another module in the receiving process.
+
+A buffer is *shared* or *private*. The receiver maps shared ones read-only (numpy arrays, bytes);
+private ones are for tensors, which users may change, so the receiver must own them.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Sequence
+from enum import IntEnum
+from functools import partial
+from typing import Any, NamedTuple
+
+import cloudpickle
+import numpy as np
+
+from compiled_dag.channel import tensor as tensors
+from compiled_dag.outcome import Error
+
+Buffer = Any  # anything with the buffer protocol, one-dimensional bytes
+
+dumps, loads = pickle.dumps, pickle.loads
+
+
+class Kind(IntEnum):
+    """How a message is encoded; what the receiver's `decode` switches on."""
+
+    PICKLE = 0
+    NUMPY = 1
+    TENSOR = 2
+    BYTES = 3
+    ERROR = 4
+    INT = 5
+    """A signed 64-bit integer in the descriptor itself (channels only)."""
+    NONE = 6
+    """None (channels only)."""
+    FLOAT = 7
+    """A double in the descriptor itself (channels only)."""
+
+
+class Encoded(NamedTuple):
+    """One value on its way out. Views into the value: copy before the caller changes it."""
+
+    kind: Kind
+    head: bytes
+    buffers: list[Buffer]
+    private: tuple[int, ...]
+    """Indices of the private buffers."""
+
+
+# Pickled (dtype, shape) and tensor headers repeat for ever in a graph: both directions are cached.
+_CACHE_LIMIT = 512
+_numpy_heads: dict[tuple[Any, Any], bytes] = {}
+_heads: dict[bytes, Any] = {}
+
+_FIRST_PRIVATE = (0,)
+_PLAIN = frozenset({str, bool, int, float, complex, type(None)})
+
+
+def encode(value: Any) -> Encoded:
+    """Turn `value` into a head and buffers.
+
+    Raises:
+        TypeError: Part of the value cannot be pickled; the message names the path to it.
+    """
+    kind = value.__class__
+    if kind is np.ndarray:
+        if value.flags.c_contiguous and not value.dtype.hasobject:
+            return Encoded(Kind.NUMPY, _numpy_head(value), [_array_bytes(value)], ())
+    elif kind is bytes:
+        return Encoded(Kind.BYTES, b"", [value], ())
+    elif kind in _PLAIN:
+        return Encoded(Kind.PICKLE, dumps(value, 5), [], ())
+    elif kind is Error:
+        return Encoded(Kind.ERROR, dumps(value, 5), [], ())
+    elif tensors.is_tensor(kind) and tensors.is_plain(value):
+        header, data = tensors.to_bytes(value)
+        return Encoded(Kind.TENSOR, dumps(header, 5), [data], _FIRST_PRIVATE)
+    return _pickle(value)
+
+
+def decode(kind: int, head: bytes, buffers: Sequence[Buffer]) -> Any:
+    """Rebuild a value; numpy arrays and tensors live on the `buffers` given.
+
+    Raises:
+        Exception: Whatever unpickling the user's value raises.
+    """
+    if kind == Kind.NUMPY:
+        dtype, shape = _parsed(head)
+        return np.ndarray(shape, dtype, buffers[0])
+    if kind == Kind.TENSOR:
+        return tensors.from_buffer(_parsed(head), buffers[0])
+    if kind == Kind.BYTES:
+        data = buffers[0]
+        return data if data.__class__ is bytes else bytes(data)
+    return loads(head, buffers=buffers)
+
+
+def _parsed(head: bytes) -> Any:
+    found = _heads.get(head)
+    if found is None:
+        if len(_heads) >= _CACHE_LIMIT:
+            _heads.clear()
+        found = _heads[head] = loads(head)
+    return found
+
+
+def _numpy_head(array: np.ndarray[Any, Any]) -> bytes:
+    key = (array.dtype, array.shape)
+    found = _numpy_heads.get(key)
+    if found is None:
+        if len(_numpy_heads) >= _CACHE_LIMIT:
+            _numpy_heads.clear()
+        found = _numpy_heads[key] = dumps(key, 5)
+    return found
+
+
+def _array_bytes(array: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return array.reshape(-1).view(np.uint8)
+
+
+# --- pickle ---------------------------------------------------------------------------------------
+
+
+def _pickle(value: Any) -> Encoded:
+    buffers: list[Buffer] = []
+    private: list[int] = []
+    try:
+        head = _pickle_with(_Pickler, value, buffers, private)
+        if b"__main__" not in head:
+            return Encoded(Kind.PICKLE, head, buffers, tuple(private))
+    except Exception:  # noqa: BLE001, S110  pickle raises many types; cloudpickle decides below
+        pass
+    buffers.clear()
+    private.clear()
+    try:
+        head = _pickle_with(_CloudPickler, value, buffers, private)
+    except Exception as error:
+        path = _path_to_culprit(value)
+        msg = f"cannot send {path}: it cannot be pickled ({type(error).__name__}: {error})"
+        raise TypeError(msg) from error
+    return Encoded(Kind.PICKLE, head, buffers, tuple(private))
+
+
+def _pickle_with(
+    pickler: type[_Pickler | _CloudPickler], value: Any, buffers: list[Buffer], private: list[int]
+) -> bytes:
+    def keep(buffer: pickle.PickleBuffer) -> None:
+        # raw() refuses what is not contiguous in memory; numpy never hands such a buffer out.
+        buffers.append(buffer.raw())
+
+    file = io.BytesIO()
+    made = pickler(file, 5, buffer_callback=keep)
+    made.note_private = lambda: private.append(len(buffers))
+    made.dump(value)
+    return file.getvalue()
+
+
+def _reduce_tensor(pickler: _Pickler | _CloudPickler, value: Any) -> Any:
+    """Return how to pickle a tensor or parameter, or NotImplemented for anything else."""
+    kind = type(value)
+    parameter = tensors.is_parameter(kind)
+    if not (parameter or tensors.is_tensor(kind)) or not tensors.is_plain(value):
+        return NotImplemented
+    header, data = tensors.to_bytes(value)
+    pickler.note_private()
+    arguments = (header, pickle.PickleBuffer(data.data))
+    if not parameter:
+        return tensors.from_buffer, arguments
+    rebuild = partial(tensors.parameter_from_buffer, requires_grad=value.requires_grad)
+    return rebuild, arguments
+
+
+class _Pickler(pickle.Pickler):
+    note_private: Any = None
+
+    def reducer_override(self, value: Any) -> Any:
+        return _reduce_tensor(self, value)
+
+
+class _CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]  # it comes without types
+    note_private: Any = None
+
+    def reducer_override(self, value: Any) -> Any:
+        reduced = _reduce_tensor(self, value)
+        return super().reducer_override(value) if reduced is NotImplemented else reduced
+
+
+def _path_to_culprit(value: Any) -> str:
+    """Name the innermost member of `value` that cannot be pickled."""
+    path, culprit = _descend("value", value, depth=0)
+    return f"{path} of type {type(culprit).__module__}.{type(culprit).__qualname__}"
+
+
+def _descend(path: str, value: Any, depth: int) -> tuple[str, Any]:
+    if depth < 10:  # noqa: PLR2004  deep enough to point at it, and cycles end
+        for name, member in _members(value):
+            try:
+                cloudpickle.dumps(member)
+            except Exception:  # noqa: BLE001  any failure makes it the culprit
+                return _descend(path + name, member, depth + 1)
+    return path, value
+
+
+def _members(value: Any) -> list[tuple[str, Any]]:
+    if isinstance(value, dict):
+        return [(f"[{key!r}]", member) for key, member in value.items()]
+    if isinstance(value, (list, tuple)):
+        return [(f"[{index}]", member) for index, member in enumerate(value)]
+    return [(f".{name}", member) for name, member in getattr(value, "__dict__", {}).items()]
+
+
+def dumps_by_value(value: Any) -> bytes:
+    """Pickle anything into one piece, with cloudpickle (classes of ``__main__`` by value)."""
+    data: bytes = cloudpickle.dumps(value, protocol=5)
+    return data

@@ -1,0 +1,108 @@
+"""A graph's shared memory, seen from one participant: state, progress, channels."""
+
+from __future__ import annotations
+
+import time
+from typing import Final, NamedTuple
+
+from compiled_dag.channel import layout as at
+from compiled_dag.channel.layout import ChannelSpec, Layout
+from compiled_dag.errors import ChannelClosedError
+from compiled_dag.shm.board import Board
+from compiled_dag.shm.segment import Segment, require_memory
+
+STATE_NAMES: Final = {at.OPEN: "open", at.CLOSED: "torn down", at.BROKEN: "broken"}
+
+
+class Progress(NamedTuple):
+    """What a participant was last seen doing."""
+
+    execution: int
+    step: int
+    """Index into its program, from 1; 0 is between executions."""
+    for_s: float
+    """Since how long."""
+
+
+class GraphSegment:
+    """The mapped control part of one graph's segment, and its descriptor for payloads."""
+
+    def __init__(
+        self, fd: int, board: Board, processes: tuple[int, ...], channels: tuple[ChannelSpec, ...]
+    ) -> None:
+        """Map the segment.
+
+        Args:
+            fd: The segment; owned from here on.
+            board: The session's board.
+            processes: Board line of each participant; the driver is participant 0.
+            channels: All channels of the graph.
+        """
+        self.segment = Segment(fd)
+        self.board = board
+        self.processes = processes
+        self.channels = channels
+        self.layout = Layout.of(len(processes), channels)
+        self.mapping = self.segment.map(0, self.layout.control_bytes)
+        self.view = self.mapping.view()
+        self.words = self.view.cast("Q")
+
+    @staticmethod
+    def create(num_participants: int, channels: tuple[ChannelSpec, ...], epoch: int) -> Segment:
+        """Make and initialise the memory of a graph; the caller owns the segment.
+
+        Raises:
+            MemoryCapError: There is not enough memory for the control part.
+        """
+        layout = Layout.of(num_participants, channels)
+        require_memory(layout.control_bytes, f"a graph of {len(channels)} channels")
+        segment = Segment.create("compiled-dag-graph", layout.size)
+        mapping = segment.map(0, layout.control_bytes)
+        mapping.populate(0, layout.control_bytes)
+        words = mapping.view().cast("Q")
+        words[at.MAGIC_WORD] = at.MAGIC
+        words[at.EPOCH_WORD] = epoch
+        words[at.STATE_WORD] = at.OPEN
+        return segment
+
+    @property
+    def state(self) -> int:
+        """OPEN, CLOSED or BROKEN."""
+        return self.words[at.STATE_WORD]
+
+    def end(self, state: int) -> None:
+        """Close or break the graph (driver only) and wake everybody who waits on it."""
+        if self.state == at.OPEN:
+            self.words[at.STATE_WORD] = state
+        for process in self.processes:
+            self.board.ring(process)
+
+    def guard(self) -> None:
+        """Raise if the graph is no longer open; every wait calls it.
+
+        Raises:
+            ChannelClosedError: The graph was torn down or broken.
+        """
+        state = self.words[at.STATE_WORD]
+        if state != at.OPEN:
+            msg = f"the graph is {STATE_NAMES.get(state, state)}"
+            raise ChannelClosedError(msg)
+
+    def progress(self, participant: int) -> Progress:
+        """Return what `participant` last reported."""
+        line = self.layout.participant(participant) // 8
+        words = self.words
+        since = words[line + at.SINCE_NS]
+        for_s = (time.monotonic_ns() - since) / 1e9 if since else 0.0
+        return Progress(words[line + at.EXECUTION], words[line + at.STEP], for_s)
+
+    def reserved_bytes(self) -> dict[int, int]:
+        """Return the payload bytes each channel has taken so far, by channel index."""
+        return {
+            spec.index: self.words[place.control // 8 + at.RESERVED]
+            for spec, place in zip(self.channels, self.layout.channels, strict=True)
+        }
+
+    def close(self) -> None:
+        """Close the descriptor; what is mapped stays mapped while somebody holds a view."""
+        self.segment.close()

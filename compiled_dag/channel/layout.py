@@ -1,0 +1,130 @@
+"""Where everything is in a graph's segment. Pure arithmetic.
+
+::
+
+    page 0                   graph header   magic, epoch, state
+    then, 128 bytes each     participants   progress: execution, step, since (ns)
+    then, page-aligned       channels       one control area per channel
+    (c + 1) << 42            payloads       4 TiB of sparse room per channel c
+
+    control area of a channel with R readers and depth D
+      +0      writer's line    u64 sequence, u64 generation, u64 reserved bytes
+      +128    extent table     64 x (u64 offset, u64 capacity, u64 slots, u64 retired)
+      +2176   R x 128          reader's line: u64 sequence consumed (its release word)
+      ...     page-aligned     D x 4096: descriptor (64 bytes) and inline space (4032 bytes)
+
+    descriptor (8 u64 words): kind | in payload << 8, integer or length of the head,
+      number of buffers, bytes in all, extent << 32 | slot, use of the slot, -, -
+
+    body of a message, inline or in a payload slot:
+      u64 table of buffers (length << 1 | private), head, then each buffer at a multiple of 64
+
+    extent (a run of payload slots of one capacity, page-aligned)
+      +0      release words    R x slots x u64: reader r is done with use n of slot s
+      ...     page-aligned     slots
+
+Who writes what: the graph header's state belongs to the driver; a participant's line to that
+participant; a channel's first line, extent table, descriptors and payload to its writer; a reader's
+line and its release words to that reader. Every word has one writer, so nothing is ever locked.
+
+Order: body, descriptor, then sequence (the reader looks at the sequence first). A descriptor slot
+is free again when the execution D earlier is fetched, which the driver's window guarantees before
+it submits: writers never wait. A payload slot is free when every reader's release word shows its
+last use, however late that is; the writer takes another one meanwhile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from compiled_dag.shm.segment import PAGE, round_up
+
+MAGIC: Final = 0x31474144504D4F43  # "COMPDAG1"
+LINE: Final = 128
+
+# graph header, u64 indices
+MAGIC_WORD, EPOCH_WORD, STATE_WORD = 0, 1, 16
+OPEN, CLOSED, BROKEN = 1, 2, 3
+
+# participant line, u64 indices from its start
+EXECUTION, STEP, SINCE_NS = 0, 1, 2
+IDLE_STEP: Final = 0
+
+# channel writer's line, u64 indices from its start
+SEQUENCE, GENERATION, RESERVED = 0, 1, 2
+
+EXTENT_TABLE: Final = LINE
+EXTENT_WORDS: Final = 4
+MAX_EXTENTS: Final = 64
+READERS: Final = EXTENT_TABLE + MAX_EXTENTS * EXTENT_WORDS * 8
+
+SLOT: Final = 4096
+DESCRIPTOR: Final = 64
+INLINE: Final = SLOT - DESCRIPTOR
+ALIGN: Final = 64
+
+REGION: Final = 1 << 42
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelSpec:
+    """One value on its way from one participant to others."""
+
+    index: int
+    writer: int
+    """Participant; 0 is the driver."""
+    readers: tuple[int, ...]
+    depth: int
+    """Descriptor slots: the executions in flight."""
+    label: str
+    """What messages call it, for example ``Worker(1).forward[3]``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelPlace:
+    """Byte offsets of one channel in the segment."""
+
+    control: int
+    ring: int
+    region: int
+
+    def reader(self, position: int) -> int:
+        """Return where the line of the reader at `position` is."""
+        return self.control + READERS + position * LINE
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Byte offsets of everything in one graph's segment."""
+
+    participants: int
+    channels: tuple[ChannelPlace, ...]
+    control_bytes: int
+    """The part that every participant maps."""
+    size: int
+    """Of the whole sparse file."""
+
+    @classmethod
+    def of(cls, num_participants: int, channels: tuple[ChannelSpec, ...]) -> Layout:
+        """Place everything."""
+        participants = PAGE
+        at = round_up(participants + num_participants * LINE)
+        places = []
+        for spec in channels:
+            ring = round_up(at + READERS + len(spec.readers) * LINE)
+            places.append(ChannelPlace(at, ring, (spec.index + 1) * REGION))
+            at = round_up(ring + spec.depth * SLOT)
+        return cls(participants, tuple(places), at, (len(channels) + 1) * REGION)
+
+    def participant(self, index: int) -> int:
+        """Return where the line of a participant is."""
+        return self.participants + index * LINE
+
+
+def body_size(head_bytes: int, buffer_bytes: list[int]) -> int:
+    """Return how many bytes a message needs inline or in a payload slot."""
+    at = 8 * len(buffer_bytes) + head_bytes
+    for nbytes in buffer_bytes:
+        at = round_up(at, ALIGN) + nbytes
+    return at

@@ -1,0 +1,62 @@
+"""Zero-copy values pin their slot until the last view of them dies.
+
+A lease is a ctypes array over one payload slot. Every numpy array and tensor made from it keeps it
+alive through the buffer protocol; its ``__del__`` stores the reader's release word. Making one
+takes under 1 us, which is why only values of 64 KiB and more are leased.
+
+A forked child inherits the Python objects but must not release its parent's slots: `disarm` is
+called in every forked child and makes all leases inert there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Any, Final
+
+from compiled_dag.shm.futex import STORES_STAY_IN_ORDER, fence
+from compiled_dag.shm.segment import Mapping
+
+LEASE_BYTES: Final = 64 * 1024
+"""Smaller values are copied out."""
+
+# A list, not a global name: __del__ may run when the module's globals are already gone.
+_armed = [True]
+
+
+def _release(  # type: ignore[no-untyped-def]
+    self,  # noqa: ANN001
+    armed=_armed,  # noqa: ANN001
+    ordered=STORES_STAY_IN_ORDER,  # noqa: ANN001
+    fence=fence,  # noqa: ANN001
+) -> None:
+    words = self.words
+    if armed[0] and words is not None:
+        if not ordered:
+            fence()  # every read of the slot before the word that gives it back
+        words[self.word] = self.use
+
+
+def lease_type(capacity: int) -> Any:
+    """Return the lease class for slots of `capacity` bytes."""
+    # `words` is None on the class: an instance that was never filled in releases nothing.
+    body = {"__del__": _release, "words": None}
+    return type("Lease", (ctypes.c_ubyte * capacity,), body)
+
+
+def lease(kind: Any, mapping: Mapping, offset: int, words: memoryview, word: int, use: int) -> Any:
+    """Return a buffer over ``mapping[offset:]`` that stores ``words[word] = use`` when it dies."""
+    made = kind.from_address(mapping.address + offset)
+    made.mapping = mapping
+    made.word = word
+    made.use = use
+    made.words = words
+    return made
+
+
+def disarm() -> None:
+    """Make every lease of this process inert (in a forked child)."""
+    _armed[0] = False
+
+
+os.register_at_fork(after_in_child=disarm)

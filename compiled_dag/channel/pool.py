@@ -1,0 +1,183 @@
+"""The payload slots of one channel, as their writer keeps them.
+
+Slots of one capacity come in runs (extents); more are added when all are pinned, and a larger
+generation replaces them when a value does not fit. An outgrown extent gives its memory back when
+its last slot is released.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from compiled_dag.channel import layout as at
+from compiled_dag.channel.graph_segment import GraphSegment
+from compiled_dag.errors import MemoryCapError
+from compiled_dag.shm.segment import Mapping, require_memory, round_up
+
+
+class Extent:
+    """A run of payload slots of one capacity (writer's side)."""
+
+    __slots__ = ("capacity", "first_slot", "index", "mapping", "offset", "size", "slots", "view",
+                 "words")  # fmt: skip
+
+    def __init__(
+        self, graph: GraphSegment, index: int, offset: int, capacity: int, slots: int, readers: int
+    ) -> None:
+        self.index = index
+        self.offset = offset
+        self.capacity = capacity
+        self.slots = slots
+        self.first_slot = round_up(readers * slots * 8)
+        self.size = self.first_slot + slots * capacity
+        self.mapping: Mapping = graph.segment.map(offset, self.size)
+        self.view = self.mapping.view()
+        self.words = self.view[: self.first_slot].cast("Q")
+
+    def slot(self, index: int) -> int:
+        """Return the offset of a slot in the mapping."""
+        return self.first_slot + index * self.capacity
+
+
+class Pool:
+    """The payload slots of one channel: last freed, first used, so that pages stay warm."""
+
+    def __init__(
+        self, graph: GraphSegment, spec: at.ChannelSpec, slot_bytes: int, cap_bytes: int | None
+    ) -> None:
+        self._graph = graph
+        self._spec = spec
+        self._cap_bytes = cap_bytes
+        self._place = graph.layout.channels[spec.index]
+        self._capacity = round_up(slot_bytes)
+        self._num_readers = len(spec.readers)
+        self._extents: list[Extent] = []
+        self._retired: list[Extent] = []
+        self._uses: dict[tuple[int, int], int] = {}
+        self._free: list[tuple[Extent, int]] = []
+        self._busy: deque[tuple[Extent, int]] = deque()
+        self._end = self._place.region
+
+    def take(self, nbytes: int) -> tuple[Extent, int, int]:
+        """Return extent, slot and use number for a message of `nbytes`.
+
+        Raises:
+            MemoryCapError: The graph's cap, or the machine's memory, does not allow it.
+        """
+        if nbytes > self._capacity or not self._extents:
+            self._grow(max(nbytes, self._capacity))
+        if self._retired:
+            self._punch_retired()
+        busy, free = self._busy, self._free
+        while busy and self._released(*busy[0]):
+            free.append(busy.popleft())
+        if not free and busy and self._released(*busy[-1]):
+            free.append(busy.pop())
+        if not free:
+            self._reclaim()
+        if not free:
+            self._add_extent(self._capacity, self._extents[-1].slots * 2)
+        extent, slot = free[-1]
+        key = (extent.index, slot)
+        use = self._uses.get(key, 0) + 1
+        if use == 1:
+            self._reserve(extent.capacity)
+        free.pop()
+        busy.append((extent, slot))
+        self._uses[key] = use
+        return extent, slot, use
+
+    def give_back(self, extent: Extent, slot: int, use: int) -> None:
+        """Take back a slot that was taken and never published."""
+        for reader in range(self._num_readers):
+            extent.words[reader * extent.slots + slot] = use
+
+    def used_bytes(self) -> int:
+        """Return the bytes of the slots that somebody still reads or holds."""
+        return sum(extent.capacity for extent, slot in self._busy if not self._released(extent, slot))
+
+    def _released(self, extent: Extent, slot: int) -> bool:
+        use = self._uses[extent.index, slot]
+        words, slots = extent.words, extent.slots
+        return all(words[reader * slots + slot] == use for reader in range(self._num_readers))
+
+    def _reclaim(self) -> None:
+        pinned: deque[tuple[Extent, int]] = deque()
+        for item in self._busy:
+            (self._free if self._released(*item) else pinned).append(item)
+        self._busy = pinned
+
+    def _grow(self, nbytes: int) -> None:
+        """Start a generation of slots that hold `nbytes`; older slots are freed as they empty."""
+        capacity = self._capacity
+        if self._extents:
+            capacity = max(round_up(nbytes), 2 * capacity)
+        elif nbytes > capacity:
+            capacity = round_up(nbytes)
+        self._check_cap(capacity)
+        old, self._extents = self._extents, []
+        try:
+            self._add_extent(capacity, self._spec.depth + 1)
+        except BaseException:
+            self._extents = old
+            raise
+        self._capacity = capacity
+        for extent in old:
+            self._graph.words[self._row(extent) + 3] = 1
+        self._retired += old
+        self._free = [item for item in self._free if item[0].capacity == capacity]
+
+    def _row(self, extent: Extent) -> int:
+        return (self._place.control + at.EXTENT_TABLE) // 8 + extent.index * at.EXTENT_WORDS
+
+    def _add_extent(self, capacity: int, slots: int) -> None:
+        control = self._place.control // 8
+        words = self._graph.words
+        index = words[control + at.GENERATION]
+        size = round_up(self._num_readers * slots * 8) + slots * capacity
+        if index >= at.MAX_EXTENTS or self._end + size > self._place.region + at.REGION:
+            msg = f"channel {self._spec.label} holds more pinned values than it can address"
+            raise MemoryCapError(msg)
+        extent = Extent(self._graph, index, self._end, capacity, slots, self._num_readers)
+        self._end += round_up(size)
+        row = self._row(extent)
+        words[row], words[row + 1], words[row + 2], words[row + 3] = extent.offset, capacity, slots, 0
+        words[control + at.GENERATION] = index + 1
+        self._extents.append(extent)
+        self._free += [(extent, slot) for slot in reversed(range(slots))]
+
+    def _reserve(self, nbytes: int) -> None:
+        self._check_cap(nbytes)
+        self._graph.words[self._place.control // 8 + at.RESERVED] += nbytes
+
+    def _check_cap(self, nbytes: int) -> None:
+        label = self._spec.label
+        require_memory(nbytes, f"a slot of channel {label}")
+        if self._cap_bytes is None:
+            return
+        reserved = self._graph.reserved_bytes()
+        if sum(reserved.values()) + nbytes > self._cap_bytes:
+            largest = sorted(reserved.items(), key=lambda item: -item[1])[:3]
+            users = ", ".join(f"{self._graph.channels[i].label}: {used}" for i, used in largest)
+            msg = (
+                f"channel {label} wants {nbytes} more bytes and the graph is capped at "
+                f"_max_memory_bytes={self._cap_bytes}. Largest users: {users}. "
+                "Raise the cap, send less, or let go of results still held"
+            )
+            raise MemoryCapError(msg)
+
+    def _punch_retired(self) -> None:
+        """Give back the memory of outgrown extents that nobody reads any more."""
+        held = {extent.index for extent, slot in self._busy if not self._released(extent, slot)}
+        for extent in [extent for extent in self._retired if extent.index not in held]:
+            # The release words stay: a slow reader may still look at them through its mapping.
+            self._graph.segment.punch(
+                extent.offset + extent.first_slot, extent.size - extent.first_slot
+            )
+            self._retired.remove(extent)
+            used = [key for key in self._uses if key[0] == extent.index]
+            self._busy = deque(item for item in self._busy if item[0] is not extent)
+            for key in used:
+                del self._uses[key]
+            control = self._place.control // 8
+            self._graph.words[control + at.RESERVED] -= len(used) * extent.capacity

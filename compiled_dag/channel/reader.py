@@ -1,0 +1,180 @@
+"""The reading end of a channel.
+
+Values under 64 KiB are copied out. Larger ones are leased: what `read` returns lives in the slot
+itself, read-only for numpy arrays. A tensor is leased writable if this process is the only reader
+(nobody can see the change) and is a private copy otherwise.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Final
+
+import numpy as np
+
+from compiled_dag.channel import layout as at
+from compiled_dag.channel.codec import Kind, decode
+from compiled_dag.channel.graph_segment import GraphSegment
+from compiled_dag.channel.layout import ALIGN
+from compiled_dag.channel.lease import LEASE_BYTES, lease, lease_type
+from compiled_dag.errors import DeserializationError
+from compiled_dag.outcome import Error, Place
+from compiled_dag.shm.futex import STORES_STAY_IN_ORDER, fence
+from compiled_dag.shm.segment import Mapping, round_up
+
+_INT, _NONE, _FLOAT = int(Kind.INT), int(Kind.NONE), int(Kind.FLOAT)
+_KIND_MASK: Final = 0xFF
+
+
+class _Extent:
+    """A run of payload slots (reader's side)."""
+
+    __slots__ = ("capacity", "first_slot", "lease_type", "mapping", "release", "view", "words")
+
+    def __init__(self, graph: GraphSegment, row: int, position: int, num_readers: int) -> None:
+        offset, self.capacity, slots = graph.words[row], graph.words[row + 1], graph.words[row + 2]
+        self.first_slot = round_up(num_readers * slots * 8)
+        self.mapping: Mapping = graph.segment.map(offset, self.first_slot + slots * self.capacity)
+        self.view = self.mapping.view()
+        self.words = self.view[: self.first_slot].cast("Q")
+        self.release = position * slots
+        self.lease_type = lease_type(self.capacity)
+
+
+class Reader:
+    """One participant's end of a channel; reads every message once, in order."""
+
+    def __init__(self, graph: GraphSegment, spec: at.ChannelSpec, participant: int) -> None:
+        self.spec = spec
+        self.graph = graph
+        place = graph.layout.channels[spec.index]
+        position = spec.readers.index(participant)
+        self._place = place
+        self._position = position
+        self._participant = participant
+        self._only_reader = len(spec.readers) == 1
+        self.words = graph.words
+        self._signed = graph.view.cast("q")
+        self._doubles = graph.view.cast("d")
+        self._bases = [(place.ring + slot * at.SLOT) // 8 for slot in range(spec.depth)]
+        self._depth = spec.depth
+        self.sequence_word = place.control // 8 + at.SEQUENCE
+        self._ack_word = place.reader(position) // 8
+        self.sequence = 0
+        """Messages read so far; the next one is there when the shared word is larger."""
+        self._extents: dict[int, _Extent] = {}
+
+    def ready(self) -> bool:
+        """Tell whether the next message is there."""
+        return self.words[self.sequence_word] != self.sequence
+
+    def read(self) -> Any:
+        """Return the next message, which must be there: a value or an `Error`.
+
+        A value that cannot be rebuilt comes back as an `Error` too: it is this reader's alone.
+        """
+        words = self.words
+        sequence = self.sequence
+        base = self._bases[sequence % self._depth]
+        self.sequence = sequence + 1
+        if not STORES_STAY_IN_ORDER:
+            fence()  # the sequence was read before anything it announces
+        tag = words[base]
+        if tag == _INT:
+            value: Any = self._signed[base + 1]
+        elif tag == _NONE:
+            value = None
+        elif tag == _FLOAT:
+            value = self._doubles[base + 1]
+        else:
+            try:
+                value = self._decode(base, tag)
+            except Exception as error:  # noqa: BLE001  unpickling runs user code
+                value = self._failure(error)
+        words[self._ack_word] = sequence + 1
+        return value
+
+    def skip(self) -> None:
+        """Pass over the next message, which must be there, without rebuilding its value."""
+        words = self.words
+        base = self._bases[self.sequence % self._depth]
+        self.sequence += 1
+        if words[base] > _KIND_MASK:
+            extent, slot = self._extent(words[base + 4])
+            extent.words[extent.release + slot] = words[base + 5]
+        words[self._ack_word] = self.sequence
+
+    def _decode(self, base: int, tag: int) -> Any:
+        words = self.words
+        head_bytes, num_buffers, size = words[base + 1], words[base + 2], words[base + 3]
+        if tag <= _KIND_MASK:
+            start = base * 8 + at.DESCRIPTOR
+            return self._copy_out(tag, self.graph.view, start, head_bytes, num_buffers)
+        extent, slot = self._extent(words[base + 4])
+        use = words[base + 5]
+        start = extent.first_slot + slot * extent.capacity
+        word = extent.release + slot
+        if size < LEASE_BYTES:
+            try:
+                return self._copy_out(
+                    tag & _KIND_MASK, extent.view, start, head_bytes, num_buffers
+                )
+            finally:
+                extent.words[word] = use
+        held = lease(extent.lease_type, extent.mapping, start, extent.words, word, use)
+        return self._on_lease(tag & _KIND_MASK, held, extent.view, start, head_bytes, num_buffers)
+
+    def _extent(self, where: int) -> tuple[_Extent, int]:
+        index, slot = where >> 32, where & 0xFFFFFFFF
+        extent = self._extents.get(index)
+        if extent is None:
+            table = (self._place.control + at.EXTENT_TABLE) // 8
+            for old in [i for i in self._extents if self.words[table + i * at.EXTENT_WORDS + 3]]:
+                del self._extents[old]  # outgrown: views that still live keep the mapping
+            row = table + index * at.EXTENT_WORDS
+            extent = _Extent(self.graph, row, self._position, len(self.spec.readers))
+            self._extents[index] = extent
+        return extent, slot
+
+    def _copy_out(
+        self, kind: int, view: memoryview, start: int, head_bytes: int, num_buffers: int
+    ) -> Any:
+        """Rebuild a value from private copies of its buffers; the slot is free afterwards."""
+        at_head = start + 8 * num_buffers
+        end = at_head + head_bytes
+        head = bytes(view[at_head:end])
+        buffers: list[Any] = []
+        for entry in struct.unpack_from(f"{num_buffers}Q", view, start):
+            position = start + round_up(end - start, ALIGN)
+            end = position + (entry >> 1)
+            data = view[position:end]
+            buffers.append(bytearray(data) if entry & 1 else bytes(data))
+        return decode(kind, head, buffers)
+
+    def _on_lease(  # noqa: PLR0913  one call site, on the hot path
+        self, kind: int, held: Any, view: memoryview, start: int, head_bytes: int, num_buffers: int
+    ) -> Any:
+        """Rebuild a value over the slot itself; `held` releases it when the last view dies."""
+        at_head = start + 8 * num_buffers
+        end = at_head + head_bytes
+        head = bytes(view[at_head:end])
+        buffers: list[Any] = []
+        for entry in struct.unpack_from(f"{num_buffers}Q", view, start):
+            position = start + round_up(end - start, ALIGN)
+            length = entry >> 1
+            end = position + length
+            if entry & 1 and not self._only_reader:
+                buffers.append(bytearray(view[position:end]))
+                continue
+            part = np.ndarray((length,), np.uint8, held, position - start)
+            if not entry & 1:
+                part.flags.writeable = False
+            buffers.append(part)
+        return decode(kind, head, buffers)
+
+    def _failure(self, cause: Exception) -> Error:
+        text = f"{self.spec.label} sent a value that cannot be rebuilt here: {cause!r}"
+        error = DeserializationError(text)
+        error.__cause__ = cause
+        place = Place(method="reading", actor=f"participant {self._participant}")
+        return Error.capture(error, place)

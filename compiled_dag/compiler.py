@@ -1,0 +1,27 @@
+"""The pipeline: from a captured graph to a program, a line per pass."""
+
+from __future__ import annotations
+
+from compiled_dag.ir import Graph
+from compiled_dag.lint import lint
+from compiled_dag.options import CompileOptions
+from compiled_dag.passes.channels import plan_channels
+from compiled_dag.passes.order import total_order
+from compiled_dag.passes.steps import build_steps
+from compiled_dag.program import Program
+from compiled_dag.simulate import simulate
+
+
+def compile_graph(graph: Graph, options: CompileOptions) -> Program:
+    """Turn a graph into one fixed program per participant.
+
+    Raises:
+        GraphError: The graph breaks a rule; names nodes and lines.
+        DeadlockError: The program would wait for itself.
+    """
+    lint(graph)
+    order = total_order(graph)
+    channels = plan_channels(graph, order, options.max_inflight)
+    program = build_steps(graph, order, channels)
+    simulate(program)
+    return program

@@ -1,0 +1,341 @@
+"""A compiled graph's claim on processes and memory: bring it up, break it, take it down.
+
+One owner for everything a graph holds outside the driver's own objects. What fails while coming up
+is undone at once; breaking happens once, with the first cause; taking down is idempotent, bounded
+and possible at any time, also from the garbage collector (then without waiting).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from compiled_dag.capture import Captured
+from compiled_dag.channel import codec
+from compiled_dag.channel import layout as at
+from compiled_dag.channel.graph_segment import GraphSegment
+from compiled_dag.errors import (
+    ActorDiedError,
+    ChannelClosedError,
+    GraphActorDiedError,
+    GraphError,
+)
+from compiled_dag.host import ActorId, Pending
+from compiled_dag.ir import Call, NodeId, OperationId
+from compiled_dag.operation import Group
+from compiled_dag.options import CompileOptions
+from compiled_dag.outcome import Place
+from compiled_dag.package import Package, RankPart
+from compiled_dag.program import CollectiveStart, CollectiveWait, Compute, Program, Read, Write
+from compiled_dag.resident import load_graph, unload_graph
+from compiled_dag.tree import Const, leaves
+
+_graph_ids = itertools.count(1)
+
+
+class Deployment:
+    """One graph's segment, groups and resident programs."""
+
+    def __init__(self, captured: Captured, program: Program, options: CompileOptions) -> None:
+        """Bring the graph up on its actors.
+
+        Raises:
+            ActorDiedError: An actor is dead, or dies meanwhile.
+            GraphError: An actor is not up within `compile_timeout`.
+            MemoryCapError: There is no memory for the channels.
+            TypeError: A constant cannot be pickled.
+        """
+        self.graph_id = next(_graph_ids)
+        self.owner = os.getpid()
+        self.program = program
+        self.host = captured.host
+        self.actors = captured.actors
+        self.fault: BaseException | None = None
+        self.closed_at: float | None = None
+        self._captured = captured
+        self._groups: list[Group] = []
+        self._loaded: list[ActorId] = []
+        self._lock = threading.Lock()
+        self._places = _places(captured)
+        constants = _checked_constants(captured)
+        deadline = time.monotonic() + options.compile_timeout_s
+        lines = tuple(self._line(actor.actor_id, deadline, options) for actor in self.actors)
+        processes = (self.host.process, *lines)
+        segment = GraphSegment.create(len(processes), program.channels, self.graph_id)
+        self.segment = GraphSegment(segment.fd, self.host.board, processes, program.channels)
+        self._unwatch = self.host.watch(self._on_death)
+        try:
+            self._check_alive()
+            parts = self._open_groups(deadline)
+            self._load(processes, constants, parts, options, deadline)
+        except BaseException:
+            self.close(5.0)
+            raise
+
+    def _line(self, actor_id: ActorId, deadline: float, options: CompileOptions) -> int:
+        try:
+            return self.host.line(actor_id, deadline)
+        except TimeoutError as error:
+            label = self._label(actor_id)
+            msg = (
+                f"actor {label} was not up within compile_timeout={options.compile_timeout_s} s: "
+                f"{error}"
+            )
+            raise GraphError(msg) from error
+
+    def _label(self, actor_id: ActorId) -> str:
+        return next(actor.label for actor in self.actors if actor.actor_id == actor_id)
+
+    def _check_alive(self) -> None:
+        """Deaths before the watch began do not reach it."""
+        for actor in self.actors:
+            error = self.host.death(actor.actor_id)
+            if error is not None:
+                raise error
+
+    def _open_groups(self, deadline: float) -> dict[int, dict[OperationId, RankPart]]:
+        """Form one group per distinct (actors, backend); returns every participant's parts."""
+        parts: dict[int, dict[OperationId, RankPart]] = defaultdict(dict)
+        opened: dict[tuple[tuple[int, ...], str], Group] = {}
+        for spec, op in zip(self.program.operations, self._captured.operations, strict=True):
+            actors = [self.actors[member - 1] for member in spec.members]
+            key = (spec.members, op.backend(actors))
+            if key not in opened:
+                group = opened[key] = op.open_group(self.host, actors, deadline)
+                self._groups.append(group)
+            places = tuple(self._places[node] for node in spec.nodes)
+            for rank, member in enumerate(spec.members):
+                parts[member][spec.id] = RankPart(
+                    op=op, group_id=opened[key].id, rank=rank, places=places
+                )
+        return parts
+
+    def _load(
+        self,
+        processes: tuple[int, ...],
+        constants: Sequence[Any],
+        parts: dict[int, dict[OperationId, RankPart]],
+        options: CompileOptions,
+        deadline: float,
+    ) -> None:
+        pending: list[Pending] = []
+        for participant, actor in enumerate(self.actors, 1):
+            steps = self.program.steps[participant]
+            package = Package(
+                graph_id=self.graph_id,
+                participant=participant,
+                processes=processes,
+                channels=self.program.channels,
+                steps=steps,
+                num_slots=self.program.slots[participant],
+                constants={number: constants[number] for number in _constants_used(steps)},
+                places={s.node: self._places[s.node] for s in steps if isinstance(s, Compute)},
+                parts=parts[participant],
+                slot_bytes=options.buffer_size_bytes,
+                cap_bytes=options.max_memory_bytes,
+            )
+            payload = codec.dumps_by_value(package)
+            fds = (self.segment.segment.fd,)
+            self._loaded.append(actor.actor_id)
+            pending.append(self.host.submit(actor.actor_id, load_graph, payload, fds))
+        for actor, reply in zip(self.actors, pending, strict=True):
+            try:
+                reply.result(deadline)
+            except TimeoutError as error:
+                msg = (
+                    f"actor {actor.label} did not load its program within "
+                    f"compile_timeout={options.compile_timeout_s} s: it is busy in another call"
+                )
+                raise GraphError(msg) from error
+
+    # --- while it is up ---------------------------------------------------------------------------
+
+    def guard(self) -> None:
+        """Raise what ended the graph, if it has ended."""
+        if self.segment.words[at.STATE_WORD] != at.OPEN:
+            raise self.end_cause()
+
+    def end_cause(self) -> BaseException:
+        """Return the first fault, or that the graph was torn down."""
+        if self.fault is not None:
+            return self.fault
+        when = "" if self.closed_at is None else f" {time.monotonic() - self.closed_at:.1f} s ago"
+        return ChannelClosedError(f"graph {self.graph_id} was torn down{when}")
+
+    def _on_death(self, actor_id: ActorId, error: ActorDiedError) -> None:
+        """Break the graph, once; called from the supervising thread."""
+        numbers = [n for n, actor in enumerate(self.actors, 1) if actor.actor_id == actor_id]
+        if not numbers:
+            return
+        with self._lock:
+            if self.fault is None:
+                self.fault = self._blame(numbers[0], error)
+        self.end(at.BROKEN)
+
+    def _blame(self, participant: int, error: ActorDiedError) -> GraphActorDiedError:
+        """Say in which node of which execution the actor died."""
+        progress = self.segment.progress(participant)
+        node, where = None, "between executions"
+        if progress.step:
+            node = self.describe_step(participant, progress.step)
+            where = f"in {node} of execution {progress.execution}"
+        died = GraphActorDiedError(
+            f"graph {self.graph_id} lost actor {self.actors[participant - 1].label} {where}: "
+            f"{error}\nThe graph is broken; its other actors stay usable: compile again on them",
+            exit_code=error.exit_code,
+            signal=error.signal,
+            node=node,
+            execution=progress.execution if node else None,
+            stderr_tail=error.stderr_tail,
+            cause=error.cause,
+        )
+        died.__cause__ = error
+        return died
+
+    def describe_step(self, participant: int, step: int) -> str:
+        """Return what messages call step number `step` (from 1) of a participant."""
+        match self.program.steps[participant][step - 1]:
+            case Compute(node=node):
+                return str(self._places[node])
+            case Read(channel=channel):
+                spec = self.program.channels[channel]
+                writer = self.program.participants[spec.writer]
+                return f"waiting for {spec.label} from {writer}"
+            case CollectiveStart(operation=number) | CollectiveWait(operation=number):
+                spec_ = self.program.operations[number]
+                rank = spec_.members.index(participant)
+                return f"{spec_.text}, rank {rank} of {len(spec_.members)}"
+            case other:
+                return str(other)
+
+    def report(self) -> str:
+        """Return where every actor is, one line each."""
+        lines = []
+        for participant, actor in enumerate(self.actors, 1):
+            progress = self.segment.progress(participant)
+            if self.host.death(actor.actor_id) is not None:
+                state = "is dead"
+            elif progress.step:
+                step = self.describe_step(participant, progress.step)
+                state = f"execution {progress.execution}: {step}, for {progress.for_s:.3f} s"
+            else:
+                state = "between executions"
+            lines.append(f"  {actor.label}: {state}")
+        return "\n".join(lines)
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def end(self, state: int) -> None:
+        """Close or break the graph for everybody; nobody waits in it any longer."""
+        if os.getpid() != self.owner:
+            return
+        self.segment.end(state)
+        if state == at.BROKEN:
+            for group in self._groups:
+                group.end()
+
+    def abandon(self) -> None:
+        """End the graph without waiting for the actors (from the garbage collector, at exit)."""
+        if os.getpid() == self.owner:
+            self.close(0.0)
+
+    def close(self, timeout_s: float) -> list[str]:
+        """Take the graph down, waiting for each actor up to `timeout_s` in all. Idempotent.
+
+        Returns:
+            One line per actor that did not let go in time.
+        """
+        with self._lock:
+            if self.closed_at is not None:
+                return []
+            self.closed_at = time.monotonic()
+        deadline = self.closed_at + timeout_s
+        self.end(at.CLOSED)
+        replies = self._unload()
+        busy = [line for actor, reply in replies for line in _collect(actor, reply, deadline)]
+        for group in self._groups:
+            group.close(deadline)
+        self._unwatch()
+        self.segment.close()
+        return busy
+
+    def _unload(self) -> list[tuple[str, Pending]]:
+        replies = []
+        for actor in self.actors:
+            alive = self.host.death(actor.actor_id) is None
+            if actor.actor_id in self._loaded and alive:
+                payload = str(self.graph_id).encode()
+                reply = self.host.submit(actor.actor_id, unload_graph, payload)
+                replies.append((actor.label, reply))
+        return replies
+
+
+def _collect(label: str, reply: Pending, deadline: float) -> list[str]:
+    try:
+        reply.result(deadline)
+    except TimeoutError:
+        return [f"actor {label} is still in user code"]
+    except ActorDiedError:
+        pass  # it let go for good
+    return []
+
+
+def _places(captured: Captured) -> dict[NodeId, Place]:
+    labels = dict(zip(captured.graph.actors, captured.graph.labels, strict=True))
+    return {
+        node.id: Place(
+            method=node.label, actor=labels[node.actor], node=node.id, source=node.source
+        )
+        for node in captured.graph.nodes
+        if node.actor in labels
+    }
+
+
+def _constants_used(steps: Sequence[Any]) -> set[int]:
+    return {
+        leaf.id
+        for step in steps
+        if isinstance(step, Compute)
+        for tree in step.arguments.trees()
+        for leaf in leaves(tree)
+        if isinstance(leaf, Const)
+    }
+
+
+def _checked_constants(captured: Captured) -> tuple[Any, ...]:
+    """Check that every constant can be sent, naming node and argument if not.
+
+    Raises:
+        GraphError: A node hides inside an object that is no list, tuple or dict.
+        TypeError: A constant cannot be pickled.
+    """
+    for node in captured.graph.nodes:
+        if not isinstance(node.op, Call):
+            continue
+        arguments = node.op.arguments
+        named = [*((f"argument {i}", tree) for i, tree in enumerate(arguments.args)),
+                 *((f"argument {name!r}", tree) for name, tree in arguments.kwargs)]  # fmt: skip
+        for name, tree in named:
+            for leaf in leaves(tree):
+                if isinstance(leaf, Const):
+                    _check_constant(captured.constants[leaf.id], f"{name} of {node.describe()}")
+    return captured.constants
+
+
+def _check_constant(value: Any, where: str) -> None:
+    try:
+        codec.encode(value)
+    except TypeError as error:
+        if "cannot be pickled: a node is drawn" in str(error):
+            msg = (
+                f"{where} is a {type(value).__name__} with a node inside. "
+                "Nodes may stand in lists, tuples and dicts only: take the object apart"
+            )
+            raise GraphError(msg) from error
+        msg = f"{where}: {error}"
+        raise TypeError(msg) from error

@@ -1,0 +1,196 @@
+"""What this package asks of whoever owns processes. No code: `runtime` implements it.
+
+Nodes do not need the runtime module, they hold a runtime object already: the thing `.bind()` was
+called on. Everything a graph needs from its processes goes through the few methods below.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NewType, Protocol, TypeAlias
+
+from compiled_dag.errors import ActorDiedError
+
+if TYPE_CHECKING:
+    from compiled_dag.loop import Loop
+    from compiled_dag.shm.board import Board
+    from compiled_dag.shm.waiter import Waiter
+
+ActorId = NewType("ActorId", int)
+"""Number of an actor in its session; never used twice."""
+
+
+class ActorContext(Protocol):
+    """An actor's process, as the functions sent to it by `Host.submit` see it."""
+
+    @property
+    def actor_id(self) -> ActorId: ...
+
+    @property
+    def label(self) -> str:
+        """What messages call the actor: ``Class(id)``."""
+        ...
+
+    @property
+    def instance(self) -> Any:
+        """The user's object."""
+        ...
+
+    @property
+    def loop(self) -> Loop:
+        """The main loop, which runs resident programs."""
+        ...
+
+    @property
+    def board(self) -> Board: ...
+
+    @property
+    def process(self) -> int:
+        """Board line of this process."""
+        ...
+
+    @property
+    def waiter(self) -> Waiter:
+        """The main thread's waiting policy."""
+        ...
+
+    @property
+    def resources(self) -> dict[str, Any]:
+        """What graphs and groups keep in this process, by key; closed when the actor ends."""
+        ...
+
+
+SystemCall: TypeAlias = Callable[[ActorContext, bytes, Sequence[int]], bytes]
+"""A module-level function that runs on an actor's main thread, between steps: payload and file
+descriptors in (it owns those), bytes out. What it raises comes out of `Pending.result`."""
+
+
+class Pending(Protocol):
+    """A reply that is on its way."""
+
+    def result(self, deadline: float | None) -> bytes:
+        """Wait until `deadline` (`time.monotonic`) or for ever.
+
+        Raises:
+            TimeoutError: Not in time.
+            ActorDiedError: The actor died first.
+            Exception: What the function raised, as itself.
+        """
+        ...
+
+
+class Host(Protocol):
+    """One session's processes, seen from the driver."""
+
+    @property
+    def board(self) -> Board: ...
+
+    @property
+    def process(self) -> int:
+        """Board line of the driver."""
+        ...
+
+    @property
+    def waiter(self) -> Waiter:
+        """The calling thread's waiting policy on the driver's doorbell."""
+        ...
+
+    def line(self, actor_id: ActorId, deadline: float) -> int:
+        """Return the board line of an actor, waiting until its process exists.
+
+        Raises:
+            ActorDiedError: It died, or its constructor failed.
+            TimeoutError: Not up by `deadline`.
+        """
+        ...
+
+    def submit(
+        self, actor_id: ActorId, function: SystemCall, payload: bytes, fds: Sequence[int] = ()
+    ) -> Pending:
+        """Have an actor run `function`; keeps no claim on `fds` after it returns."""
+        ...
+
+    def watch(self, callback: Callable[[ActorId, ActorDiedError], None]) -> Callable[[], None]:
+        """Call `callback` from the supervising thread on every death; returns how to stop that."""
+        ...
+
+    def death(self, actor_id: ActorId) -> ActorDiedError | None:
+        """Return why an actor is dead, or None while it lives."""
+        ...
+
+    def kill(self, actor_id: ActorId) -> None:
+        """End an actor's process at once."""
+        ...
+
+    def check_owner(self) -> None:
+        """Refuse use in a forked child, or after the session ended.
+
+        Raises:
+            RuntimeError: This is a forked child of the owner, or the session has ended.
+        """
+        ...
+
+
+class Actor(Protocol):
+    """What a bound method knows of its actor: a handle."""
+
+    @property
+    def actor_id(self) -> ActorId: ...
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def host(self) -> Host: ...
+
+    @property
+    def num_gpus(self) -> float:
+        """Logical GPUs it holds."""
+        ...
+
+    @property
+    def physical_gpus(self) -> tuple[str, ...]:
+        """Names of the physical GPUs behind them; empty where they are fake or none."""
+        ...
+
+
+class Ref(Protocol):
+    """The result of an ordinary call, later."""
+
+    def result(self, timeout: float | None = None) -> Any: ...
+
+
+class Target(Protocol):
+    """One method of one actor: what `.bind()` was called on."""
+
+    @property
+    def actor(self) -> Actor: ...
+
+    @property
+    def class_name(self) -> str: ...
+
+    @property
+    def name(self) -> str:
+        """The method's name."""
+        ...
+
+    @property
+    def num_returns(self) -> int: ...
+
+    @property
+    def signature(self) -> inspect.Signature | None:
+        """Without self; None where it cannot be known (builtins)."""
+        ...
+
+    @property
+    def function(self) -> Callable[..., Any] | None:
+        """The plain function in the class, for checks."""
+        ...
+
+    def call_resolved(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Call it the ordinary way; refs anywhere in containers arrive as their values.
+
+        Returns a ref, or a list of refs where `num_returns` is over 1.
+        """
+        ...

@@ -1,0 +1,133 @@
+"""The graph as data: numbered nodes, no live objects.
+
+`capture` makes it from the user's nodes; lint and the passes read it. Actors are ids, constants and
+collective operations numbers into tables kept beside the graph, so that a graph pickles, compares
+and prints, and is tested with no process alive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NewType, TypeAlias
+
+from compiled_dag.host import ActorId
+from compiled_dag.tree import Arguments, Tree
+
+NodeId = NewType("NodeId", int)
+OperationId = NewType("OperationId", int)
+
+DRIVER = ActorId(-1)
+"""Where input nodes live."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """What `execute` is given, whole (`key` None) or one argument of it."""
+
+    key: int | str | None = None
+
+    def __str__(self) -> str:
+        return "input" if self.key is None else f"input[{self.key!r}]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A method call on the node's actor."""
+
+    method: str
+    arguments: Arguments
+    num_returns: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.method}({self.arguments})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Element:
+    """One of the values of a call with several returns."""
+
+    source: NodeId
+    index: int
+
+    def __str__(self) -> str:
+        return f"v{self.source}[{self.index}]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collective:
+    """One rank's part in a collective operation."""
+
+    operation: OperationId
+    rank: int
+    source: NodeId
+
+    def __str__(self) -> str:
+        return f"op{self.operation}.rank{self.rank}(v{self.source})"
+
+
+Op: TypeAlias = Input | Call | Element | Collective
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One node: what it does, where, and what messages call it."""
+
+    id: NodeId
+    actor: ActorId
+    op: Op
+    order: int
+    """Position of its `.bind()` among all binds."""
+    label: str
+    """``Class.method``"""
+    source: str = field(default="", compare=False)
+    """``file:line`` of its `.bind()`."""
+
+    def uses(self) -> tuple[NodeId, ...]:
+        """Return the nodes whose values it needs, each once."""
+        match self.op:
+            case Input():
+                return ()
+            case Call(arguments=arguments):
+                return tuple(NodeId(value) for value in arguments.values())
+            case Element(source=source) | Collective(source=source):
+                return (source,)
+
+    def __str__(self) -> str:
+        return f"v{self.id} = {self.op}"
+
+    def describe(self) -> str:
+        """Return what messages call it: name, number, place."""
+        bound = f", bound at {self.source}" if self.source else ""
+        return f"{self.label} (node {self.id}{bound})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One collective operation over several actors."""
+
+    id: OperationId
+    text: str
+    """For example ``allreduce(AVG)``."""
+    members: tuple[ActorId, ...]
+    """Actors by rank."""
+    nodes: tuple[NodeId, ...]
+    """Its nodes by rank."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graph:
+    """A whole graph. ``nodes[i].id == i``."""
+
+    nodes: tuple[Node, ...]
+    operations: tuple[Operation, ...]
+    outputs: tuple[Tree, ...]
+    """Values (or constants) the driver gets back."""
+    single_output: bool
+    """Whether `execute` returns one ref instead of a list."""
+    actors: tuple[ActorId, ...]
+    """In order of first use; actor i is participant i + 1."""
+    labels: tuple[str, ...]
+    """Label of each actor."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.nodes))

@@ -1,0 +1,134 @@
+"""What a legal graph obeys. One rule, one function, one message.
+
+The rules that need the user's live objects (two inputs, foreign actors) are checked by `capture`.
+"""
+
+from __future__ import annotations
+
+from compiled_dag.errors import GraphError
+from compiled_dag.ir import Call, Collective, Element, Graph, Input, Node, NodeId
+from compiled_dag.tree import Val, leaves
+
+
+def lint(graph: Graph) -> None:
+    """Raise `GraphError` for the first rule `graph` breaks."""
+    check_cycles(graph)
+    check_has_input(graph)
+    check_fields_used(graph)
+    check_leaves(graph)
+    check_input_forms(graph)
+
+
+def contributing(graph: Graph) -> set[NodeId]:
+    """Return the nodes whose values reach an output; a collective's ranks reach it together."""
+    partners = {node: operation.nodes for operation in graph.operations for node in operation.nodes}
+    found: set[NodeId] = set()
+    todo = [NodeId(leaf.id) for tree in graph.outputs for leaf in leaves(tree)
+            if isinstance(leaf, Val)]  # fmt: skip
+    while todo:
+        node = todo.pop()
+        if node not in found:
+            found.add(node)
+            todo += graph.nodes[node].uses()
+            todo += partners.get(node, ())
+    return found
+
+
+def check_cycles(graph: Graph) -> None:
+    """No node needs its own value."""
+    done: set[NodeId] = set()
+    for start in graph.nodes:
+        path: dict[NodeId, None] = {}
+        stack: list[tuple[NodeId, bool]] = [(start.id, False)]
+        while stack:
+            node, leaving = stack.pop()
+            if leaving:
+                done.add(node)
+                path.pop(node)
+            elif node in path:
+                members = [*list(path)[list(path).index(node) :], node]
+                names = " -> ".join(graph.nodes[member].describe() for member in members)
+                msg = f"the graph's arguments form a cycle: {names}"
+                raise GraphError(msg)
+            elif node not in done:
+                path[node] = None
+                stack.append((node, True))
+                stack += [(use, False) for use in graph.nodes[node].uses()]
+
+
+def check_has_input(graph: Graph) -> None:
+    """There is an input."""
+    if any(isinstance(node.op, Input) for node in graph.nodes):
+        return
+    named = next((node.describe() for node in graph.nodes), "the output")
+    msg = (
+        f"the graph has no input: no InputNode is reachable from {named}. "
+        "Bind inside `with InputNode() as inp:` and pass inp, or inp[...], to at least one node"
+    )
+    raise GraphError(msg)
+
+
+def check_fields_used(graph: Graph) -> None:
+    """Every field of the input that was asked for reaches the output."""
+    useful = contributing(graph)
+    fields = [node for node in graph.nodes if isinstance(node.op, Input) and node.op.key is not None]
+    unused = [node for node in fields if node.id not in useful]
+    if unused:
+        msg = (
+            f"input fields {_keys(unused)} of {_keys(fields)} do not reach the output. "
+            "Use them or do not take them from the InputNode"
+        )
+        raise GraphError(msg)
+
+
+def check_leaves(graph: Graph) -> None:
+    """Every result is used, or is an output."""
+    useful = contributing(graph)
+    used = {use for node in graph.nodes for use in node.uses()}
+    unused = [
+        node
+        for node in graph.nodes
+        if node.id not in useful and node.id not in used and not isinstance(node.op, Input)
+    ]
+    if unused:
+        names = ", ".join(_name(graph, node) for node in unused)
+        msg = (
+            f"nobody reads the result of {names}. "
+            "Add it to the MultiOutputNode, or do not bind it"
+        )
+        raise GraphError(msg)
+
+
+def check_input_forms(graph: Graph) -> None:
+    """The input is used whole or by fields, not both."""
+    inputs = [node for node in graph.nodes if isinstance(node.op, Input)]
+    used = {use for node in graph.nodes for use in node.uses()}
+    used |= {NodeId(leaf.id) for tree in graph.outputs for leaf in leaves(tree)
+             if isinstance(leaf, Val)}  # fmt: skip
+    whole = [node for node in inputs if node.op == Input() and node.id in used]
+    fields = [node for node in inputs if node.op != Input()]
+    if whole and fields:
+        by_whole, by_field = _reader(graph, whole[0]), _reader(graph, fields[0])
+        msg = (
+            f"the InputNode is used whole (by {by_whole}) and by field "
+            f"(inp[{_keys(fields[:1])}], by {by_field}). Use one form in a graph"
+        )
+        raise GraphError(msg)
+
+
+def _keys(nodes: list[Node]) -> str:
+    return ", ".join(repr(node.op.key) for node in nodes if isinstance(node.op, Input))
+
+
+def _reader(graph: Graph, value: Node) -> str:
+    return next(
+        (node.describe() for node in graph.nodes if value.id in node.uses()), "the MultiOutputNode"
+    )
+
+
+def _name(graph: Graph, node: Node) -> str:
+    match node.op:
+        case Element(index=index, source=source):
+            return f"element {index} of {graph.nodes[source].describe()}"
+        case Call() | Collective() | Input():
+            return node.describe()

@@ -1,0 +1,67 @@
+"""What this package asks of a collective operation. No code: `collective` implements it.
+
+An operation object is drawn into the graph by `bind_collective` and carries its own behaviour: the
+driver asks it for a group of the actors, each actor asks it for the two functions its program
+calls. This package never sees a process group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from compiled_dag.host import Actor, ActorContext, Host
+from compiled_dag.outcome import Place
+
+
+class Group(Protocol):
+    """The driver's end of the ranks of one or more operations."""
+
+    @property
+    def id(self) -> int:
+        """Number under which every rank finds its own end."""
+        ...
+
+    def end(self) -> None:
+        """Break the group and wake all ranks; nobody can use it afterwards."""
+        ...
+
+    def close(self, deadline: float) -> None:
+        """Have every living rank drop its end. Idempotent."""
+        ...
+
+
+class BoundOperation(Protocol):
+    """One rank's part, ready to run."""
+
+    @property
+    def start(self) -> Callable[[Any, int], Any]:
+        """Begin with this rank's input (a value or an `Error`) in execution n; returns a token."""
+        ...
+
+    @property
+    def wait(self) -> Callable[[Any], Any]:
+        """Finish: from the token to the result, a value or an `Error`."""
+        ...
+
+
+class CollectiveOp(Protocol):
+    """A collective operation, frozen and picklable. `str` is what tables show."""
+
+    def backend(self, actors: Sequence[Actor]) -> str:
+        """Return the backend for these actors; one group serves operations that agree on it.
+
+        Raises:
+            GraphError: No backend can serve these actors.
+        """
+        ...
+
+    def open_group(self, host: Host, actors: Sequence[Actor], deadline: float) -> Group:
+        """Form a group of `actors` (by rank) and wait until every rank has joined."""
+        ...
+
+    def bind_rank(
+        self, context: ActorContext, group_id: int, rank: int, places: Sequence[Place]
+    ) -> BoundOperation:
+        """Return this rank's functions (in the actor's process); `places` by rank."""
+        ...

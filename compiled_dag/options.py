@@ -1,0 +1,153 @@
+"""Compile options and their defaults: argument, then `DAGContext`, then environment, then default.
+
+`DAGContext` is one mutable object per process, made on first use (when the environment is read). A
+graph copies it into a frozen `CompileOptions` at compile.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Literal, get_args
+
+from compiled_dag.errors import GraphError
+
+CapacityPolicy = Literal["raise", "block"]
+
+_ENV_PREFIX: Final = "COMPILED_DAG_"
+
+
+@dataclass(slots=True)
+class DAGContext:
+    """Defaults for graphs compiled in this process. Change its fields, then compile.
+
+    Environment: ``COMPILED_DAG_<FIELD>`` in capitals, for example ``COMPILED_DAG_GET_TIMEOUT``.
+    """
+
+    submit_timeout: float = 10.0
+    """Seconds `execute` waits for room; 0 not at all, -1 for ever."""
+    get_timeout: float = 10.0
+    """Seconds `get` waits by default; 0 polls, -1 for ever."""
+    teardown_timeout: float = 30.0
+    """Seconds `teardown` waits for the actors."""
+    compile_timeout: float = 60.0
+    """Seconds compile waits for the actors."""
+    buffer_size_bytes: int = 1_000_000
+    """First capacity of a payload slot; channels grow by themselves."""
+    max_inflight_executions: int = 10
+    """Executions that may be unfetched at one time."""
+    max_buffered_results: int = 1000
+    """Fetched results the driver keeps for refs not got yet."""
+    max_memory_bytes: int | None = None
+    """Cap on the payload memory of one graph, or None."""
+    capacity_policy: CapacityPolicy = "raise"
+    """What `execute` does when `max_inflight_executions` are unfetched."""
+
+    _current: ClassVar[DAGContext | None] = None
+
+    @classmethod
+    def get_current(cls) -> DAGContext:
+        """Return this process's context; the first call reads the environment.
+
+        Raises:
+            ValueError: A variable is malformed; names it and its value.
+        """
+        if DAGContext._current is None:
+            given = {}
+            for item in dataclasses.fields(cls):
+                variable = _ENV_PREFIX + item.name.upper()
+                text = os.environ.get(variable)
+                if text is not None:
+                    given[item.name] = _parse(variable, text, item.default)
+            DAGContext._current = cls(**given)
+        return DAGContext._current
+
+
+def _parse(variable: str, text: str, default: Any) -> Any:
+    if isinstance(default, str):
+        return text
+    try:
+        return float(text) if isinstance(default, float) else int(text)
+    except ValueError as error:
+        msg = f"environment variable {variable}={text!r} is not a number"
+        raise ValueError(msg) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileOptions:
+    """What one graph is compiled with."""
+
+    submit_timeout_s: float = 10.0
+    get_timeout_s: float = 10.0
+    compile_timeout_s: float = 60.0
+    buffer_size_bytes: int = 1_000_000
+    max_inflight: int = 10
+    max_buffered_results: int = 1000
+    max_memory_bytes: int | None = None
+    capacity_policy: CapacityPolicy = "raise"
+
+    @classmethod
+    def resolve(cls, **given: Any) -> CompileOptions:
+        """Check the keyword arguments of `experimental_compile` and fill in the context's values.
+
+        Raises:
+            GraphError: An option has a wrong type or range; names option, value and range.
+        """
+        context = DAGContext.get_current()
+        resolved = {}
+        for option, (name, field, check, allowed) in _OPTIONS.items():
+            value = given.get(option)
+            if value is None:
+                value = getattr(context, field)
+            if not check(value):
+                msg = f"{option}={value!r} is not {allowed}"
+                raise GraphError(msg)
+            resolved[name] = value
+        return cls(**resolved)
+
+
+def is_seconds(value: object) -> bool:
+    """Tell whether `value` is a time-out: not negative, or -1 for ever."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return value == -1 or (value >= 0 and not math.isnan(value))
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_count_or_none(value: object) -> bool:
+    return value is None or _is_count(value)
+
+
+def _is_policy(value: object) -> bool:
+    return value in get_args(CapacityPolicy)
+
+
+_SECONDS: Final = "a number of seconds (0 or more, or -1 for ever)"
+_COUNT: Final = "an integer of at least 1"
+_Option = tuple[str, str, Callable[[object], bool], str]
+_OPTIONS: Final[dict[str, _Option]] = {
+    "_submit_timeout": ("submit_timeout_s", "submit_timeout", is_seconds, _SECONDS),
+    "_get_timeout": ("get_timeout_s", "get_timeout", is_seconds, _SECONDS),
+    "compile_timeout": ("compile_timeout_s", "compile_timeout", is_seconds, _SECONDS),
+    "_buffer_size_bytes": ("buffer_size_bytes", "buffer_size_bytes", _is_count, _COUNT),
+    "_max_inflight_executions": ("max_inflight", "max_inflight_executions", _is_count, _COUNT),
+    "_max_buffered_results": ("max_buffered_results", "max_buffered_results", _is_count, _COUNT),
+    "_max_memory_bytes": (
+        "max_memory_bytes",
+        "max_memory_bytes",
+        _is_count_or_none,
+        f"{_COUNT}, or None",
+    ),
+    "_capacity_policy": (
+        "capacity_policy",
+        "capacity_policy",
+        _is_policy,
+        f"one of {', '.join(map(repr, get_args(CapacityPolicy)))}",
+    ),
+}

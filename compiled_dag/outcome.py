@@ -1,0 +1,199 @@
+"""What a node produces: a value, or an `Error` that travels in its place.
+
+A user exception is a value. It moves through channels and replies as an `Error` (plain strings and
+pickled bytes, so that moving it can never fail), skips the methods that depend on it, and becomes
+an exception again only where somebody asks for the result: `Error.exception()`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pickle
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import cloudpickle
+
+from compiled_dag.errors import TaskError
+
+_OWN_FOLDERS = tuple(
+    str(Path(__file__).parent.parent / package) + os.sep
+    for package in ("compiled_dag", "collective", "runtime")
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where user code ran: what error messages and reports call a node."""
+
+    method: str
+    """``Class.method``"""
+    actor: str
+    """The actor's label, ``Class(index)``"""
+    node: int | None = None
+    """Node number in the graph; None for an ordinary call."""
+    source: str = ""
+    """``file:line`` of the ``.bind()``."""
+
+    def __str__(self) -> str:
+        if self.node is None:
+            return f"{self.method} on actor {self.actor}"
+        bound = f", bound at {self.source}" if self.source else ""
+        return f"{self.method} (node {self.node}{bound}) on actor {self.actor}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Error:
+    """A failed node's outcome, ready to travel."""
+
+    cause: bytes | None
+    """The exception, pickled; None if that was not possible."""
+    summary: str
+    """``ClassName: text`` of the exception."""
+    traceback_text: str
+    place: Place | None = None
+    rank: int | None = None
+    execution: int | None = None
+
+    @classmethod
+    def capture(
+        cls,
+        exception: BaseException,
+        place: Place | None = None,
+        *,
+        rank: int | None = None,
+        execution: int | None = None,
+    ) -> Error:
+        """Freeze `exception` with its traceback, less this project's own frames."""
+        return cls(
+            cause=_pickled(exception),
+            summary=_summary(exception),
+            traceback_text=_traceback_text(exception),
+            place=place,
+            rank=rank,
+            execution=execution,
+        )
+
+    def at(self, *, rank: int | None = None, execution: int | None = None) -> Error:
+        """Return this error with rank or execution filled in, where not known yet."""
+        return dataclasses.replace(
+            self,
+            rank=rank if self.rank is None else self.rank,
+            execution=execution if self.execution is None else self.execution,
+        )
+
+    def shortened(self, limit: int) -> Error:
+        """Return this error without its cause and with at most `limit` characters of text."""
+        return dataclasses.replace(
+            self,
+            cause=None,
+            summary=self.summary[:limit],
+            traceback_text=self.traceback_text[-limit:],
+        )
+
+    def exception(self) -> TaskError:
+        """Return the exception to raise: a `TaskError` that is also of the cause's class."""
+        cause, detail = self._load_cause()
+        error = _instance(cause)
+        error.args = (self._message(detail),)
+        error.cause = cause
+        error.node = None if self.place is None else str(self.place)
+        error.actor = None if self.place is None else self.place.actor
+        error.rank = self.rank
+        error.execution = self.execution
+        error.traceback_text = self.traceback_text
+        error.outcome = self
+        return error
+
+    def _load_cause(self) -> tuple[BaseException | None, str]:
+        if self.cause is None:
+            return None, " (the exception itself could not be pickled)"
+        try:
+            cause = pickle.loads(self.cause)
+        except Exception as error:  # noqa: BLE001  user code runs in here and may raise anything
+            return None, f" (the exception itself could not be rebuilt: {_summary(error)})"
+        if not isinstance(cause, BaseException):
+            return None, " (the exception pickles as something else)"
+        return cause, ""
+
+    def _message(self, detail: str) -> str:
+        where = "a remote call" if self.place is None else str(self.place)
+        if self.rank is not None:
+            where += f", rank {self.rank}"
+        if self.execution is not None:
+            where += f", in execution {self.execution}"
+        text = f"{where}, raised {self.summary}{detail}"
+        if self.traceback_text:
+            text += f"\n\nremote traceback:\n{self.traceback_text.rstrip()}"
+        return text
+
+
+def _summary(exception: BaseException) -> str:
+    try:
+        text = str(exception)
+    except Exception:  # noqa: BLE001  a user's __str__ may raise anything
+        text = "<no text: its __str__ raised>"
+    name = type(exception).__name__
+    return f"{name}: {text}" if text else name
+
+
+def _traceback_text(exception: BaseException) -> str:
+    """Format the traceback from the first frame that is not this project's own."""
+    inner = _skip_own_frames(exception.__traceback__)
+    if inner is None and exception.__traceback__ is None:
+        return ""
+    try:
+        return "".join(traceback.format_exception(type(exception), exception, inner))
+    except Exception:  # noqa: BLE001  a user's __str__ or __repr__ may raise anything
+        return "".join(traceback.format_tb(inner))
+
+
+def _skip_own_frames(tb: TracebackType | None) -> TracebackType | None:
+    while tb is not None and tb.tb_frame.f_code.co_filename.startswith(_OWN_FOLDERS):
+        tb = tb.tb_next
+    return tb
+
+
+def _pickled(exception: BaseException) -> bytes | None:
+    """Pickle `exception`, or return None if a round trip does not work."""
+    try:
+        data: bytes = cloudpickle.dumps(exception, protocol=5)
+        pickle.loads(data)
+    except Exception:  # noqa: BLE001  locks in attributes, odd __init__ arguments, user code
+        return None
+    return data
+
+
+# --- from a cause's class to one that is a TaskError too ------------------------------------------
+
+_classes: dict[type[BaseException], type[TaskError]] = {}
+
+
+def _instance(cause: BaseException | None) -> TaskError:
+    """Return a blank `TaskError`, of the cause's class too where such a class can be made."""
+    if cause is None:
+        return TaskError()
+    kind = type(cause)
+    try:
+        made = _classes.get(kind) or _classes.setdefault(kind, _combine(kind))
+        if sys.version_info >= (3, 11) and isinstance(cause, BaseExceptionGroup):
+            error = made.__new__(made, cause.message, cause.exceptions)
+        else:
+            error = made.__new__(made)
+        error.__dict__.update(vars(cause))
+    except Exception:  # noqa: BLE001  final classes, layout conflicts, metaclasses
+        return TaskError()
+    return error
+
+
+def _combine(kind: type[BaseException]) -> type[TaskError]:
+    if issubclass(kind, TaskError):
+        return kind
+    bases = (TaskError, kind) if issubclass(kind, Exception) else (TaskError,)
+    # KeyError, OSError and others have a __str__ of their own, which would garble the message.
+    body = {"__str__": TaskError.__str__, "__module__": kind.__module__}
+    return type(f"TaskError({kind.__name__})", bases, body)

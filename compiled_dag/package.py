@@ -1,0 +1,41 @@
+"""What is sent to an actor so that it can run its part of a graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from compiled_dag.channel.layout import ChannelSpec
+from compiled_dag.ir import NodeId, OperationId
+from compiled_dag.operation import CollectiveOp
+from compiled_dag.outcome import Place
+from compiled_dag.program import Step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankPart:
+    """One rank's part in one collective operation."""
+
+    op: CollectiveOp
+    group_id: int
+    rank: int
+    places: tuple[Place, ...]
+    """By rank."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Package:
+    """One participant's program with everything it refers to."""
+
+    graph_id: int
+    participant: int
+    processes: tuple[int, ...]
+    """Board line of each participant."""
+    channels: tuple[ChannelSpec, ...]
+    steps: tuple[Step, ...]
+    num_slots: int
+    constants: dict[int, Any]
+    places: dict[NodeId, Place]
+    parts: dict[OperationId, RankPart]
+    slot_bytes: int
+    cap_bytes: int | None

@@ -1,0 +1,1 @@
+"""The compiler's passes: pure functions, one a file, called in order by `compiled_dag.compiler`."""

@@ -1,0 +1,84 @@
+"""Pass: which values travel, and over which channels.
+
+One channel per value that anybody else needs, written once for all its readers. Values used only
+on their own actor stay in a slot there.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from compiled_dag.channel.layout import ChannelSpec
+from compiled_dag.host import ActorId
+from compiled_dag.ir import DRIVER, Graph, Input, NodeId
+from compiled_dag.plan import DRIVER_PARTICIPANT, Channels
+from compiled_dag.tree import Val, leaves
+
+def plan_channels(graph: Graph, order: tuple[NodeId, ...], depth: int) -> Channels:
+    """Return one channel per travelling value, and a trigger where an actor needs one.
+
+    Args:
+        graph: The graph.
+        order: The total order of its nodes.
+        depth: Descriptor slots per channel: the executions in flight.
+    """
+    participant = {actor: number for number, actor in enumerate(graph.actors, 1)}
+    participant[DRIVER] = DRIVER_PARTICIPANT
+    readers: dict[NodeId, set[int]] = defaultdict(set)
+    for node in graph.nodes:
+        for use in node.uses():
+            if participant[graph.nodes[use].actor] != participant[node.actor]:
+                readers[use].add(participant[node.actor])
+    for tree in graph.outputs:
+        for leaf in leaves(tree):
+            if isinstance(leaf, Val) and graph.nodes[leaf.id].actor != DRIVER:
+                readers[NodeId(leaf.id)].add(DRIVER_PARTICIPANT)
+    specs: list[ChannelSpec] = []
+    of_value: dict[NodeId, int] = {}
+    for value in [node.id for node in graph.nodes if isinstance(node.op, Input)] + list(order):
+        if readers[value]:
+            of_value[value] = len(specs)
+            specs.append(
+                ChannelSpec(
+                    index=len(specs),
+                    writer=participant[graph.nodes[value].actor],
+                    readers=tuple(sorted(readers[value])),
+                    depth=depth,
+                    label=_label(graph, value),
+                )
+            )
+    idle = _without_first_read(graph, order, participant)
+    trigger = None
+    if idle:
+        trigger = len(specs)
+        specs.append(
+            ChannelSpec(
+                index=trigger,
+                writer=DRIVER_PARTICIPANT,
+                readers=tuple(sorted(idle)),
+                depth=depth,
+                label="start",
+            )
+        )
+    return Channels(specs=tuple(specs), of_value=of_value, trigger=trigger)
+
+
+def _without_first_read(
+    graph: Graph, order: tuple[NodeId, ...], participant: dict[ActorId, int]
+) -> set[int]:
+    """Return the participants whose first node needs no value from elsewhere."""
+    seen: set[int] = set()
+    idle: set[int] = set()
+    for number in order:
+        node = graph.nodes[number]
+        own = participant[node.actor]
+        if own not in seen:
+            seen.add(own)
+            if all(participant[graph.nodes[use].actor] == own for use in node.uses()):
+                idle.add(own)
+    return idle
+
+
+def _label(graph: Graph, value: NodeId) -> str:
+    node = graph.nodes[value]
+    return str(node.op) if node.actor == DRIVER else f"{node.label}#{node.id}"

@@ -1,0 +1,182 @@
+"""Pass: every participant's steps, in the one total order.
+
+Per node: read what came from elsewhere (once per participant), compute, write at once, forget what
+nobody needs any more. The driver writes its inputs first and reads the outputs last.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from compiled_dag.host import ActorId
+from compiled_dag.ir import DRIVER, Call, Collective, Element, Graph, Input, Node, NodeId
+from compiled_dag.plan import DRIVER_PARTICIPANT, Channels
+from compiled_dag.program import (
+    CollectiveStart,
+    CollectiveWait,
+    Compute,
+    Entry,
+    OperationSpec,
+    Program,
+    Read,
+    Release,
+    Step,
+    Write,
+)
+from compiled_dag.tree import Const, Tree, Val, leaves, map_leaves
+
+
+def build_steps(graph: Graph, order: tuple[NodeId, ...], channels: Channels) -> Program:
+    """Return the program of every participant."""
+    builders = {
+        actor: _Builder(graph, channels, number) for number, actor in enumerate(graph.actors, 1)
+    }
+    driver = _Builder(graph, channels, DRIVER_PARTICIPANT)
+    entries = _inputs(graph, channels, driver)
+    last_use = _last_uses(graph, order)
+    for number in order:
+        node = graph.nodes[number]
+        builders[node.actor].add(node, last_use[node.actor])
+    outputs = tuple(map_leaves(tree, driver.output) for tree in graph.outputs)
+    everybody = (driver, *builders.values())
+    number_of = {actor: builder.participant for actor, builder in builders.items()}
+    return Program(
+        participants=("driver", *graph.labels),
+        steps=tuple(tuple(builder.steps) for builder in everybody),
+        slots=tuple(len(builder.slot_of) + builder.anonymous for builder in everybody),
+        channels=channels.specs,
+        operations=tuple(
+            OperationSpec(
+                id=operation.id,
+                text=operation.text,
+                members=tuple(number_of[actor] for actor in operation.members),
+                nodes=operation.nodes,
+            )
+            for operation in graph.operations
+        ),
+        entries=entries,
+        outputs=outputs,
+        single_output=graph.single_output,
+    )
+
+
+def _inputs(graph: Graph, channels: Channels, driver: _Builder) -> tuple[Entry, ...]:
+    """Have the driver write every input; returns where `execute` puts its arguments."""
+    entries = []
+    used = {use for node in graph.nodes for use in node.uses()}
+    used |= {NodeId(leaf.id) for tree in graph.outputs for leaf in leaves(tree)
+             if isinstance(leaf, Val)}  # fmt: skip
+    for node in graph.nodes:
+        if isinstance(node.op, Input) and node.id in used:
+            slot = driver.slot(node.id)
+            entries.append(Entry(key=node.op.key, slot=slot))
+            if node.id in channels.of_value:
+                driver.steps.append(Write(channels.of_value[node.id], slot))
+    if channels.trigger is not None:
+        driver.steps.append(Write(channels.trigger, driver.extra_slot()))
+    return tuple(entries)
+
+
+def _last_uses(graph: Graph, order: tuple[NodeId, ...]) -> dict[ActorId, dict[NodeId, NodeId]]:
+    """Return, per actor, the last of its nodes that needs each value."""
+    last: dict[ActorId, dict[NodeId, NodeId]] = defaultdict(dict)
+    for number in order:
+        node = graph.nodes[number]
+        last[node.actor][number] = number  # a value nobody uses here dies where it was made
+        for use in node.uses():
+            last[node.actor][use] = number
+    return last
+
+
+class _Builder:
+    """One participant's steps and slots while they grow."""
+
+    def __init__(self, graph: Graph, channels: Channels, participant: int) -> None:
+        self._graph = graph
+        self._channels = channels
+        self.participant = participant
+        self.steps: list[Step] = []
+        self.slot_of: dict[NodeId, int] = {}
+        self.anonymous = 0
+        if channels.trigger is not None:
+            spec = channels.specs[channels.trigger]
+            if participant in spec.readers:
+                slot = self.extra_slot()
+                self.steps += [Read(channels.trigger, slot), Release((slot,))]
+
+    def slot(self, value: NodeId) -> int:
+        """Return the slot of a value, a new one the first time."""
+        return self.slot_of.setdefault(value, len(self.slot_of) + self.anonymous)
+
+    def extra_slot(self) -> int:
+        """Return a slot for something that is no node's value."""
+        self.anonymous += 1
+        return len(self.slot_of) + self.anonymous - 1
+
+    def add(self, node: Node, last_use: dict[NodeId, NodeId]) -> None:
+        """Append the steps of one node."""
+        uses = node.uses()
+        for use in uses:
+            self._fetch(use)
+        made = self._work(node)
+        for value in made:
+            channel = self._channels.of_value.get(value)
+            if channel is not None:
+                self.steps.append(Write(channel, self.slot(value)))
+        dead = [value for value in (*uses, *made) if last_use.get(value) == node.id]
+        if dead:
+            slots = tuple(dict.fromkeys(self.slot(value) for value in dead))
+            self.steps.append(Release(slots))
+
+    def output(self, leaf: Val | Const) -> Tree:
+        """Have the driver read one output; returns where the result is taken from."""
+        if isinstance(leaf, Const):
+            return leaf
+        value = NodeId(leaf.id)
+        if self._graph.nodes[value].actor != DRIVER:
+            self._fetch(value)
+        return Val(self.slot(value))
+
+    def _fetch(self, value: NodeId) -> None:
+        if value not in self.slot_of:
+            self.steps.append(Read(self._channels.of_value[value], self.slot(value)))
+
+    def _work(self, node: Node) -> tuple[NodeId, ...]:
+        """Append what makes the node's value; returns the values that exist from now on."""
+        match node.op:
+            case Call() as call:
+                return self._compute(node, call)
+            case Collective(operation=operation, source=source):
+                self.steps.append(CollectiveStart(operation, self.slot(source)))
+                self.steps.append(CollectiveWait(operation, self.slot(node.id)))
+            case Element():
+                # Its slot was filled by the call; only now does the order say it may travel.
+                pass
+            case Input():
+                msg = f"an input is no work: {node}"
+                raise AssertionError(msg)
+        return (node.id,)
+
+    def _compute(self, node: Node, call: Call) -> tuple[NodeId, ...]:
+        arguments = call.arguments.map(
+            lambda leaf: Val(self.slot(NodeId(leaf.id))) if isinstance(leaf, Val) else leaf
+        )
+        if call.num_returns == 1:
+            self.steps.append(Compute(node.id, call.method, arguments, (self.slot(node.id),)))
+            return (node.id,)
+        elements = [
+            other.id
+            for other in self._graph.nodes
+            if isinstance(other.op, Element) and other.op.source == node.id
+        ]
+        results = []
+        for index in range(call.num_returns):
+            found = [e for e in elements if self._index(e) == index]
+            results.append(self.slot(found[0]) if found else self.extra_slot())
+        self.slot(node.id)
+        self.steps.append(Compute(node.id, call.method, arguments, tuple(results), unpack=True))
+        return ()
+
+    def _index(self, element: NodeId) -> int:
+        op = self._graph.nodes[element].op
+        return op.index if isinstance(op, Element) else -1

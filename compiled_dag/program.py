@@ -1,0 +1,121 @@
+"""The compiler's output: one fixed list of steps per participant. Data only.
+
+A program is a small register machine. Each participant has numbered value slots; a step moves a
+value between a slot and a channel, calls a method on slots, or starts and finishes a collective.
+Participant 0 is the driver. `compiled_dag.table` prints a program and parses it back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from compiled_dag.channel.layout import ChannelSpec
+from compiled_dag.ir import NodeId, OperationId
+from compiled_dag.tree import Arguments, Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Take the next message of a channel into a slot; waits for it."""
+
+    channel: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Send a slot's value to the readers of a channel."""
+
+    channel: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """Call a method on slots and constants; the results go to slots."""
+
+    node: NodeId
+    method: str
+    arguments: Arguments
+    """Over slots (``v``) and constants (``c``)."""
+    results: tuple[int, ...]
+    """One slot, or one per return value."""
+    unpack: bool = False
+    """Whether the method's value is a sequence of as many values as there are results."""
+
+
+@dataclass(frozen=True, slots=True)
+class CollectiveStart:
+    """Begin this rank's part in an operation, with the value in a slot."""
+
+    operation: OperationId
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class CollectiveWait:
+    """Finish this rank's part; the result goes to a slot. Waits for all ranks."""
+
+    operation: OperationId
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Forget values that no later step needs."""
+
+    slots: tuple[int, ...]
+
+
+Step: TypeAlias = Read | Write | Compute | CollectiveStart | CollectiveWait | Release
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationSpec:
+    """One collective operation, as programs refer to it."""
+
+    id: OperationId
+    text: str
+    members: tuple[int, ...]
+    """Participants by rank."""
+    nodes: tuple[NodeId, ...]
+    """Its nodes by rank."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """Where an argument of `execute` goes."""
+
+    key: int | str | None
+    """Position, keyword, or None for the one positional argument."""
+    slot: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """The programs of all participants."""
+
+    participants: tuple[str, ...]
+    """Labels; the driver first."""
+    steps: tuple[tuple[Step, ...], ...]
+    """By participant."""
+    slots: tuple[int, ...]
+    """How many slots each participant needs."""
+    channels: tuple[ChannelSpec, ...]
+    operations: tuple[OperationSpec, ...]
+    entries: tuple[Entry, ...]
+    """Driver slots that `execute` fills."""
+    outputs: tuple[Tree, ...]
+    """Driver slots (and constants) that results are taken from."""
+    single_output: bool
+
+    @property
+    def depth(self) -> int:
+        """Executions in flight at most."""
+        return self.channels[0].depth if self.channels else 1
+
+    def __str__(self) -> str:
+        from compiled_dag.table import render  # noqa: PLC0415  the table module parses programs
+
+        return render(self)

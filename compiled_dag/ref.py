@@ -1,0 +1,74 @@
+"""The result of one execution, later."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from compiled_dag.errors import TaskError
+from compiled_dag.outcome import Error
+
+if TYPE_CHECKING:
+    from compiled_dag.driver import CompiledDAG
+
+PENDING: Final = object()
+
+
+class CompiledDAGRef:
+    """One output of one execution. Get it as often as you like; it is the same object each time."""
+
+    __slots__ = ("__weakref__", "_dag", "_exception", "_execution", "_output", "_value")
+
+    __compiled_ref__ = True
+
+    def __init__(self, dag: CompiledDAG, execution: int, output: int) -> None:
+        self._dag = dag
+        self._execution = execution
+        self._output = output
+        self._value: Any = PENDING
+        self._exception: TaskError | None = None
+
+    def get(self, timeout: float | None = None) -> Any:
+        """Return the value.
+
+        Args:
+            timeout: Seconds; None for the graph's `get_timeout`, 0 polls, -1 waits for ever.
+
+        Raises:
+            TaskError: A node failed; also of the cause's class.
+            ChannelTimeoutError: Not ready in time. Nothing is lost: get again.
+            GraphActorDiedError: An actor of the graph died.
+            ChannelClosedError: The graph was torn down before the result was got.
+        """
+        if self._value is PENDING:
+            self._dag._fetch((self,), timeout)
+        value = self._value
+        if value.__class__ is Error:
+            if self._exception is None:
+                self._exception = value.exception()
+            raise self._exception
+        return value
+
+    def ready(self) -> bool:
+        """Tell whether `get` would return, or raise, at once."""
+        return self._value is not PENDING or self._dag._is_ready(self)
+
+    def __del__(self) -> None:
+        if self._value is PENDING:
+            self._dag._forget(self._execution, self._output)
+
+    def __copy__(self) -> NoReturn:
+        msg = f"{self!r} cannot be copied: it is the one handle on its result. Copy the value"
+        raise ValueError(msg)
+
+    def __deepcopy__(self, memo: object) -> NoReturn:
+        self.__copy__()
+
+    def __reduce__(self) -> NoReturn:
+        msg = f"{self!r} cannot be pickled or sent: get its value first"
+        raise ValueError(msg)
+
+    def __repr__(self) -> str:
+        state = "pending" if self._value is PENDING else "ready"
+        name = self._dag.get_id()
+        return f"<CompiledDAGRef graph {name} execution {self._execution} output {self._output} {state}>"
+

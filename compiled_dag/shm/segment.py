@@ -1,0 +1,184 @@
+"""Anonymous shared memory: one memfd, mapped piece by piece.
+
+A segment has no name. It is passed on as a file descriptor and is gone with the last process that
+holds it, also after SIGKILL. Its size is fixed (sealed) when it is made and may be far larger than
+memory: pages cost something only once touched, and `punch` gives them back.
+
+Mappings are made with libc, not with the `mmap` module, because that one keeps a duplicate of the
+descriptor for every mapping and a large graph would run out of descriptors.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from compiled_dag.errors import MemoryCapError
+
+PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+
+_F_ADD_SEALS, _SEAL_SEAL, _SEAL_SHRINK, _SEAL_GROW = 1033, 1, 2, 4
+_PROT_READ_WRITE, _MAP_SHARED = 3, 1
+_MADV_POPULATE_WRITE = 23  # Linux 5.14; older kernels refuse it and pages fault in one by one
+_FALLOC_KEEP_SIZE_PUNCH_HOLE = 3
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_mmap = _libc.mmap
+_mmap.restype = ctypes.c_void_p
+_mmap.argtypes = [
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+]
+_munmap = _libc.munmap
+_munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_madvise = _libc.madvise
+_madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_fallocate = _libc.fallocate
+_fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
+
+
+def round_up(nbytes: int, unit: int = PAGE) -> int:
+    """Return the smallest multiple of `unit` that is at least `nbytes`."""
+    return -(-nbytes // unit) * unit
+
+
+class Mapping:
+    """A mapped piece of a segment; unmapped when it and the last view of it are gone."""
+
+    __slots__ = ("address", "size")
+
+    def __init__(self, fd: int, offset: int, size: int) -> None:
+        """Map `size` bytes at `offset` (both multiples of the page size) of `fd`.
+
+        Raises:
+            OSError: The kernel refused (address space, number of mappings).
+        """
+        self.size = 0  # so that __del__ has nothing to do if mmap fails
+        address = _mmap(None, size, _PROT_READ_WRITE, _MAP_SHARED, fd, offset)
+        if address is None or address == ctypes.c_void_p(-1).value:
+            code = ctypes.get_errno()
+            msg = f"mapping {size} bytes of shared memory failed: {os.strerror(code)}"
+            raise OSError(code, msg)
+        self.address: int = address
+        self.size = size
+
+    def view(self) -> memoryview:
+        """Return a writable byte view of the whole mapping, which keeps the mapping alive."""
+        anchor: Any = (ctypes.c_ubyte * self.size).from_address(self.address)
+        anchor.mapping = self
+        # By way of numpy: a memoryview of a ctypes array has a format that cannot be cast.
+        return np.frombuffer(anchor, np.uint8).data
+
+    def populate(self, offset: int, size: int) -> None:
+        """Fault in the pages of ``[offset, offset + size)`` at once, where the kernel can."""
+        start = offset // PAGE * PAGE
+        _madvise(self.address + start, round_up(offset + size) - start, _MADV_POPULATE_WRITE)
+
+    def __del__(self, _munmap=_munmap) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
+        if self.size:
+            _munmap(self.address, self.size)
+
+
+class Segment:
+    """One memfd. Owns the descriptor; mappings made from it live on after `close`."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    @classmethod
+    def create(cls, name: str, size: int) -> Segment:
+        """Make a segment of `size` bytes (sparse), sealed against being resized.
+
+        Raises:
+            MemoryCapError: The kernel refuses a file of this size (``ulimit -f``, descriptors).
+        """
+        try:
+            fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        except OSError as error:
+            msg = f"shared memory for {name} could not be made: {error.strerror}"
+            raise MemoryCapError(msg) from error
+        try:
+            os.ftruncate(fd, size)
+            # Sealed: a peer that shrank the file would turn every access into a SIGBUS.
+            fcntl.fcntl(fd, _F_ADD_SEALS, _SEAL_SEAL | _SEAL_SHRINK | _SEAL_GROW)
+        except OSError as error:
+            os.close(fd)
+            msg = (
+                f"shared memory of {size} bytes (sparse) for {name} was refused: "
+                f"{error.strerror}. Raise the file size limit (ulimit -f unlimited)"
+            )
+            raise MemoryCapError(msg) from error
+        return cls(fd)
+
+    def map(self, offset: int, size: int) -> Mapping:
+        """Map ``[offset, offset + size)``, both multiples of the page size."""
+        return Mapping(self.fd, offset, size)
+
+    def punch(self, offset: int, size: int) -> None:
+        """Give the memory of ``[offset, offset + size)`` back; it reads as zeros afterwards."""
+        _fallocate(self.fd, _FALLOC_KEEP_SIZE_PUNCH_HOLE, offset, size)
+
+    def close(self) -> None:
+        """Close the descriptor. Idempotent."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def available_bytes() -> int:
+    """Return how much memory may still be touched: the machine's and the cgroup's, the smaller."""
+    return min(_machine_available(), _cgroup_available())
+
+
+def require_memory(nbytes: int, what: str) -> None:
+    """Refuse memory that is not there, before touching it would get the process killed.
+
+    Raises:
+        MemoryCapError: Less than `nbytes` are available for `what`.
+    """
+    available = available_bytes()
+    if nbytes > available:
+        msg = (
+            f"{what} needs {nbytes} bytes of shared memory and {available} are available "
+            "(MemAvailable, or the cgroup's limit). Use smaller buffers "
+            "(_buffer_size_bytes, _max_inflight_executions) or free memory"
+        )
+        raise MemoryCapError(msg)
+
+
+def _machine_available() -> int:
+    with Path("/proc/meminfo").open() as lines:
+        for line in lines:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return 1 << 62  # a kernel without the line: no statement, no refusal
+
+
+def _cgroup_available() -> int:
+    """Room under the tightest v2 limit on the way from this process's cgroup to the root."""
+    room = 1 << 62
+    try:
+        path = Path("/proc/self/cgroup").read_text().strip().rpartition("::")[2]
+    except OSError:
+        return room
+    folder = Path("/sys/fs/cgroup") / path.lstrip("/")
+    for place in (folder, *folder.parents):
+        try:
+            limit = (place / "memory.max").read_text().strip()
+            used = int((place / "memory.current").read_text())
+        except (OSError, ValueError):
+            continue
+        if limit != "max":
+            room = min(room, int(limit) - used)
+        if place == Path("/sys/fs/cgroup"):
+            break
+    return max(room, 0)

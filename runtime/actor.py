@@ -1,0 +1,295 @@
+"""Remote classes, handles of actors, and their methods: what users hold."""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from compiled_dag.errors import ActorClassInheritanceError
+from compiled_dag.node import bind_method
+from runtime import lifecycle
+from runtime.signatures import MethodSpec, constructor_of, methods_of, nearest, spec_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from compiled_dag.host import ActorId
+    from runtime.objects import ObjectRef
+    from runtime.options import ActorOptions
+    from runtime.process import ActorProcess
+    from runtime.session import Session
+
+_SPECIAL = ("__ray_call__", "__ray_ready__", "__ray_terminate__")
+
+
+class ActorClass:
+    """A class whose instances live in processes of their own. Made by `runtime.remote`."""
+
+    def __init__(self, cls: type, options: ActorOptions) -> None:
+        self._cls = cls
+        self._options = options
+        self._methods = methods_of(cls)
+        self._constructor = constructor_of(cls)
+        self.__name__ = cls.__name__
+        self.__qualname__ = cls.__qualname__
+        self.__module__ = cls.__module__
+        self.__doc__ = cls.__doc__
+
+    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle:
+        """Start an actor; returns its handle at once.
+
+        Raises:
+            TypeError: The arguments do not fit the constructor, or cannot be sent.
+        """
+        return self._create(self._options, args, kwargs)
+
+    def options(self, **options: Any) -> _ActorClassWithOptions:
+        """Return this class with other options.
+
+        Raises:
+            ValueError: An unknown option, or a value out of range.
+            TypeError: A value of the wrong type.
+        """
+        return _ActorClassWithOptions(self, self._options.updated(options))
+
+    def bind(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        """Refuse: nodes that make actors are not there yet."""
+        raise NotImplementedError(
+            f"{self.__name__}.bind(): a graph cannot make actors yet. Make one first "
+            f"({self.__name__}.remote(...)) and bind its methods"
+        )
+
+    def _create(
+        self, options: ActorOptions, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> ActorHandle:
+        self._constructor.check(args, kwargs)
+        self._refuse_coroutines()
+        session = lifecycle.current(f"{self.__name__}.remote()")
+        process = session.create(self.__name__, options, ((self._cls, *args), kwargs))
+        return ActorHandle(process, self._methods)
+
+    def _refuse_coroutines(self) -> None:
+        for spec in self._methods.values():
+            if inspect.iscoroutinefunction(spec.function) or inspect.isasyncgenfunction(
+                spec.function
+            ):
+                raise NotImplementedError(
+                    f"{self.__name__}.{spec.name} is a coroutine function: async actors are not "
+                    "there yet, use a plain method (it may call asyncio.run)"
+                )
+
+    def __call__(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        raise TypeError(
+            f"{self.__name__} is a remote class: {self.__name__}.remote(...) makes an actor"
+        )
+
+    def __mro_entries__(self, _bases: tuple[Any, ...]) -> NoReturn:
+        raise ActorClassInheritanceError(
+            f"{self.__name__} is a remote class and cannot be a base. Let both inherit from a "
+            "plain class, and apply @runtime.remote to the last"
+        )
+
+    def __reduce__(self) -> Any:
+        return ActorClass, (self._cls, self._options)
+
+    def __repr__(self) -> str:
+        return f"<remote class {self.__module__}.{self.__qualname__}>"
+
+
+class _ActorClassWithOptions:
+    """The result of `ActorClass.options`."""
+
+    def __init__(self, actor_class: ActorClass, options: ActorOptions) -> None:
+        self._class = actor_class
+        self._options = options
+
+    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle:
+        """Start an actor with these options."""
+        return self._class._create(self._options, args, kwargs)  # noqa: SLF001  same file
+
+    def bind(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse, as `ActorClass.bind`."""
+        self._class.bind(*args, **kwargs)
+
+
+class ActorHandle:
+    """An actor, as users hold it; the actor ends, after its calls, with its last handle."""
+
+    def __init__(self, process: ActorProcess, methods: Mapping[str, MethodSpec]) -> None:
+        self._process = process
+        self._methods = methods
+        finalizer = weakref.finalize(self, process.session.release, process.actor_id)
+        finalizer.atexit = False  # shutdown ends it anyway
+
+    @property
+    def actor_id(self) -> ActorId:
+        """Number of the actor in its session."""
+        return self._process.actor_id
+
+    @property
+    def label(self) -> str:
+        """``Class(id)``"""
+        return self._process.label
+
+    @property
+    def host(self) -> Session:
+        """The session the actor belongs to."""
+        return self._process.session
+
+    @property
+    def num_gpus(self) -> float:
+        """How many GPUs it has asked for."""
+        return self._process.options.num_gpus or 0
+
+    def __getattr__(self, name: str) -> ActorMethod:
+        process = self.__dict__["_process"]
+        spec = self._methods.get(name)
+        if spec is None:
+            if name not in _SPECIAL:
+                raise AttributeError(
+                    f"{process.class_name} has no method {name!r}{nearest(name, self._methods)}"
+                )
+            spec = spec_of(process.class_name, name, None)
+        return ActorMethod(self, spec, spec.num_returns)
+
+    def __dir__(self) -> list[str]:
+        return sorted(self._methods)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ActorHandle):
+            return NotImplemented
+        return self._process is other._process
+
+    def __hash__(self) -> int:
+        return hash(self._process.actor_id)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self!r} cannot be sent to another process yet: keep it in the driver")
+
+    def __repr__(self) -> str:
+        process = self._process
+        state = f"pid {process.pid}" if process.pid else "starting"
+        if process.death is not None:
+            state = "dead"
+        return f"<actor {process.label} {state}>"
+
+
+class ActorMethod:
+    """One method of one actor; implements `compiled_dag.host.Target`."""
+
+    __slots__ = ("_handle", "_spec", "num_returns")
+
+    def __init__(self, handle: ActorHandle, spec: MethodSpec, num_returns: int) -> None:
+        self._handle = handle
+        self._spec = spec
+        self.num_returns = num_returns
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the method; returns at once.
+
+        Returns:
+            An `ObjectRef`; a list of them where `num_returns` is over 1; None where it is 0.
+
+        Raises:
+            TypeError: The arguments do not fit the signature, or cannot be sent.
+        """
+        return self._call(args, kwargs, nested=False)
+
+    def bind(self, *args: Any, **kwargs: Any) -> Any:
+        """Draw the call as a node of a graph, without running it.
+
+        Returns:
+            A node; a tuple of nodes where `num_returns` is over 1.
+
+        Raises:
+            TypeError: The arguments do not fit the signature.
+        """
+        self._spec.check(args, kwargs)
+        return bind_method(self, args, kwargs)
+
+    def options(self, *, num_returns: int | None = None, name: str | None = None) -> ActorMethod:
+        """Return the method with other options.
+
+        Args:
+            num_returns: How many values it returns, each of which gets a reference.
+            name: Of the call, for display; no effect so far.
+
+        Raises:
+            ValueError: `num_returns` is negative.
+            TypeError: `num_returns` is no integer.
+        """
+        del name
+        count = self.num_returns if num_returns is None else check_num_returns(num_returns)
+        return ActorMethod(self._handle, self._spec, count)
+
+    def call_resolved(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Call it; references anywhere inside the arguments arrive as their values."""
+        return self._call(args, kwargs, nested=True)
+
+    def _call(self, args: Sequence[Any], kwargs: Mapping[str, Any], *, nested: bool) -> Any:
+        spec, num_returns = self._spec, self.num_returns
+        spec.check(args, kwargs)
+        process = self._handle._process  # noqa: SLF001  same file
+        if process.session.foreign:
+            process.session.check_owner()
+        if spec.name == "__ray_terminate__":
+            process.end_after_calls()
+            return None
+        refs: tuple[ObjectRef, ...] = process.call(
+            spec.name, args, kwargs, num_returns=num_returns, nested=nested
+        )
+        if num_returns == 1:
+            return refs[0]
+        return list(refs) or None
+
+    @property
+    def actor(self) -> ActorHandle:
+        """Its actor."""
+        return self._handle
+
+    @property
+    def class_name(self) -> str:
+        """Name of the actor's class."""
+        return self._spec.class_name
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._spec.name
+
+    @property
+    def signature(self) -> inspect.Signature | None:
+        """Without self; None where it cannot be known."""
+        return self._spec.signature
+
+    @property
+    def function(self) -> Callable[..., Any] | None:
+        """The plain function in the class."""
+        return self._spec.function
+
+    def __call__(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        raise TypeError(
+            f"{self.class_name}.{self.name} runs in another process: call "
+            f".{self.name}.remote(...), or .{self.name}.bind(...) in a graph"
+        )
+
+    def __repr__(self) -> str:
+        return f"<method {self.name} of {self._handle!r}>"
+
+
+def check_num_returns(value: object) -> int:
+    """Return `value` if a method can have so many return values.
+
+    Raises:
+        TypeError: It is no integer.
+        ValueError: It is negative.
+        NotImplementedError: It asks for a stream of values.
+    """
+    if value in ("streaming", "dynamic"):
+        raise NotImplementedError(f"num_returns={value!r}: generators are not there yet")
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"num_returns must be an integer, not {type(value).__name__} ({value!r})")
+    if not 0 <= value < 1 << 16:
+        raise ValueError(f"num_returns={value}: give 0 to 65535")
+    return value

@@ -1,0 +1,201 @@
+"""The functions of `runtime`: remote, method, get, put, wait, kill."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from typing import TYPE_CHECKING, Any
+
+from compiled_dag.errors import ActorHandleNotFoundError
+from runtime import lifecycle
+from runtime.actor import ActorClass, ActorHandle, check_num_returns
+from runtime.objects import ObjectRef
+from runtime.options import ActorOptions
+from runtime.signatures import OPTIONS_ATTRIBUTE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_METHOD_OPTIONS = ("num_returns",)
+
+
+def remote(*args: Any, **options: Any) -> Any:
+    """Make a class remote: ``@remote``, ``@remote(num_cpus=2)`` or ``remote(cls)``.
+
+    Raises:
+        TypeError: Not a class.
+        NotImplementedError: A function: tasks are not there yet.
+    """
+    assert not (args and options), "use @remote or @remote(option=value), not both at once"
+    if args:
+        assert len(args) == 1, "remote takes one class"
+        return _make_remote(args[0], ActorOptions())
+    checked = ActorOptions().updated(options)
+    return lambda target: _make_remote(target, checked)
+
+
+def _make_remote(target: Any, options: ActorOptions) -> ActorClass:
+    if inspect.isclass(target):
+        return ActorClass(target, options)
+    if isinstance(target, ActorClass):
+        raise TypeError(f"{target!r} is remote already")
+    if inspect.isfunction(target) or inspect.isbuiltin(target):
+        raise NotImplementedError(
+            f"{target.__name__} is a function: remote functions are not there yet. Make it a "
+            "method of a class"
+        )
+    raise TypeError(f"remote takes a class, not {type(target).__name__} ({target!r})")
+
+
+def method(*args: Any, **options: Any) -> Callable[[Any], Any]:
+    """Set options of a method of a remote class: ``@method(num_returns=2)``."""
+    assert not args, "use @method(num_returns=...): options are given by name"
+    assert options, "use @method(num_returns=...): no option was given"
+    unknown = [name for name in options if name not in _METHOD_OPTIONS]
+    assert not unknown, f"unknown options {unknown}; there is {', '.join(_METHOD_OPTIONS)}"
+    check_num_returns(options["num_returns"])
+
+    def mark(function: Any) -> Any:
+        setattr(function, OPTIONS_ATTRIBUTE, dict(options))
+        return function
+
+    return mark
+
+
+def get(refs: Any, *, timeout: float | None = None, _use_object_store: bool = False) -> Any:
+    """Return the value of a reference, or of a list of them in its order, waiting for it.
+
+    Args:
+        refs: An `ObjectRef` or a compiled graph's reference, or a list of one kind.
+        timeout: Seconds to wait; None or -1 for ever (None is the graph's own limit for a compiled
+            graph's reference), 0 not at all.
+        _use_object_store: Accepted for Ray's sake.
+
+    Raises:
+        TaskError: The method raised; also an instance of what it raised.
+        ActorDiedError: The actor is dead.
+        GetTimeoutError: Not ready in time.
+        ValueError: Not a reference or list, or a list of both kinds.
+        TypeError: The list holds something else.
+    """
+    del _use_object_store
+    if isinstance(refs, ObjectRef):
+        return refs.session.get([refs], _seconds(timeout))[0]
+    if _is_compiled(refs):
+        return refs.get(timeout)
+    if not isinstance(refs, list):
+        raise ValueError(  # noqa: TRY004  as in Ray
+            f"get takes an ObjectRef or a list of them, not {type(refs).__name__}"
+        )
+    if not refs:
+        return []
+    if all(_is_compiled(ref) for ref in refs):
+        return type(refs[0]).get_many(refs, timeout)
+    _check_refs("get", refs)
+    return lifecycle.current("runtime.get()").get(refs, _seconds(timeout))
+
+
+def _is_compiled(ref: Any) -> bool:
+    return getattr(type(ref), "__compiled_ref__", False) is True
+
+
+def _seconds(timeout: float | None) -> float | None:
+    if timeout is None or timeout == -1:
+        return None
+    if timeout < 0:
+        raise ValueError(f"timeout={timeout!r}: give seconds, or None to wait for ever")
+    return timeout
+
+
+def _check_refs(what: str, refs: Sequence[Any]) -> None:
+    for position, ref in enumerate(refs):
+        if _is_compiled(ref):
+            raise ValueError(
+                f"{what}: item {position} is a compiled graph's reference. A list may hold those "
+                "or ordinary references, not both"
+            )
+        if not isinstance(ref, ObjectRef):
+            raise TypeError(f"{what}: item {position} is no ObjectRef but {type(ref).__name__}")
+
+
+def put(value: Any, *, _owner: Any = None, _tensor_transport: Any = None) -> ObjectRef:
+    """Store a value; returns a reference to it.
+
+    Raises:
+        TypeError: The value is a reference, or cannot be pickled.
+        ValueError: `_owner` was given.
+        NotImplementedError: `_tensor_transport` was given.
+    """
+    if isinstance(value, ObjectRef):
+        raise TypeError(f"put({value!r}): it is a reference already, pass it on as it is")
+    if _owner is not None:
+        raise ValueError("put: _owner is not supported, the driver owns every object")
+    if _tensor_transport is not None:
+        raise NotImplementedError(
+            "put: _tensor_transport is not supported; in a graph use .with_tensor_transport()"
+        )
+    return lifecycle.current("runtime.put()").put(value)
+
+
+def wait(
+    refs: list[ObjectRef],
+    *,
+    num_returns: int = 1,
+    timeout: float | None = None,
+    fetch_local: bool = True,
+) -> tuple[list[ObjectRef], list[ObjectRef]]:
+    """Wait until `num_returns` of `refs` are ready (also with an error).
+
+    Args:
+        refs: What to wait for.
+        num_returns: How many.
+        timeout: Seconds to wait; None for ever.
+        fetch_local: No effect on a single machine.
+
+    Returns:
+        At most `num_returns` ready references and the rest, both in the order given.
+
+    Raises:
+        TypeError: `refs` is no list of references.
+        ValueError: Duplicates, or `num_returns` or `timeout` out of range.
+    """
+    del fetch_local
+    if not isinstance(refs, list):
+        raise TypeError(f"wait takes a list of ObjectRefs, not {type(refs).__name__}")
+    _check_refs("wait", refs)
+    if len(set(refs)) != len(refs):
+        raise ValueError("wait: the list holds a reference twice")
+    if timeout is not None and timeout < 0:
+        raise ValueError(f"wait: timeout={timeout!r} is negative")
+    if not refs:
+        return [], []
+    if not 1 <= num_returns <= len(refs):
+        raise ValueError(f"wait: num_returns={num_returns} of {len(refs)} references")
+    session = lifecycle.current("runtime.wait()")
+    deadline = None if timeout is None else time.monotonic() + timeout
+    session.wait_until(lambda: sum(ref.done for ref in refs) >= num_returns, deadline)
+    ready = [ref for ref in refs if ref.done][:num_returns]
+    chosen = set(ready)
+    return ready, [ref for ref in refs if ref not in chosen]
+
+
+def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
+    """End an actor at once; its queued and later calls raise `ActorDiedError`.
+
+    Args:
+        actor: Its handle.
+        no_restart: Accepted for Ray's sake: actors do not restart so far.
+
+    Raises:
+        ValueError: Not a handle.
+        ActorHandleNotFoundError: The actor's session has ended.
+    """
+    del no_restart
+    if not isinstance(actor, ActorHandle):
+        raise ValueError(  # noqa: TRY004  as in Ray
+            f"kill takes an actor's handle, not {type(actor).__name__}"
+        )
+    session = lifecycle.current("runtime.kill()")
+    if actor.host is not session:
+        raise ActorHandleNotFoundError(f"{actor!r} belongs to a session that has ended")
+    session.kill(actor.actor_id)

@@ -1,0 +1,51 @@
+"""What this process is: a driver, an actor, or a child that an actor forked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class _State:
+    actor_id: int | None = None
+    label: str = ""
+    gpu_ids: tuple[int | str, ...] = ()
+
+
+_state = _State()
+
+
+def enter_actor(actor_id: int, class_name: str, gpu_ids: tuple[int | str, ...]) -> None:
+    """Make this process an actor."""
+    _state.actor_id = actor_id
+    _state.label = f"{class_name}({actor_id})"
+    _state.gpu_ids = gpu_ids
+
+
+def leave_actor() -> None:
+    """Note that this process was forked by an actor and is none itself."""
+    if _state.actor_id is not None:
+        _state.label = f"a process forked by {_state.label}"
+
+
+def refuse_in_actor(what: str) -> None:
+    """Refuse what only a driver can do.
+
+    Raises:
+        RuntimeError: This process is an actor.
+    """
+    if _state.actor_id is not None:
+        raise RuntimeError(
+            f"{what} was used inside {_state.label}: only the driver can submit work so far. "
+            "Call it in the driver and pass the value"
+        )
+
+
+def in_actor() -> bool:
+    """Tell whether this process is an actor."""
+    return _state.actor_id is not None
+
+
+def gpu_ids() -> list[int | str]:
+    """Return the GPUs assigned to this actor; none in a driver."""
+    return list(_state.gpu_ids)

@@ -1,0 +1,221 @@
+"""Starting and ending the one session of this process."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from runtime import context, gpus
+from runtime.options import check_amount
+from runtime.session import Session
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_lock = threading.RLock()
+_IGNORED = frozenset(
+    {
+        "configure_logging",
+        "dashboard_host",
+        "dashboard_port",
+        "include_dashboard",
+        "job_config",
+        "logging_config",
+        "logging_format",
+        "logging_level",
+    }
+)
+
+
+class _Current:
+    """The session of this process, if there is one."""
+
+    session: Session | None = None
+
+
+class SessionContext(Mapping[str, Any]):
+    """What `init` returns: facts about the session; leaving it as a context shuts down."""
+
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        self._facts = dict(facts)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._facts[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._facts)
+
+    def __len__(self) -> int:
+        return len(self._facts)
+
+    def __repr__(self) -> str:
+        return f"<session {self._facts}>"
+
+    def __enter__(self) -> SessionContext:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        shutdown()
+
+
+def init(  # noqa: PLR0917  positional as in Ray
+    address: str | None = None,
+    *,
+    num_cpus: float | None = None,
+    num_gpus: float | None = None,
+    resources: Mapping[str, float] | None = None,
+    labels: Mapping[str, str] | None = None,
+    object_store_memory: int | None = None,
+    local_mode: bool = False,
+    ignore_reinit_error: bool = False,
+    log_to_driver: bool | None = None,
+    namespace: str | None = None,
+    runtime_env: Mapping[str, Any] | None = None,
+    gpu_visibility: str | None = None,
+    **ignored: Any,
+) -> SessionContext:
+    """Start a session. Optional: the first use of an actor or object starts one.
+
+    Args:
+        address: None or ``"local"``.
+        num_cpus: Logical CPUs; the CPUs this process may use by default.
+        num_gpus: Logical GPUs; may exceed the physical ones, which are then shared, or faked
+            where there are none.
+        resources: Other logical resources; not there yet.
+        labels: Ignored on a single machine.
+        object_store_memory: Ignored: objects are limited by memory only.
+        local_mode: Not there.
+        ignore_reinit_error: Return the running session instead of raising.
+        log_to_driver: Show what actors print on this process's standard error (default).
+        namespace: Of named actors; not there yet.
+        runtime_env: ``{"env_vars": {...}}`` for every actor.
+        gpu_visibility: Which GPUs actors see: ``"assigned_first"`` or ``"assigned_only"`` for those
+            with GPUs, ``"none"`` or ``"inherit"`` for those without; one of each with a comma.
+        **ignored: Arguments of Ray's that mean nothing here.
+
+    Returns:
+        A read-only mapping of facts; as a context manager it shuts the session down.
+
+    Raises:
+        RuntimeError: A session is running, or an unknown argument.
+        ConnectionError: `address` is not this machine.
+        ValueError: An argument is out of range.
+        TypeError: An argument has the wrong type.
+    """
+    context.refuse_in_actor("runtime.init()")
+    _check_ignored(ignored)
+    if address not in (None, "local"):
+        raise ConnectionError(
+            f"address={address!r}: there is a single machine, use None or 'local'"
+        )
+    with _lock:
+        if _current() is not None:
+            if not ignore_reinit_error:
+                raise RuntimeError(
+                    "a session is running already: call runtime.shutdown() first, or pass "
+                    "ignore_reinit_error=True to go on with it"
+                )
+        else:
+            for name, value in (("num_cpus", num_cpus), ("num_gpus", num_gpus)):
+                if value is not None:
+                    check_amount(name, value)
+            _start(
+                num_gpus=num_gpus,
+                gpu_visibility=gpu_visibility,
+                env_vars=(runtime_env or {}).get("env_vars"),
+                log_to_driver=log_to_driver is not False,
+            )
+        return _facts(num_cpus)
+
+
+def _check_ignored(ignored: Mapping[str, Any]) -> None:
+    for name in ignored:
+        if name not in _IGNORED and not name.startswith("_"):
+            raise RuntimeError(f"init() got an unknown argument {name!r}")
+
+
+def _start(**options: Any) -> None:
+    _Current.session = Session(**options)
+
+
+def _facts(num_cpus: float | None) -> SessionContext:
+    session = current()
+    total = len(os.sched_getaffinity(0)) if num_cpus is None else num_cpus
+    return SessionContext(
+        {
+            "address": "local",
+            "driver_pid": session.owner_pid,
+            "num_cpus": total,
+            "num_gpus": session.gpus.total,
+        }
+    )
+
+
+def shutdown(*, wait_for_processes: bool = False) -> None:
+    """End the session: graphs, actors, memory. Idempotent; also runs at exit.
+
+    Args:
+        wait_for_processes: Accepted for Ray's sake: the processes are always waited for.
+    """
+    del wait_for_processes
+    with _lock:
+        session = _current()
+        if session is None:
+            return
+        try:
+            session.close()
+        finally:
+            _Current.session = None
+
+
+def is_initialized() -> bool:
+    """Tell whether a session is running."""
+    return _current() is not None
+
+
+def current(what: str = "runtime") -> Session:
+    """Return the running session, starting one if need be.
+
+    Raises:
+        RuntimeError: This process is an actor, or a forked child of the session's owner.
+    """
+    context.refuse_in_actor(what)
+    with _lock:
+        session = _current()
+        if session is None:
+            _start()
+            session = _Current.session
+            assert session is not None
+        session.check_owner()
+        return session
+
+
+def _current() -> Session | None:
+    return _Current.session
+
+
+def get_gpu_ids() -> list[gpus.GpuId]:
+    """Return the GPUs assigned to this actor; an empty list in the driver."""
+    if not context.in_actor():
+        current("runtime.get_gpu_ids()")
+    return context.gpu_ids()
+
+
+def _in_forked_child() -> None:
+    """Make the parent's session inert: it is refused, and none of its descriptors stay open."""
+    global _lock  # noqa: PLW0603  another thread of the parent may have held it
+    _lock = threading.RLock()
+    if _Current.session is not None:
+        _Current.session.abandon()
+
+
+os.register_at_fork(after_in_child=_in_forked_child)
+atexit.register(shutdown)

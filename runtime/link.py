@@ -1,0 +1,189 @@
+"""The driver's end of one actor's control socket.
+
+Sending never waits: what does not fit goes to an outbox that the supervising thread empties. So a
+driver whose actor is busy cannot end up waiting for an actor that waits for the driver.
+
+Replies are read by the supervising thread, or by a thread that waits for one (`attend`): that
+saves the detour over a second thread, which would cost more than all the rest of a call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from runtime import wire
+from runtime.supervisor import READABLE, WRITABLE, Supervisor
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+
+    from compiled_dag.shm.board import Board
+    from runtime.messages import Message
+
+
+class Link:
+    """One connection; the caller of `send` and `flush` holds the actor's lock."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        board: Board,
+        line: int,
+        supervisor: Supervisor,
+        receiver: Callable[[Any], None],
+        flusher: Callable[[], None],
+    ) -> None:
+        self._sock = sock
+        self._board = board
+        self._line = line
+        self._supervisor = supervisor
+        self._receiver = receiver
+        self._flusher = flusher
+        self._inbox = wire.Inbox(sock)
+        self._reading = threading.Lock()
+        self._messages: deque[Any] = deque()
+        self._outbox: deque[tuple[memoryview, tuple[int, ...]]] = deque()
+        self._count = 0
+        self._attending = 0
+        self._watched = threading.Lock()
+        self._closed = False
+        supervisor.watch(sock.fileno(), self._on_event)
+
+    # --- out
+
+    def send(self, message: Message) -> None:
+        """Send `message` now if the socket takes it, else from the supervising thread."""
+        if self._closed:
+            return  # the actor is dead; its death settles what was pending
+        data, fds = wire.pack(message)
+        if self._outbox:
+            self._outbox.append((memoryview(data), tuple(os.dup(fd) for fd in fds)))
+            return
+        try:
+            sent = wire.send_some(self._sock, data, fds)
+        except BlockingIOError:
+            self._outbox.append((memoryview(data), tuple(os.dup(fd) for fd in fds)))
+            self._update()
+            return
+        except OSError:
+            return  # dead, see above
+        if sent < len(data):
+            self._outbox.append((memoryview(data)[sent:], ()))
+            self._update()
+        self._post()
+
+    def flush(self) -> None:
+        """Send what the outbox holds as far as it fits."""
+        if self._closed:
+            return
+        try:
+            while self._outbox:
+                data, fds = self._outbox[0]
+                sent = wire.send_some(self._sock, data, fds)
+                _close_all(fds)
+                if sent < len(data):
+                    self._outbox[0] = (data[sent:], ())
+                    break
+                self._outbox.popleft()
+        except BlockingIOError:
+            pass
+        except OSError:
+            return  # the actor is dead
+        self._update()
+        self._post()
+
+    def _post(self) -> None:
+        self._count += 1
+        self._board.post(self._line, self._count)
+
+    def stop_at_once(self, word: int) -> None:
+        """Have the actor end without serving what it has been sent."""
+        self._board.post(self._line, word)
+
+    # --- in
+
+    def pump(self) -> None:
+        """Handle the replies that are there, unless another thread is at it."""
+        if self._reading.acquire(blocking=False):
+            try:
+                self._receive()
+            finally:
+                self._reading.release()
+
+    def drain(self) -> None:
+        """Handle every reply that has been sent."""
+        with self._reading:
+            while self._receive():
+                pass
+
+    def _receive(self) -> bool:
+        messages = self._messages
+        found = self._inbox.receive(messages)
+        while messages:
+            self._receiver(messages.popleft())
+        if found:
+            self._board.ring(0)
+        return found
+
+    # --- who reads
+
+    def attend(self) -> None:
+        """Announce that this thread reads (by `pump`) until `leave`."""
+        with self._watched:
+            self._attending += 1
+        if self._attending == 1:
+            self._update()
+
+    def leave(self) -> None:
+        """Hand reading back to the supervising thread."""
+        with self._watched:
+            self._attending -= 1
+        if not self._attending:
+            self._update()
+
+    def _update(self) -> None:
+        with self._watched:
+            if not self._closed and not self._inbox.closed:
+                events = 0 if self._attending else READABLE
+                if self._outbox:
+                    events |= WRITABLE
+                with contextlib.suppress(OSError):  # forgotten already: the peer is gone
+                    self._supervisor.change(self._sock.fileno(), events)
+
+    def _on_event(self, events: int) -> None:
+        if events & WRITABLE:
+            self._flusher()
+        if events & ~WRITABLE:
+            with self._reading:
+                self._receive()
+            if self._inbox.closed or not events & READABLE:
+                # The peer is gone; how the process ended is known from its pidfd.
+                self._supervisor.forget(self._sock.fileno())
+
+    def close(self) -> None:
+        """Close everything. Idempotent."""
+        with self._watched:
+            if self._closed:
+                return
+            self._closed = True
+            self._supervisor.forget(self._sock.fileno())
+        self.close_descriptors()
+
+    def close_descriptors(self) -> None:
+        """Close the descriptors only; in a forked child."""
+        self._closed = True
+        for _, fds in self._outbox:
+            _close_all(fds)
+        self._outbox.clear()
+        self._inbox.close()
+        self._sock.close()
+
+
+def _close_all(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)

@@ -1,0 +1,126 @@
+"""What driver, zygote and actors say to each other. Data only; `runtime.wire` moves it.
+
+Calls and replies are named tuples because they are made tens of thousands of times a second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from runtime.parcel import Parcel
+
+# --- driver to actor ------------------------------------------------------------------------------
+
+
+class Call(NamedTuple):
+    """Run a method. The first message of every actor is a call of ``__init__``."""
+
+    number: int
+    """Comes back in the `Reply`."""
+    method: bytes
+    num_returns: int
+    parcels: Sequence[Parcel]
+    """``(args, kwargs)``, then the values of the references among them, by number."""
+
+
+class System(NamedTuple):
+    """Run a function of this project's own on the actor's main thread."""
+
+    number: int
+    function: bytes
+    """Pickled by reference."""
+    payload: bytes
+    fds: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """End after the calls sent before."""
+
+
+# --- actor to driver ------------------------------------------------------------------------------
+
+
+class Reply(NamedTuple):
+    """A call has ended: one parcel per return value, or one that holds an `Error`."""
+
+    number: int
+    parcels: Sequence[Parcel]
+
+
+class SystemReply(NamedTuple):
+    """A system function has returned, or raised."""
+
+    number: int
+    failed: bool
+    data: bytes
+    """What it returned; the pickled exception if it failed."""
+
+
+# --- driver to zygote -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spawn:
+    """Start an actor's process. Descriptors: control socket, standard output, standard error."""
+
+    actor_id: int
+    class_name: str
+    line: int
+    """On the board."""
+    environment: Mapping[str, str]
+    num_threads: int | None
+    """For torch; None leaves it to the environment."""
+    folder: str
+    path: tuple[str, ...]
+    """``sys.path``"""
+    gpu_ids: tuple[int | str, ...]
+    fresh: bool
+    """Start a new interpreter: the environment matters to libraries imported already."""
+    fds: tuple[int, ...] = ()
+
+
+# --- zygote to driver -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """The zygote has imported what it had to. Descriptor: its pidfd."""
+
+    pid: int
+    fds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spawned:
+    """An actor's process exists. Descriptor: its pidfd."""
+
+    actor_id: int
+    pid: int
+    fds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpawnFailed:
+    """The kernel refused a process."""
+
+    actor_id: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exited:
+    """An actor's process has ended and is gone, with everything it started."""
+
+    actor_id: int
+    status: int
+    """As from `os.waitstatus_to_exitcode`: negative for a signal."""
+
+
+Message: TypeAlias = (
+    Call | System | Stop | Reply | SystemReply | Spawn | Ready | Spawned | SpawnFailed | Exited
+)

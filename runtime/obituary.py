@@ -1,0 +1,67 @@
+"""What is said about an actor that has ended. Pure."""
+
+from __future__ import annotations
+
+import signal
+from typing import Final
+
+from compiled_dag.errors import ActorDiedError, TaskError
+
+UNUSED: Final = "its last handle went away"
+KILLED: Final = "runtime.kill() was called"
+SESSION_ENDED: Final = "the session ended (runtime.shutdown)"
+
+
+def of_process(
+    label: str, pid: int, status: int | None, reason: str, stderr_tail: str
+) -> ActorDiedError:
+    """Return the error for a process that ended.
+
+    Args:
+        label: ``Class(id)``.
+        pid: Its process id.
+        status: Exit code, negative for a signal; None if nobody could tell.
+        reason: Why this session ended it, or empty.
+        stderr_tail: The last lines of its standard error.
+    """
+    name = None if status is None or status >= 0 else _signal_name(-status)
+    message = f"actor {label} (pid {pid}) died: {_how(status, name, reason)}"
+    if stderr_tail and not reason:
+        indented = stderr_tail.replace("\n", "\n  ")
+        message += f"\n\nlast lines of its standard error:\n  {indented}"
+    return ActorDiedError(
+        message,
+        exit_code=status if status is not None and status >= 0 else None,
+        signal=name,
+        stderr_tail=stderr_tail,
+    )
+
+
+def _how(status: int | None, name: str | None, reason: str) -> str:
+    if reason:
+        return reason
+    if status is None:
+        return "how is not known, because the zygote, its parent process, was gone"
+    if name == "SIGKILL":
+        return "killed by signal SIGKILL (by hand, or by the kernel for lack of memory: see dmesg)"
+    if name is not None:
+        return f"killed by signal {name}"
+    return f"its process exited with code {status}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # real-time signals have no names of their own
+        return f"signal {number}"
+
+
+def of_constructor(label: str, error: BaseException) -> ActorDiedError:
+    """Return the error for an actor whose constructor raised."""
+    cause = error.cause if isinstance(error, TaskError) else error
+    return ActorDiedError(f"actor {label} has no instance: {error}", cause=cause)
+
+
+def of_session(label: str) -> ActorDiedError:
+    """Return the error for an actor whose session is over."""
+    return ActorDiedError(f"actor {label} is gone: {SESSION_ENDED}")

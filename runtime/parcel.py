@@ -1,0 +1,221 @@
+"""A value on its way between processes: small ones inline, large ones in a memfd.
+
+A parcel is not changed once made, so the same one may be sent to several actors and loaded several
+times. Whoever loads a large parcel maps it copy-on-write: numpy arrays come back read-only without
+a copy, tensors writable and private without one, whoever else holds the same value.
+
+The body is the table of buffers (length << 1 | private), the head, then each buffer at a multiple
+of 64, as in a channel's slot (`compiled_dag.channel.layout`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from typing import TYPE_CHECKING, Any, Final
+
+from compiled_dag.channel.codec import Encoded, Kind, decode, encode
+from compiled_dag.channel.layout import ALIGN
+from compiled_dag.shm.segment import PAGE, Segment, require_memory, round_up
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+INLINE_BYTES: Final = 100 * 1024
+"""Larger bodies travel in a memfd of their own."""
+_CHECK_BYTES: Final = 16 << 20
+"""From here on it is worth asking the kernel whether there is room."""
+_PADDING: Final = bytes(ALIGN)
+_MOST_CHUNKS: Final = 1000  # the kernel takes 1024 at a time
+
+META: Final = struct.Struct("<BBHIQ")
+"""kind, in a segment, number of buffers, bytes of the head, bytes of the body"""
+
+
+class Parcel:
+    """One encoded value."""
+
+    __slots__ = ("body", "fd", "head_bytes", "kind", "num_buffers", "size")
+
+    def __init__(
+        self, kind: int, num_buffers: int, head_bytes: int, size: int, body: bytes, fd: int = -1
+    ) -> None:
+        self.kind = kind
+        self.num_buffers = num_buffers
+        self.head_bytes = head_bytes
+        self.size = size
+        self.body = body
+        """Empty if the body is in `fd`."""
+        self.fd = fd
+        """Owned; -1 if the body is inline."""
+
+    @classmethod
+    def of(cls, value: Any) -> Parcel:
+        """Encode `value`; nothing of it is shared with the parcel.
+
+        Raises:
+            TypeError: Part of the value cannot be pickled; the message names the path to it.
+            MemoryCapError: There is no room for it.
+        """
+        encoded = encode(value)
+        kind, head, buffers, _ = encoded
+        if not buffers and len(head) <= INLINE_BYTES:
+            return cls(kind, 0, len(head), len(head), head)
+        chunks = list(_chunks(encoded))
+        size = sum(map(_nbytes, chunks))
+        if size <= INLINE_BYTES:
+            return cls(kind, len(buffers), len(head), size, b"".join(chunks))
+        return cls(kind, len(buffers), len(head), size, b"", _store(chunks, size))
+
+    @property
+    def is_error(self) -> bool:
+        """Tell whether this is an `Error` in place of a value."""
+        return self.kind == Kind.ERROR
+
+    def meta(self) -> bytes:
+        """Return what `from_wire` needs beside the body or the descriptor."""
+        return META.pack(self.kind, self.fd >= 0, self.num_buffers, self.head_bytes, self.size)
+
+    def load(self) -> Any:
+        """Rebuild the value; every call gives a new one.
+
+        Raises:
+            Exception: Whatever unpickling the user's value raises.
+        """
+        if not self.num_buffers and self.fd < 0:
+            return decode(self.kind, self.body, ())
+        if self.fd >= 0:
+            return self._load_mapped()
+        view = memoryview(self.body)
+        table = 8 * self.num_buffers
+        head = self.body[table : table + self.head_bytes]
+        buffers = [
+            bytearray(view[start:end]) if private else view[start:end]
+            for start, end, private in self._places(view)
+        ]
+        return decode(self.kind, head, buffers)
+
+    def _load_mapped(self) -> Any:
+        mapping = _PrivateMapping(self.fd, self.size)
+        whole = mapping.array(0, self.size)
+        view = memoryview(whole).cast("B")
+        table = 8 * self.num_buffers
+        head = bytes(view[table : table + self.head_bytes])
+        buffers = [
+            mapping.array(start, end)
+            if private
+            else memoryview(mapping.array(start, end)).cast("B").toreadonly()
+            for start, end, private in self._places(view)
+        ]
+        return decode(self.kind, head, buffers)
+
+    def _places(self, view: memoryview) -> Iterator[tuple[int, int, bool]]:
+        at = 8 * self.num_buffers + self.head_bytes
+        for (entry,) in struct.iter_unpack("<Q", view[: 8 * self.num_buffers]):
+            start = round_up(at, ALIGN)
+            at = start + (entry >> 1)
+            yield start, at, bool(entry & 1)
+
+    def __del__(self, _close=os.close) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
+        if self.fd >= 0:
+            _close(self.fd)
+
+
+def _nbytes(chunk: Any) -> int:
+    return len(chunk) if chunk.__class__ is bytes else memoryview(chunk).nbytes
+
+
+def _chunks(encoded: Encoded) -> Iterator[Any]:
+    """Yield the pieces of a body in order."""
+    _, head, buffers, private = encoded
+    sizes = [_nbytes(buffer) for buffer in buffers]
+    entries = (size << 1 | (index in private) for index, size in enumerate(sizes))
+    yield struct.pack(f"<{len(sizes)}Q", *entries)
+    yield head
+    at = 8 * len(sizes) + len(head)
+    for buffer, size in zip(buffers, sizes, strict=True):
+        start = round_up(at, ALIGN)
+        yield _PADDING[: start - at]
+        yield buffer
+        at = start + size
+
+
+def _store(chunks: list[Any], size: int) -> int:
+    """Write a body into a new memfd. Writing is faster than mapping: no page faults one by one."""
+    if size >= _CHECK_BYTES:
+        require_memory(size, "a value")
+    segment = Segment.create("compiled-dag-value", round_up(size))
+    try:
+        left = [memoryview(chunk).cast("B") for chunk in chunks if _nbytes(chunk)]
+        while left:
+            left = _skip(left, os.writev(segment.fd, left[:_MOST_CHUNKS]))
+    except BaseException:
+        segment.close()
+        raise
+    return segment.fd
+
+
+def _skip(views: list[memoryview], nbytes: int) -> list[memoryview]:
+    for index, view in enumerate(views):
+        if nbytes < view.nbytes:
+            return [view[nbytes:], *views[index + 1 :]]
+        nbytes -= view.nbytes
+    return []
+
+
+# --- mapping --------------------------------------------------------------------------------------
+
+_PROT_READ_WRITE, _MAP_PRIVATE = 3, 2
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_mmap = _libc.mmap
+_mmap.restype = ctypes.c_void_p
+_mmap.argtypes = [
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+]
+_munmap = _libc.munmap
+_munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+
+
+class _Bytes(ctypes.Array):  # type: ignore[type-arg]
+    """Base of the views of a mapping: an attribute keeps the mapping alive."""
+
+    _type_ = ctypes.c_ubyte
+    _length_ = 0
+    mapping: _PrivateMapping
+
+
+class _PrivateMapping:
+    """A memfd mapped copy-on-write; unmapped when the last view made by `array` is gone.
+
+    Unlike `mmap.mmap` it holds no descriptor, so many large values may be held at once.
+    """
+
+    __slots__ = ("_address", "_size")
+
+    def __init__(self, fd: int, size: int) -> None:
+        self._size = 0  # so that __del__ has nothing to do if mmap fails
+        nbytes = round_up(size, PAGE)
+        address = _mmap(None, nbytes, _PROT_READ_WRITE, _MAP_PRIVATE, fd, 0)
+        if address is None or address == ctypes.c_void_p(-1).value:
+            code = ctypes.get_errno()
+            raise OSError(code, f"mapping a value of {size} bytes failed: {os.strerror(code)}")
+        self._address: int = address
+        self._size = nbytes
+
+    def array(self, start: int, end: int) -> Any:
+        """Return a writable buffer over a part, which keeps the mapping alive."""
+        kind = type("Bytes", (_Bytes,), {"_type_": ctypes.c_ubyte, "_length_": end - start})
+        made: Any = kind.from_address(self._address + start)  # type: ignore[attr-defined]
+        made.mapping = self
+        return made
+
+    def __del__(self, _munmap=_munmap) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
+        if self._size:
+            _munmap(self._address, self._size)

@@ -1,0 +1,124 @@
+"""What is known of a remote class's methods, and checks of arguments against it.
+
+Wrong arguments raise at the call, in the driver, not in the actor.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+OPTIONS_ATTRIBUTE = "__runtime_method_options__"
+"""Where `runtime.method` leaves its options on a function."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodSpec:
+    """One method of a remote class."""
+
+    class_name: str
+    name: str
+    function: Callable[..., Any] | None
+    signature: inspect.Signature | None
+    """Without self; None where it cannot be known."""
+    counts: range | None
+    """Numbers of positional arguments that fit by themselves; None: ask the signature."""
+    num_returns: int = 1
+
+    def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Refuse arguments that do not fit.
+
+        Raises:
+            TypeError: They do not fit; the message shows the signature.
+        """
+        if not kwargs and self.counts is not None and len(args) in self.counts:
+            return
+        if self.signature is None:
+            return
+        try:
+            self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            given = [type(arg).__name__ for arg in args]
+            given += [f"{name}={type(value).__name__}" for name, value in kwargs.items()]
+            raise TypeError(
+                f"{self.class_name}.{self.name}{self.signature} does not take "
+                f"({', '.join(given)}): {error}"
+            ) from None
+
+
+def methods_of(cls: type) -> dict[str, MethodSpec]:
+    """Return the methods of `cls` that can be called remotely."""
+    return {
+        name: spec_of(cls.__name__, name, function)
+        for name, function in inspect.getmembers(cls, callable)
+        if not (name.startswith("__") and name.endswith("__")) or name == "__call__"
+        if not isinstance(function, type)
+        if name != "__call__" or "__call__" in _own_names(cls)
+    }
+
+
+def _own_names(cls: type) -> Iterable[str]:
+    return {name for base in cls.__mro__ if base is not object for name in vars(base)}
+
+
+def spec_of(class_name: str, name: str, function: Any) -> MethodSpec:
+    """Describe the attribute `function` of a class."""
+    signature = _signature(function)
+    options: Mapping[str, Any] = getattr(function, OPTIONS_ATTRIBUTE, {})
+    return MethodSpec(
+        class_name=class_name,
+        name=name,
+        function=function if inspect.isfunction(function) else None,
+        signature=signature,
+        counts=None if signature is None else _counts(signature),
+        num_returns=options.get("num_returns", 1),
+    )
+
+
+def constructor_of(cls: type) -> MethodSpec:
+    """Describe the constructor of `cls`."""
+    own = _own_names(cls)
+    if "__init__" in own:
+        return spec_of(cls.__name__, "__init__", inspect.getattr_static(cls, "__init__"))
+    if "__new__" in own:
+        return spec_of(cls.__name__, "__init__", None)
+    return spec_of(cls.__name__, "__init__", _no_constructor)
+
+
+def _no_constructor(_self: object) -> None:
+    """Stand for the constructor of a class that has none: it takes no arguments."""
+
+
+def _signature(function: Any) -> inspect.Signature | None:
+    """Return the signature without self, as far as it can be known."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
+    if inspect.ismethod(function) or not inspect.isfunction(function):
+        return signature
+    parameters = list(signature.parameters.values())
+    if parameters and parameters[0].kind in _POSITIONAL:
+        parameters = parameters[1:]
+    return signature.replace(parameters=parameters)
+
+
+def _counts(signature: inspect.Signature) -> range | None:
+    """Return how many positional arguments alone satisfy `signature`, if that is simple."""
+    parameters = signature.parameters.values()
+    if any(parameter.kind not in _POSITIONAL for parameter in parameters):
+        return None
+    required = sum(parameter.default is parameter.empty for parameter in parameters)
+    return range(required, len(signature.parameters) + 1)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint at the names like `name`."""
+    close = difflib.get_close_matches(name, list(known))
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""

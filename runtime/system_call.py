@@ -1,0 +1,46 @@
+"""A function of this project's own that is on its way to an actor and back."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runtime.session import Session
+
+
+class SystemCall:
+    """The `Pending` of `Host.submit`."""
+
+    __slots__ = ("_data", "_done", "_error", "_session", "_what")
+
+    def __init__(self, session: Session, what: str) -> None:
+        self._session = session
+        self._what = what
+        self._done = False
+        self._data = b""
+        self._error: BaseException | None = None
+
+    def finish(self, *, failed: bool, data: bytes) -> None:
+        """Take the actor's reply."""
+        if failed:
+            try:
+                self._error = pickle.loads(data)
+            except Exception as error:  # noqa: BLE001  the class may not import here
+                self._error = error
+        self._data = data
+        self._done = True
+
+    def fail(self, error: BaseException) -> None:
+        """Note that there will be no reply."""
+        self._error = error
+        self._done = True
+
+    def result(self, deadline: float | None) -> bytes:
+        """Wait for the reply, as `compiled_dag.host.Pending` says."""
+        if not self._session.wait_until(lambda: self._done, deadline):
+            raise TimeoutError(f"{self._what} did not answer in time")
+        if self._error is not None:
+            raise copy.copy(self._error)
+        return self._data

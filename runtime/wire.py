@@ -1,0 +1,207 @@
+"""Messages on an inherited socket pair, and the file descriptors that go with them.
+
+A frame is a fixed header and a body; the two hot messages (`Call`, `Reply`) are laid out by hand,
+the rare ones are pickled. Everything comes from a process this project started, over a socket that
+has no address; that is why unpickling is safe here.
+
+The kernel keeps descriptors in order with the bytes: those of a frame have arrived when its first
+byte has, so an inbox hands them out in the order of the frames.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import pickle
+import socket
+import struct
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from runtime.messages import Call, Message, Reply, System, SystemReply
+from runtime.parcel import META, Parcel
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_HEADER: Final = struct.Struct("<IBBHQI")
+"""bytes of the body, type, descriptors, count (parcels), number, extra (depends on the type)"""
+_PICKLED, _CALL, _REPLY, _SYSTEM, _SYSTEM_REPLY = range(5)
+
+MAX_FDS: Final = 253
+"""The kernel's limit for one message (SCM_MAX_FD)."""
+_CONTROL_BYTES: Final = socket.CMSG_SPACE(MAX_FDS * 4)
+_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+_BUFFER_BYTES: Final = 256 * 1024
+
+# --- out ------------------------------------------------------------------------------------------
+
+
+def pack(message: Message) -> tuple[bytes, Sequence[int]]:
+    """Return the frame of `message` and the descriptors that go with it (still the message's)."""
+    if isinstance(message, Call):
+        name = message.num_returns.to_bytes(2, "little") + message.method
+        return _pack_parcels(_CALL, message.number, name, message.parcels)
+    if isinstance(message, Reply):
+        return _pack_parcels(_REPLY, message.number, b"", message.parcels)
+    if isinstance(message, System):
+        extra = len(message.function)
+        size = extra + len(message.payload)
+        num_fds = len(message.fds)
+        header = _HEADER.pack(size, _SYSTEM, num_fds, 0, message.number, extra)
+        return header + message.function + message.payload, message.fds
+    if isinstance(message, SystemReply):
+        size = len(message.data)
+        header = _HEADER.pack(size, _SYSTEM_REPLY, 0, 0, message.number, message.failed)
+        return header + message.data, ()
+    fds: Sequence[int] = getattr(message, "fds", ())
+    body = pickle.dumps(message, 5)
+    return _HEADER.pack(len(body), _PICKLED, len(fds), 0, 0, 0) + body, fds
+
+
+def _pack_parcels(
+    kind: int, number: int, name: bytes, parcels: Sequence[Parcel]
+) -> tuple[bytes, Sequence[int]]:
+    fds: Sequence[int] = ()
+    if len(parcels) == 1:
+        parcel = parcels[0]
+        pieces = [name, parcel.meta(), parcel.body]
+        if parcel.fd >= 0:
+            fds = (parcel.fd,)
+    else:
+        pieces = [name, *(piece for parcel in parcels for piece in (parcel.meta(), parcel.body))]
+        fds = [parcel.fd for parcel in parcels if parcel.fd >= 0]
+    size = sum(map(len, pieces))
+    header = _HEADER.pack(size, kind, len(fds), len(parcels), number, len(name))
+    return b"".join((header, *pieces)), fds
+
+
+def send_some(sock: socket.socket, data: memoryview | bytes, fds: Sequence[int]) -> int:
+    """Send what fits without waiting; descriptors go with the first byte. Returns bytes sent.
+
+    Raises:
+        BlockingIOError: Nothing fits now.
+        OSError: The peer is gone.
+    """
+    if not fds:
+        return sock.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+    return sock.sendmsg([data], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+
+def send(sock: socket.socket, message: Message) -> None:
+    """Send all of `message`, waiting for room.
+
+    Raises:
+        OSError: The peer is gone.
+    """
+    data, fds = pack(message)
+    if not fds:
+        sock.sendall(data, socket.MSG_NOSIGNAL)
+        return
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+    sent = sock.sendmsg([data], rights, socket.MSG_NOSIGNAL)
+    if sent < len(data):
+        sock.sendall(memoryview(data)[sent:], socket.MSG_NOSIGNAL)
+
+
+# --- in -------------------------------------------------------------------------------------------
+
+
+class Inbox:
+    """The receiving side of one socket. Does not own the socket; not for several threads at once."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._buffer = bytearray(_BUFFER_BYTES)
+        self._view = memoryview(self._buffer)
+        self._end = 0
+        """Bytes of an incomplete frame, at the start of the buffer."""
+        self._fds: deque[int] = deque()
+        self.closed = False
+        """Whether the peer has closed its side."""
+
+    def receive(self, into: deque[Any]) -> bool:
+        """Take what is there without waiting; returns False if nothing was."""
+        if self.closed:
+            return False
+        try:
+            nbytes, control, _, _ = self._sock.recvmsg_into(
+                [self._view[self._end :]], _CONTROL_BYTES, _FLAGS
+            )
+        except BlockingIOError:
+            return False
+        except OSError:
+            nbytes, control = 0, []  # reset by a peer that died with our bytes unread
+        if not nbytes:
+            self.closed = True
+            return False
+        for _, _, data in control:
+            self._fds.extend(array.array("i", data[: len(data) - len(data) % 4]))
+        self._split(self._end + nbytes, into)
+        return True
+
+    def _split(self, end: int, into: deque[Any]) -> None:
+        """Take the complete frames out of the first `end` bytes; move the rest to the front."""
+        view, at = self._view, 0
+        header_size = _HEADER.size
+        while end - at >= header_size:
+            size, kind, num_fds, count, number, extra = _HEADER.unpack_from(view, at)
+            stop = at + header_size + size
+            if stop > end:
+                if stop - at > len(self._buffer):
+                    self._grow(at, end, stop - at)
+                    return
+                break
+            body = bytes(view[at + header_size : stop])
+            into.append(self._message(kind, num_fds, count, number, extra, body))
+            at = stop
+        rest = end - at
+        if rest and at:
+            view[:rest] = bytes(view[at:end])
+        self._end = rest
+
+    def _grow(self, at: int, end: int, size: int) -> None:
+        rest = bytes(self._view[at:end])
+        self._buffer = bytearray(size)
+        self._view = memoryview(self._buffer)
+        self._view[: len(rest)] = rest
+        self._end = len(rest)
+
+    def _message(
+        self, kind: int, num_fds: int, count: int, number: int, extra: int, body: bytes
+    ) -> Message:
+        if kind == _REPLY:
+            return Reply(number, self._parcels(body, 0, count))
+        if kind == _CALL:
+            num_returns = int.from_bytes(body[:2], "little")
+            return Call(number, body[2:extra], num_returns, self._parcels(body, extra, count))
+        fds = [self._fds.popleft() for _ in range(num_fds)]
+        if kind == _SYSTEM:
+            return System(number, body[:extra], body[extra:], fds)
+        if kind == _SYSTEM_REPLY:
+            return SystemReply(number, bool(extra), body)
+        message: Message = pickle.loads(body)
+        if fds:
+            object.__setattr__(message, "fds", tuple(fds))  # frozen for everybody else
+        return message
+
+    def _parcels(self, body: bytes, at: int, count: int) -> list[Parcel]:
+        parcels = []
+        for _ in range(count):
+            kind, stored, num_buffers, head_bytes, size = META.unpack_from(body, at)
+            at += META.size
+            if stored:
+                fd = self._fds.popleft()
+                parcels.append(Parcel(kind, num_buffers, head_bytes, size, b"", fd))
+            else:
+                inline = body[at : at + size]
+                parcels.append(Parcel(kind, num_buffers, head_bytes, size, inline))
+                at += size
+        return parcels
+
+    def close(self) -> None:
+        """Close the descriptors nobody has taken. The socket is its owner's."""
+        self.closed = True
+        while self._fds:
+            os.close(self._fds.popleft())

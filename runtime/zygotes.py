@@ -1,0 +1,284 @@
+"""The driver's side of the zygotes: starting them, choosing one, asking it for a process."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from runtime import wire
+from runtime.messages import Exited, Ready, Spawn, Spawned, SpawnFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runtime.supervisor import Supervisor
+
+_CONSTANT: Final[Mapping[str, str]] = {
+    # What NCCL's own watchdogs do by default (end the process) is the session's job here.
+    "TORCH_NCCL_ASYNC_ERROR_HANDLING": "0",
+    "TORCH_NCCL_ENABLE_MONITORING": "0",
+    "NCCL_RAS_ENABLE": "0",
+    # Several communicators of a process launch in the order of the program.
+    "NCCL_LAUNCH_ORDER_IMPLICIT": "1",
+    "TORCH_FR_BUFFER_SIZE": "2000",
+    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+}
+_FIRST_FREE_FD: Final = 10
+"""Above the numbers that the zygote expects its descriptors at (3 to 6)."""
+_END_S: Final = 2.0
+
+_CODE: Final = "import sys; sys.path[:] = {path!r}; from runtime.zygote import main; main()"
+
+
+class Births(Protocol):
+    """What the zygotes report about actors."""
+
+    def spawned(self, actor_id: int, pid: int, pidfd: int) -> None:
+        """Take note of a new process; owns `pidfd`."""
+
+    def spawn_failed(self, actor_id: int, reason: str) -> None:
+        """Give up on an actor whose process could not be made."""
+
+    def spawn_lost(self, actor_id: int) -> None:
+        """Ask for the process again: the zygote died before it answered."""
+
+    def exited(self, actor_id: int, status: int) -> None:
+        """Take note of how a process ended."""
+
+
+class Zygotes:
+    """All zygotes of a session."""
+
+    def __init__(self, supervisor: Supervisor, births: Births, board_fd: int) -> None:
+        self._supervisor = supervisor
+        self._births = births
+        self._board_fd = board_fd
+        self._lock = threading.Lock()
+        self._clients: list[_Client] = []
+        """All that may have actors, the lost ones not among them."""
+        self._base: _Client | None = None
+        self._torch: _Client | None = None
+        self._pids: list[int] = []
+        """Children of this process, to be reaped."""
+
+    def start(self) -> None:
+        """Start a zygote of both stages; returns before it has imported anything.
+
+        Raises:
+            OSError: The kernel refused.
+        """
+        base, base_end = socket.socketpair()
+        torch, torch_end = socket.socketpair()
+        driver = os.pidfd_open(os.getpid())
+        try:
+            fds = (base_end.fileno(), torch_end.fileno(), self._board_fd, driver)
+            self._pids.append(_start_process(fds))
+        except BaseException:
+            base.close()
+            torch.close()
+            raise
+        finally:
+            base_end.close()
+            torch_end.close()
+            os.close(driver)
+        self._base = _Client(base, self._supervisor, self._births, self._lost)
+        self._torch = _Client(torch, self._supervisor, self._births, self._lost)
+        self._clients += [self._base, self._torch]
+
+    def spawn(self, spawn: Spawn, *, needs_torch: bool) -> None:
+        """Ask for an actor's process; the answer comes through `Births`.
+
+        Raises:
+            OSError: There is no zygote, and none could be started.
+        """
+        with self._lock:
+            if self._base is None:
+                self.start()
+            torch = self._torch
+            chosen = torch if torch is not None and (torch.ready or needs_torch) else self._base
+        assert chosen is not None
+        chosen.spawn(spawn)
+
+    def pids(self) -> list[int]:
+        """Return the process ids of the zygotes that have reported."""
+        return [client.pid for client in self._clients if client.pid]
+
+    def _lost(self, client: _Client) -> None:
+        """Note that a zygote is gone (or that torch is not installed)."""
+        with self._lock:
+            if client is self._base:
+                self._base = None
+                # The next start forks a second stage of its own; this one serves its actors on.
+                self._torch = None
+            if client is self._torch:
+                self._torch = None
+            self._clients.remove(client)
+        self._reap(block=False)
+        client.close()
+        for actor_id in client.take_unanswered():
+            self._births.spawn_lost(actor_id)
+
+    def has_lost(self, actor_id: int) -> bool:
+        """Tell whether the zygote of an actor is gone, so that nobody will report its end."""
+        return not any(actor_id in client.actors for client in self._clients)
+
+    def close(self) -> None:
+        """End all zygotes, and with them every actor that is left. Idempotent."""
+        clients, self._clients = self._clients, []
+        self._base = self._torch = None
+        for client in clients:
+            client.close()
+        deadline = time.monotonic() + _END_S
+        for client in clients:
+            client.wait_for_end(deadline)
+        self._reap(block=True)
+
+    def close_descriptors(self) -> None:
+        """Close the descriptors only; in a forked child."""
+        for client in self._clients:
+            client.close_descriptors()
+
+    def _reap(self, *, block: bool) -> None:
+        deadline = time.monotonic() + _END_S
+        for pid in list(self._pids):
+            if block:
+                _wait(pid, deadline)
+            # Somebody else in the driver may have waited for all children.
+            with contextlib.suppress(ChildProcessError):
+                if os.waitpid(pid, 0 if block else os.WNOHANG) == (0, 0):
+                    continue
+            self._pids.remove(pid)
+
+
+class _Client:
+    """The connection to one zygote."""
+
+    def __init__(self, sock: socket.socket, supervisor: Supervisor, births: Births, lost: Any):
+        self._sock = sock
+        self._supervisor = supervisor
+        self._births = births
+        self._lost = lost
+        self._inbox = wire.Inbox(sock)
+        self._messages: deque[Any] = deque()
+        self._sending = threading.Lock()
+        self._unanswered: set[int] = set()
+        self.actors: set[int] = set()
+        """Whose processes it is the parent of."""
+        self.ready = False
+        self.pid = 0
+        self._pidfd = -1
+        supervisor.watch(sock.fileno(), self._on_event)
+
+    def spawn(self, spawn: Spawn) -> None:
+        with self._sending:
+            self._unanswered.add(spawn.actor_id)
+            # Gone: the supervising thread sees it too and asks another one.
+            with contextlib.suppress(OSError):
+                wire.send(self._sock, spawn)
+
+    def take_unanswered(self) -> list[int]:
+        with self._sending:
+            taken = sorted(self._unanswered)
+            self._unanswered.clear()
+            return taken
+
+    def _on_event(self, _events: int) -> None:
+        self._inbox.receive(self._messages)
+        while self._messages:
+            self._handle(self._messages.popleft())
+        if self._inbox.closed:
+            self._lost(self)
+
+    def _handle(self, message: Ready | Spawned | SpawnFailed | Exited) -> None:
+        if isinstance(message, Ready):
+            self.pid, (self._pidfd,) = message.pid, message.fds
+            self.ready = True
+        elif isinstance(message, Spawned):
+            self._unanswered.discard(message.actor_id)
+            self.actors.add(message.actor_id)
+            self._births.spawned(message.actor_id, message.pid, message.fds[0])
+        elif isinstance(message, SpawnFailed):
+            self._unanswered.discard(message.actor_id)
+            self._births.spawn_failed(message.actor_id, message.reason)
+        else:
+            self.actors.discard(message.actor_id)
+            self._births.exited(message.actor_id, message.status)
+
+    def wait_for_end(self, deadline: float) -> None:
+        """Wait until the process is gone, killing it at the deadline."""
+        if self._pidfd >= 0:
+            _wait_pidfd(self._pidfd, deadline)
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    def close(self) -> None:
+        """Close the socket, which ends a live zygote."""
+        self._supervisor.forget(self._sock.fileno())
+        self._inbox.close()
+        self._sock.close()
+
+    def close_descriptors(self) -> None:
+        self._inbox.close()
+        self._sock.close()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+
+def _start_process(fds: tuple[int, ...]) -> int:
+    """Start the zygote with `fds` at 3, 4, ...; returns its process id."""
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE_FD) for fd in fds]
+    try:
+        actions: list[Any] = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
+        actions += [(os.POSIX_SPAWN_DUP2, 2, 1)]
+        actions += [(os.POSIX_SPAWN_DUP2, fd, 3 + index) for index, fd in enumerate(high)]
+        code = _CODE.format(path=absolute_path())
+        arguments = [sys.executable, "-c", code]
+        # One thread: a library's thread pool would not survive the fork.
+        environment = base_environment() | {"OPENBLAS_NUM_THREADS": "1"}
+        return os.posix_spawn(
+            sys.executable, arguments, environment, file_actions=actions, setsid=True
+        )
+    finally:
+        for fd in high:
+            os.close(fd)
+
+
+def base_environment() -> dict[str, str]:
+    """Return this process's environment with what torch and NCCL need in actors."""
+    return {**_CONSTANT, **os.environ}
+
+
+def absolute_path() -> list[str]:
+    """Return ``sys.path`` as it is understood from any folder."""
+    return [str(Path(entry).absolute()) if entry != "" else str(Path.cwd()) for entry in sys.path]
+
+
+def _wait(pid: int, deadline: float) -> None:
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        _wait_pidfd(pidfd, deadline)
+    finally:
+        os.close(pidfd)
+
+
+def _wait_pidfd(pidfd: int, deadline: float) -> None:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    if not poll.poll(max(deadline - time.monotonic(), 0) * 1000):
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        poll.poll(_END_S * 1000)

@@ -1,0 +1,1 @@
+"""The tests: pure ones, and ones that start processes (marked `proc`)."""

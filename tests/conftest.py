@@ -1,0 +1,64 @@
+"""Fixtures for all tests: a session, and the check that nothing outlives a test.
+
+A crash prints every thread's stack: pytest itself enables faulthandler on the real standard error,
+which is captured already when this file is imported.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests import leaks
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+CALL_FAILED = pytest.StashKey[bool]()
+
+leaks.mark_descendants()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let `no_leaks` know how the test ended."""
+    report = yield
+    if report.when == "call":
+        item.stash[CALL_FAILED] = report.failed
+    return report
+
+
+@pytest.fixture
+def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail if the test leaves behind a process, thread, descriptor, mapping, socket or file.
+
+    A test that failed already is not judged: its traceback holds its values.
+    """
+    before = leaks.snapshot()
+    yield
+    failed = request.node.stash.get(CALL_FAILED, False)
+    left = leaks.settle(before, timeout_s=0 if failed else leaks.SETTLE_S)
+    leaks.end_new_processes(before)
+    if left and not failed:
+        pytest.fail("left behind:\n  " + "\n  ".join(left), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_leaks_if_proc(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("proc"):
+        request.getfixturevalue("no_leaks")
+
+
+@pytest.fixture
+def session(no_leaks: None) -> Iterator[None]:
+    """Run the test between `runtime.init()` and `runtime.shutdown()`; check both for leaks."""
+    import runtime  # a broken runtime must not stop the pure tests
+
+    try:
+        runtime.init()
+        yield
+    finally:
+        runtime.shutdown()

@@ -1,0 +1,197 @@
+"""Actors on threads of this process: the whole compiled path without starting a process.
+
+`ThreadHost` implements `compiled_dag.host` with the real board, channels, loop and programs; only
+processes and sockets are missing. Graph semantics are tested here first, in milliseconds.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from compiled_dag.errors import ActorDiedError
+from compiled_dag.host import ActorId, SystemCall
+from compiled_dag.loop import Loop
+from compiled_dag.node import bind_method
+from compiled_dag.shm.board import Board, Doorbell
+from compiled_dag.shm.waiter import Waiter
+
+
+class FakePending:
+    def __init__(self) -> None:
+        self._done = threading.Event()
+        self._value: bytes = b""
+        self._error: BaseException | None = None
+
+    def set(self, value: bytes = b"", error: BaseException | None = None) -> None:
+        self._value, self._error = value, error
+        self._done.set()
+
+    def result(self, deadline: float | None = None) -> Any:
+        timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if not self._done.wait(timeout):
+            raise TimeoutError("no reply")
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+class FakeActor:
+    """An actor on a thread; also its own context."""
+
+    def __init__(self, host: ThreadHost, number: int, instance: Any, label: str) -> None:
+        self.host = host
+        self.actor_id = ActorId(number)
+        self.label = label
+        self.num_gpus = 0.0
+        self.physical_gpus: tuple[str, ...] = ()
+        self.instance = instance
+        self.board = host.board
+        self.process = number
+        self.waiter = Waiter(Doorbell(host.board, number))
+        self.resources: dict[str, Any] = {}
+        self.inbox: deque[Callable[[], None]] = deque()
+        self.sent = 0
+        self.error: ActorDiedError | None = None
+        self.loop = Loop(host.board, number, self.waiter, self._serve)
+        self.thread = threading.Thread(target=self.loop.run, name=label, daemon=True)
+        self.thread.start()
+
+    def post(self, work: Callable[[], None]) -> None:
+        self.inbox.append(work)
+        self.sent += 1
+        self.board.post(self.process, self.sent)
+
+    def _serve(self) -> bool:
+        if not self.inbox:
+            return False
+        self.inbox.popleft()()
+        return True
+
+    def __getattr__(self, name: str) -> FakeMethod:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        getattr(type(self.instance), name)
+        return FakeMethod(self, name)
+
+
+class FakeMethod:
+    def __init__(self, actor: FakeActor, name: str, num_returns: int = 1) -> None:
+        self.actor = actor
+        self.name = name
+        self.num_returns = num_returns
+        self.class_name = type(actor.instance).__name__
+        self.function = getattr(type(actor.instance), name)
+        self.signature = inspect.signature(getattr(actor.instance, name))
+
+    def options(self, num_returns: int) -> FakeMethod:
+        return FakeMethod(self.actor, self.name, num_returns)
+
+    def bind(self, *args: Any, **kwargs: Any) -> Any:
+        return bind_method(self, args, kwargs)
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        return self.call_resolved(args, kwargs)
+
+    def call_resolved(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        pending = FakePending()
+
+        def work() -> None:
+            def value(item: Any) -> Any:
+                if isinstance(item, FakePending):
+                    return item.result()
+                if type(item) in (list, tuple):
+                    return type(item)(value(part) for part in item)
+                if type(item) is dict:
+                    return {key: value(part) for key, part in item.items()}
+                return item
+
+            try:
+                named = {key: value(item) for key, item in kwargs.items()}
+                result = getattr(self.actor.instance, self.name)(*map(value, args), **named)
+            except BaseException as error:
+                pending.set(error=error)
+            else:
+                pending.set(result)
+
+        self.actor.post(work)
+        return pending
+
+
+class ThreadHost:
+    """A session of actors on threads."""
+
+    def __init__(self) -> None:
+        segment = Board.create()
+        self.board = Board(segment.fd)
+        segment.close()
+        self.process = 0
+        self._doorbell = Doorbell(self.board, 0)
+        self._local = threading.local()
+        self._numbers = itertools.count(1)
+        self._watchers: list[Callable[[ActorId, ActorDiedError], None]] = []
+        self.actors: dict[int, FakeActor] = {}
+
+    def actor(self, instance: Any) -> FakeActor:
+        number = next(self._numbers)
+        made = FakeActor(self, number, instance, f"{type(instance).__name__}({number})")
+        self.actors[number] = made
+        return made
+
+    @property
+    def waiter(self) -> Waiter:
+        if not hasattr(self._local, "waiter"):
+            self._local.waiter = Waiter(self._doorbell)
+        return self._local.waiter
+
+    def line(self, actor_id: ActorId, deadline: float) -> int:
+        if self.actors[actor_id].error is not None:
+            raise self.actors[actor_id].error
+        return self.actors[actor_id].process
+
+    def submit(
+        self, actor_id: ActorId, function: SystemCall, payload: bytes, fds: Sequence[int] = ()
+    ) -> FakePending:
+        pending, actor = FakePending(), self.actors[actor_id]
+        copies = [os.dup(fd) for fd in fds]
+
+        def work() -> None:
+            try:
+                pending.set(function(actor, payload, copies))
+            except BaseException as error:
+                pending.set(error=error)
+
+        actor.post(work)
+        return pending
+
+    def watch(self, callback: Callable[[ActorId, ActorDiedError], None]) -> Callable[[], None]:
+        self._watchers.append(callback)
+        return lambda: self._watchers.remove(callback)
+
+    def death(self, actor_id: ActorId) -> ActorDiedError | None:
+        return self.actors[actor_id].error
+
+    def kill(self, actor_id: ActorId) -> None:
+        """Stop an actor between two executions and report it dead."""
+        actor = self.actors[actor_id]
+        actor.error = ActorDiedError(f"actor {actor.label} was killed", signal="SIGKILL")
+        actor.post(actor.loop.stop)
+        actor.thread.join(5)
+        for callback in list(self._watchers):
+            callback(actor_id, actor.error)
+
+    def check_owner(self) -> None:
+        pass
+
+    def close(self) -> None:
+        for actor in self.actors.values():
+            actor.post(actor.loop.stop)
+        for actor in self.actors.values():
+            actor.thread.join(5)
+            assert not actor.thread.is_alive(), f"{actor.label} did not stop"
