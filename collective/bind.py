@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from collective.ops import AllReduce, ReduceOp, check_inputs, parse_reduce_op
 from compiled_dag.node import CollectiveOutputNode, DAGNode, bind_collective
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class AllReduceOperation:

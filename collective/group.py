@@ -5,13 +5,17 @@ from __future__ import annotations
 import itertools
 import pickle
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from collective import header as head
 from collective.header import GroupHeader, Preflight
 from compiled_dag.errors import ActorDiedError, GraphError
-from compiled_dag.host import Actor, ActorContext, Host, Pending
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from compiled_dag.host import Actor, ActorContext, Host, Pending
 
 _group_ids = itertools.count(1)
 
@@ -81,9 +85,7 @@ class DriverGroup:
                 timeout_s=max(0.0, deadline - time.monotonic()),
             )
             fds = (self._header.segment.fd,)
-            replies.append(
-                self._host.submit(actor.actor_id, join_group, pickle.dumps(join), fds)
-            )
+            replies.append(self._host.submit(actor.actor_id, join_group, pickle.dumps(join), fds))
         labels = ", ".join(actor.label for actor in self._actors)
         for actor, reply in zip(self._actors, replies, strict=True):
             try:
@@ -101,9 +103,7 @@ def _settle(reply: Pending, deadline: float) -> None:
         return
 
 
-def open_group(
-    host: Host, actors: Sequence[Actor], backend: str, deadline: float
-) -> DriverGroup:
+def open_group(host: Host, actors: Sequence[Actor], backend: str, deadline: float) -> DriverGroup:
     """Form a group of `actors`, ranks in this order."""
     return DriverGroup(host, actors, backend, deadline)
 

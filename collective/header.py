@@ -20,15 +20,18 @@ from __future__ import annotations
 
 import pickle
 import struct
-from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from compiled_dag.errors import ChannelClosedError
-from compiled_dag.outcome import Error
-from compiled_dag.shm.board import Board
 from compiled_dag.shm.futex import STORES_STAY_IN_ORDER, fence
 from compiled_dag.shm.segment import PAGE, Segment, round_up
-from compiled_dag.shm.waiter import Waiter
+from compiled_dag.shm.waiter import Site, Waiter
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from compiled_dag.outcome import Error
+    from compiled_dag.shm.board import Board
 
 MAGIC: Final = 0x31505247474144  # "DAGGRP1"
 _LINE: Final = 128
@@ -132,6 +135,7 @@ class Preflight:
         self._header = header
         self._rank = rank
         self._waiter = waiter
+        self._site = Site()
         self._turn = 0
         self._lines = [header.line(other) for other in range(header.world_size)]
 
@@ -158,8 +162,9 @@ class Preflight:
         words[lines[rank]] = turn
         header.ring_all()
         for line in lines:
-            while words[line] < turn:
-                self._waiter.word(words, line, words[line], header.guard)
+            # One load, compared and waited on: a second one could already show the arrival.
+            while (seen := words[line]) < turn:
+                self._waiter.word(words, line, seen, header.guard, None, self._site)
         if not STORES_STAY_IN_ORDER:
             fence()
         view = header.view

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -10,11 +9,13 @@ from typing import TYPE_CHECKING
 from collective.group import open_group
 from collective.rank import RankOperation
 from compiled_dag.errors import GraphError
-from compiled_dag.host import Actor, ActorContext, Host
-from compiled_dag.outcome import Place
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from collective.group import DriverGroup
+    from compiled_dag.host import Actor, ActorContext, Host
+    from compiled_dag.outcome import Place
 
 
 class ReduceOp(Enum):

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from collective.header import FAULTED, GroupHeader, Preflight
 from compiled_dag.channel import tensor as tensors
 from compiled_dag.errors import CollectiveError, CollectiveMismatchError
-from compiled_dag.host import ActorContext
 from compiled_dag.outcome import Error, Place
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     import torch
 
     from collective.torch_group import TorchGroup, Work
+    from compiled_dag.host import ActorContext
 
 _MAX_DIMS: Final = 16
 _RECORD: Final = struct.Struct(f"<24s16s8sI{_MAX_DIMS}q")
@@ -54,7 +55,7 @@ class _Running:
 class RankOperation:
     """What the program's CollectiveStart and CollectiveWait call."""
 
-    def __init__(  # noqa: PLR0913  one call site
+    def __init__(
         self,
         context: ActorContext,
         group_id: int,
@@ -137,9 +138,7 @@ class RankOperation:
         for rank, (place, record) in enumerate(zip(self._places, records, strict=True)):
             source = place.source and f" ({place.source})"
             odd = "  <-- differs" if record != common else ""
-            rows.append(
-                (str(rank), place.actor, f"{place.node}{source}", *_unpack(record, odd))
-            )
+            rows.append((str(rank), place.actor, f"{place.node}{source}", *_unpack(record, odd)))
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         cells = [[c.ljust(width) for c, width in zip(row, widths, strict=True)] for row in rows]
         table = "\n".join(f"  {'  '.join(row)}".rstrip() for row in cells)

@@ -12,15 +12,19 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from torch.distributed import Store  # type: ignore[attr-defined]  # exported, not declared
 
 from collective.header import LOG_BYTES, GroupHeader
 from compiled_dag.errors import CollectiveTimeoutError
-from compiled_dag.shm.waiter import Waiter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import timedelta
+
+    from compiled_dag.shm.waiter import Waiter
 
 _ENTRY = struct.Struct("<II")  # length of key, length of value
 _DELETED = b"\0deleted"

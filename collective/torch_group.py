@@ -8,12 +8,13 @@ NCCL: eager connection of one device per rank, non-blocking so that a survivor c
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import torch
 import torch.distributed
 
-from collective.store import SharedMemoryStore
+if TYPE_CHECKING:
+    from collective.store import SharedMemoryStore
 
 dist: Any = torch.distributed  # its C++ classes are exported but not declared
 
@@ -145,9 +146,7 @@ class NcclGroup:
 
     def allreduce(self, tensor: torch.Tensor, op: str) -> tuple[torch.Tensor, Work]:
         """Start reducing a copy of `tensor`; returns the copy and the work."""
-        copy = tensor.detach().to(
-            self._device, copy=True, memory_format=torch.contiguous_format
-        )
+        copy = tensor.detach().to(self._device, copy=True, memory_format=torch.contiguous_format)
         options = dist.AllreduceOptions()
         options.reduceOp = _REDUCE[op]
         work = self._group.allreduce([copy], options)

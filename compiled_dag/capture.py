@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compiled_dag.errors import GraphError, GraphUsageError
-from compiled_dag.host import Actor, ActorId, Host, Target
 from compiled_dag.ir import (
     DRIVER,
     Call,
@@ -32,8 +31,11 @@ from compiled_dag.node import (
     MultiOutputNode,
     actor_target,
 )
-from compiled_dag.operation import CollectiveOp
 from compiled_dag.tree import Arguments, Const, DictOf, ListOf, Tree, TupleOf, Val
+
+if TYPE_CHECKING:
+    from compiled_dag.host import Actor, ActorId, Host, Target
+    from compiled_dag.operation import CollectiveOp
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,9 @@ def _one_input(members: list[DAGNode]) -> InputNode | None:
         raise GraphUsageError(msg)
     for node in inputs:
         if not node._entered:
-            msg = f"the InputNode made at {node._source} was not entered: `with InputNode() as inp:`"
+            msg = (
+                f"the InputNode made at {node._source} was not entered: `with InputNode() as inp:`"
+            )
             raise GraphUsageError(msg)
     return inputs[0] if inputs else None
 
@@ -157,12 +161,14 @@ class _Capture:
         )
 
     def _host(self) -> Host:
-        hosts = {id(actor.host): actor.host for actor in self._actors.values()}
+        # By host and number: two sessions may have given one number to different actors.
+        actors = {(id(t.actor.host), t.actor.actor_id): t.actor for t in self._targets.values()}
+        hosts = {id(actor.host): actor.host for actor in actors.values()}
         if not hosts:
             msg = "the graph calls no actor: bind at least one method of an actor"
             raise GraphError(msg)
         if len(hosts) > 1:
-            names = ", ".join(actor.label for actor in self._actors.values())
+            names = ", ".join(actor.label for actor in actors.values())
             msg = f"the graph's actors belong to different sessions: {names}"
             raise GraphError(msg)
         return next(iter(hosts.values()))
@@ -216,9 +222,7 @@ class _Capture:
         nodes = tuple(self._ids[id(output)] for output in binding.outputs)
         targets = [self._targets[node] for node in nodes]
         members = tuple(target.actor.actor_id for target in targets)
-        return Operation(
-            id=OperationId(number), text=str(binding.op), members=members, nodes=nodes
-        )
+        return Operation(id=OperationId(number), text=str(binding.op), members=members, nodes=nodes)
 
     def _tree(self, value: Any) -> Tree:
         if isinstance(value, DAGNode):

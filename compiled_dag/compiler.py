@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from compiled_dag.ir import Graph
+from typing import TYPE_CHECKING
+
 from compiled_dag.lint import lint
-from compiled_dag.options import CompileOptions
 from compiled_dag.passes.channels import plan_channels
 from compiled_dag.passes.order import total_order
 from compiled_dag.passes.steps import build_steps
-from compiled_dag.program import Program
 from compiled_dag.simulate import simulate
+
+if TYPE_CHECKING:
+    from compiled_dag.ir import Graph
+    from compiled_dag.options import CompileOptions
+    from compiled_dag.program import Program
 
 
 def compile_graph(graph: Graph, options: CompileOptions) -> Program:

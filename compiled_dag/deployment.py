@@ -12,10 +12,8 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from compiled_dag.capture import Captured
 from compiled_dag.channel import codec
 from compiled_dag.channel import layout as at
 from compiled_dag.channel.graph_segment import GraphSegment
@@ -25,15 +23,20 @@ from compiled_dag.errors import (
     GraphActorDiedError,
     GraphError,
 )
-from compiled_dag.host import ActorId, Pending
 from compiled_dag.ir import Call, NodeId, OperationId
-from compiled_dag.operation import Group
-from compiled_dag.options import CompileOptions
 from compiled_dag.outcome import Place
 from compiled_dag.package import Package, RankPart
-from compiled_dag.program import CollectiveStart, CollectiveWait, Compute, Program, Read, Write
+from compiled_dag.program import CollectiveStart, CollectiveWait, Compute, Program, Read
 from compiled_dag.resident import load_graph, unload_graph
 from compiled_dag.tree import Const, leaves
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from compiled_dag.capture import Captured
+    from compiled_dag.host import ActorId, Pending
+    from compiled_dag.operation import Group
+    from compiled_dag.options import CompileOptions
 
 _graph_ids = itertools.count(1)
 
@@ -163,7 +166,8 @@ class Deployment:
     def end_cause(self) -> BaseException:
         """Return the first fault, or that the graph was torn down."""
         if self.fault is not None:
-            return self.fault
+            # Anew: each raise would add its frames to the traceback, and keep them alive.
+            return self.fault.with_traceback(None)
         when = "" if self.closed_at is None else f" {time.monotonic() - self.closed_at:.1f} s ago"
         return ChannelClosedError(f"graph {self.graph_id} was torn down{when}")
 
@@ -235,9 +239,8 @@ class Deployment:
         if os.getpid() != self.owner:
             return
         self.segment.end(state)
-        if state == at.BROKEN:
-            for group in self._groups:
-                group.end()
+        for group in self._groups:
+            group.end()
 
     def abandon(self) -> None:
         """End the graph without waiting for the actors (from the garbage collector, at exit)."""

@@ -16,9 +16,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Sequence
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compiled_dag.capture import Captured, capture
 from compiled_dag.channel import codec
@@ -29,11 +27,17 @@ from compiled_dag.compiler import compile_graph
 from compiled_dag.deployment import Deployment
 from compiled_dag.entries import Inputs, Output
 from compiled_dag.errors import CapacityExceededError, ChannelError, ChannelTimeoutError
-from compiled_dag.node import DAGNode
 from compiled_dag.options import CompileOptions, DAGContext, is_seconds
 from compiled_dag.outcome import Error
 from compiled_dag.program import Program, Read, Write
 from compiled_dag.ref import PENDING, CompiledDAGRef
+from compiled_dag.shm.waiter import Site
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from compiled_dag.node import DAGNode
 
 
 class CompiledDAG:
@@ -60,6 +64,17 @@ class CompiledDAG:
         self._readers = [Reader(graph, program.channels[step.channel], 0) for step in reads]
         reader_of = {step.slot: number for number, step in enumerate(reads)}
         self._outputs = [Output(tree, reader_of, captured.constants) for tree in program.outputs]
+        self._own_readers = [
+            None
+            if output.reader is None or self._shared(output.reader)
+            else self._readers[output.reader]
+            for output in self._outputs
+        ]
+        """Per output, the reader that serves it alone, if there is one."""
+        self._any_site = Site()
+        self._single = program.single_output
+        self._numbers = range(len(self._outputs))
+        self._owner = os.getpid()
         self._words = graph.words
         self._limit = options.max_inflight
         self._next = 0
@@ -88,7 +103,8 @@ class CompiledDAG:
         """
         values = self._inputs.slots(args, kwargs)
         with self._submit_lock:
-            self._host.check_owner()
+            if self._owner != os.getpid():
+                self._host.check_owner()
             if self._next - self._low >= self._limit:
                 self._make_room()
             execution = self._next
@@ -100,10 +116,9 @@ class CompiledDAG:
             self._next = execution + 1
             if self._inputs.kept:
                 self._keep_inputs(execution, values)
-        outputs = self._outputs
-        if self._program.single_output:
+        if self._single:
             return CompiledDAGRef(self, execution, 0)
-        return [CompiledDAGRef(self, execution, number) for number in range(len(outputs))]
+        return [CompiledDAGRef(self, execution, number) for number in self._numbers]
 
     def _send(self, values: list[Any]) -> None:
         """Write all inputs, then show them: if one cannot be sent, none is."""
@@ -161,6 +176,42 @@ class CompiledDAG:
         )
 
     # --- getting ----------------------------------------------------------------------------------
+
+    def _fetch_one(self, ref: CompiledDAGRef, timeout: float | None) -> None:
+        """Fill in `ref`. The usual case is flat: the next message of a channel of its own."""
+        reader = self._own_readers[ref._output]
+        execution = ref._execution
+        if (
+            reader is None
+            or reader.sequence != execution
+            or timeout is not None
+            or self._owner != os.getpid()
+            or not self._read_lock.acquire(blocking=False)
+        ):
+            self._fetch((ref,), timeout)
+            return
+        try:
+            words, word = self._words, reader.sequence_word
+            if reader.sequence == execution and (
+                words[word] != execution
+                or self._host.waiter.word(
+                    words,
+                    word,
+                    execution,
+                    self._deployment.guard,
+                    self._default_deadline(),
+                    reader.site,
+                )
+            ):
+                ref._value = reader.read()
+                return
+        finally:
+            self._read_lock.release()
+        raise self._late((ref,), None, self._options.get_timeout_s)
+
+    def _default_deadline(self) -> float | None:
+        timeout_s = self._options.get_timeout_s
+        return None if timeout_s < 0 else time.monotonic() + timeout_s
 
     def _fetch(self, refs: Sequence[CompiledDAGRef], timeout: float | None) -> None:
         """Fill in `refs`, all under one deadline; stop at the first that is an error.
@@ -256,7 +307,7 @@ class CompiledDAG:
         reader = self._readers[number]
         word, sequence = reader.sequence_word, reader.sequence
         waiter, guard = self._host.waiter, self._deployment.guard
-        return waiter.word(reader.words, word, sequence, guard, deadline)
+        return waiter.word(reader.words, word, sequence, guard, deadline, reader.site)
 
     def _wait_any(self, refs: Sequence[CompiledDAGRef], deadline: float | None) -> bool:
         """Wait until one of `refs` has news."""
@@ -265,10 +316,18 @@ class CompiledDAG:
         if len(readers) == 1:
             reader = readers[0]
             return self._host.waiter.word(
-                reader.words, reader.sequence_word, reader.sequence, self._deployment.guard, deadline
+                reader.words,
+                reader.sequence_word,
+                reader.sequence,
+                self._deployment.guard,
+                deadline,
+                reader.site,
             )
         return self._host.waiter.until(
-            lambda: any(reader.ready() for reader in readers), self._deployment.guard, deadline
+            lambda: any(reader.ready() for reader in readers),
+            self._deployment.guard,
+            deadline,
+            self._any_site,
         )
 
     def _late(
@@ -276,12 +335,12 @@ class CompiledDAG:
     ) -> ChannelTimeoutError:
         which = ", ".join(f"{ref._execution}" for ref in missing[:10])
         option = "_get_timeout (COMPILED_DAG_GET_TIMEOUT)" if timeout is None else "timeout"
-        error = ChannelTimeoutError("")
-        error.report = self._deployment.report()
-        error.args = (
+        report = self._deployment.report()
+        error = ChannelTimeoutError(
             f"execution {which} of graph {self.get_id()} was not ready within {option}="
-            f"{timeout_s} s. Nothing is lost: get again.\n{error.report}",
+            f"{timeout_s} s. Nothing is lost: get again.\n{report}"
         )
+        error.report = report
         return error
 
     def _is_ready(self, ref: CompiledDAGRef) -> bool:
@@ -313,7 +372,7 @@ class CompiledDAG:
 
     # --- the end, and looking in ------------------------------------------------------------------
 
-    def teardown(self, kill_actors: bool = False) -> None:  # noqa: FBT001, FBT002  Ray's signature
+    def teardown(self, kill_actors: bool = False) -> None:
         """End the graph; its actors stay usable unless `kill_actors`. Idempotent, any thread.
 
         Waits up to `DAGContext.teardown_timeout` seconds for actors that are in user code.

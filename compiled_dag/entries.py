@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from compiled_dag.program import Program
 from compiled_dag.tree import Tree, Val, fill, leaves
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from compiled_dag.program import Program
 
 
 class Inputs:
@@ -67,4 +70,3 @@ class Output:
     def local(self, value: Callable[[int], Any]) -> Any:
         """Return an output that no actor makes: an input or a constant."""
         return fill(self._tree, value, lambda number: self._constants[number])
-

@@ -1,7 +1,7 @@
 """The exception tree of the whole project.
 
-Every class is importable from ``compiled_dag`` and from ``runtime.exceptions``. An application error
-(user code raised, or a user value was wrong) is a `TaskError` and leaves the graph usable; a
+Every class is importable from ``compiled_dag`` and from ``runtime.exceptions``. An application
+error (user code raised, or a user value was wrong) is a `TaskError` and leaves the graph usable; a
 `SystemFaultError` or an `ActorDiedError` means that a process, a channel or a limit failed.
 """
 

@@ -6,13 +6,13 @@ called on. Everything a graph needs from its processes goes through the few meth
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NewType, Protocol, TypeAlias
 
-from compiled_dag.errors import ActorDiedError
-
 if TYPE_CHECKING:
+    import inspect
+
+    from compiled_dag.errors import ActorDiedError
     from compiled_dag.loop import Loop
     from compiled_dag.shm.board import Board
     from compiled_dag.shm.waiter import Waiter

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compiled_dag.errors import GraphError, GraphUsageError
 from compiled_dag.node import (
@@ -15,6 +14,9 @@ from compiled_dag.node import (
     InputNode,
     MultiOutputNode,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 
 class DAGInputData:

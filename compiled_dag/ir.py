@@ -8,10 +8,12 @@ and prints, and is tested with no process alive.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NewType, TypeAlias
+from typing import TYPE_CHECKING, NewType, TypeAlias
 
 from compiled_dag.host import ActorId
-from compiled_dag.tree import Arguments, Tree
+
+if TYPE_CHECKING:
+    from compiled_dag.tree import Arguments, Tree
 
 NodeId = NewType("NodeId", int)
 OperationId = NewType("OperationId", int)

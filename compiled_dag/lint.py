@@ -71,7 +71,9 @@ def check_has_input(graph: Graph) -> None:
 def check_fields_used(graph: Graph) -> None:
     """Every field of the input that was asked for reaches the output."""
     useful = contributing(graph)
-    fields = [node for node in graph.nodes if isinstance(node.op, Input) and node.op.key is not None]
+    fields = [
+        node for node in graph.nodes if isinstance(node.op, Input) and node.op.key is not None
+    ]
     unused = [node for node in fields if node.id not in useful]
     if unused:
         msg = (
@@ -93,8 +95,7 @@ def check_leaves(graph: Graph) -> None:
     if unused:
         names = ", ".join(_name(graph, node) for node in unused)
         msg = (
-            f"nobody reads the result of {names}. "
-            "Add it to the MultiOutputNode, or do not bind it"
+            f"nobody reads the result of {names}. Add it to the MultiOutputNode, or do not bind it"
         )
         raise GraphError(msg)
 

@@ -2,17 +2,21 @@
 
 One thread, one thing at a time. An execution of a program starts when its first input is there and
 then runs to its end; mailbox messages (ordinary calls, loading a graph) are served between
-executions, one after at most one more execution; programs that are ready take turns. When nothing is there the process waits in one
-place, its doorbell. What the mailbox costs a busy graph is one comparison per execution.
+executions, one after at most one more execution; programs that are ready take turns. When nothing
+is there the process waits in one place, its doorbell. What the mailbox costs a busy graph is one
+comparison per execution.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from compiled_dag.shm.board import Board
-from compiled_dag.shm.waiter import Waiter
+from compiled_dag.shm.waiter import Site, Waiter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from compiled_dag.shm.board import Board
 
 
 class Resident(Protocol):
@@ -23,12 +27,13 @@ class Resident(Protocol):
         """The graph's number."""
         ...
 
-    def ready(self) -> bool:
-        """Tell whether its next execution can start (or the graph has ended)."""
+    @property
+    def ready(self) -> Callable[[], bool]:
+        """Tells whether its next execution can start."""
         ...
 
-    def run(self) -> None:
-        """Run one execution; returns early, and stays not ready, once the graph has ended."""
+    def run(self) -> bool:
+        """Run one execution; returns False once the graph has ended: it has no turn any more."""
         ...
 
 
@@ -51,6 +56,7 @@ class Loop:
         self._waiter = waiter
         self._serve = serve
         self._residents: tuple[Resident, ...] = ()
+        self._site = Site()
         self._seen = 0
         self._stopping = False
 
@@ -76,12 +82,14 @@ class Loop:
             residents = self._residents
             for _ in residents:
                 turn = (turn + 1) % len(residents)
-                if residents[turn].ready():
-                    residents[turn].run()
+                resident = residents[turn]
+                if resident.ready():
+                    if not resident.run():
+                        self.remove(resident.key)
                     break
             else:
                 if words[mailbox] == self._seen:
-                    self._waiter.until(self._something, _no_guard)
+                    self._waiter.until(self._something(), _no_guard, None, self._site)
 
     def _serve_one(self) -> None:
         """Serve one message; remember the mailbox as seen only once it is empty."""
@@ -89,10 +97,14 @@ class Loop:
         if not self._serve():
             self._seen = count
 
-    def _something(self) -> bool:
-        if self._words[self._mailbox] != self._seen:
-            return True
-        return any(resident.ready() for resident in self._residents)
+    def _something(self) -> Callable[[], bool]:
+        """Return what tells that there is something to do; cheapest for one program."""
+        words, mailbox, seen = self._words, self._mailbox, self._seen
+        if len(self._residents) == 1:
+            ready = self._residents[0].ready
+            return lambda: ready() or words[mailbox] != seen
+        readies = [resident.ready for resident in self._residents]
+        return lambda: words[mailbox] != seen or any(ready() for ready in readies)
 
 
 def _no_guard() -> None:

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from compiled_dag.errors import GraphError, GraphUsageError
-from compiled_dag.host import Target
-from compiled_dag.operation import CollectiveOp
 from compiled_dag.options import CompileOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import FrameType, TracebackType
+
+    from compiled_dag.host import Target
+    from compiled_dag.operation import CollectiveOp
 
 _PACKAGES = tuple(
     str(Path(__file__).parent.parent / name) + "/"
@@ -67,7 +70,7 @@ class DAGNode:
         self,
         _submit_timeout: float | None = None,
         _buffer_size_bytes: int | None = None,
-        enable_asyncio: bool = False,  # noqa: FBT001, FBT002, ARG002  Ray's signature
+        enable_asyncio: bool = False,  # noqa: ARG002  Ray's signature
         _max_inflight_executions: int | None = None,
         _max_buffered_results: int | None = None,
         *,

@@ -7,11 +7,13 @@ calls. This package never sees a process group.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from compiled_dag.host import Actor, ActorContext, Host
-from compiled_dag.outcome import Place
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from compiled_dag.host import Actor, ActorContext, Host
+    from compiled_dag.outcome import Place
 
 
 class Group(Protocol):

@@ -116,6 +116,10 @@ def is_seconds(value: object) -> bool:
     return value == -1 or (value >= 0 and not math.isnan(value))
 
 
+def _is_duration(value: object) -> bool:
+    return is_seconds(value) and isinstance(value, (int, float)) and 0 <= value < math.inf
+
+
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
@@ -129,12 +133,13 @@ def _is_policy(value: object) -> bool:
 
 
 _SECONDS: Final = "a number of seconds (0 or more, or -1 for ever)"
+_DURATION: Final = "a number of seconds, 0 or more"
 _COUNT: Final = "an integer of at least 1"
 _Option = tuple[str, str, Callable[[object], bool], str]
 _OPTIONS: Final[dict[str, _Option]] = {
     "_submit_timeout": ("submit_timeout_s", "submit_timeout", is_seconds, _SECONDS),
     "_get_timeout": ("get_timeout_s", "get_timeout", is_seconds, _SECONDS),
-    "compile_timeout": ("compile_timeout_s", "compile_timeout", is_seconds, _SECONDS),
+    "compile_timeout": ("compile_timeout_s", "compile_timeout", _is_duration, _DURATION),
     "_buffer_size_bytes": ("buffer_size_bytes", "buffer_size_bytes", _is_count, _COUNT),
     "_max_inflight_executions": ("max_inflight", "max_inflight_executions", _is_count, _COUNT),
     "_max_buffered_results": ("max_buffered_results", "max_buffered_results", _is_count, _COUNT),

@@ -14,11 +14,14 @@ import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from typing import TYPE_CHECKING
 
 import cloudpickle
 
 from compiled_dag.errors import TaskError
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 _OWN_FOLDERS = tuple(
     str(Path(__file__).parent.parent / package) + os.sep
@@ -148,7 +151,7 @@ def _traceback_text(exception: BaseException) -> str:
         return ""
     try:
         return "".join(traceback.format_exception(type(exception), exception, inner))
-    except Exception:  # noqa: BLE001  a user's __str__ or __repr__ may raise anything
+    except Exception:  # noqa: BLE001  a user's __str__ may raise anything
         return "".join(traceback.format_tb(inner))
 
 
@@ -163,7 +166,7 @@ def _pickled(exception: BaseException) -> bytes | None:
     try:
         data: bytes = cloudpickle.dumps(exception, protocol=5)
         pickle.loads(data)
-    except Exception:  # noqa: BLE001  locks in attributes, odd __init__ arguments, user code
+    except Exception:  # noqa: BLE001  a user's __str__ may raise anything
         return None
     return data
 
@@ -180,12 +183,12 @@ def _instance(cause: BaseException | None) -> TaskError:
     kind = type(cause)
     try:
         made = _classes.get(kind) or _classes.setdefault(kind, _combine(kind))
-        if sys.version_info >= (3, 11) and isinstance(cause, BaseExceptionGroup):
+        if sys.version_info >= (3, 11) and isinstance(cause, BaseExceptionGroup):  # noqa: F821
             error = made.__new__(made, cause.message, cause.exceptions)
         else:
             error = made.__new__(made)
         error.__dict__.update(vars(cause))
-    except Exception:  # noqa: BLE001  final classes, layout conflicts, metaclasses
+    except Exception:  # noqa: BLE001  a user's __str__ may raise anything
         return TaskError()
     return error
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from compiled_dag.channel.layout import ChannelSpec
-from compiled_dag.ir import NodeId, OperationId
-from compiled_dag.operation import CollectiveOp
-from compiled_dag.outcome import Place
-from compiled_dag.program import Step
+if TYPE_CHECKING:
+    from compiled_dag.channel.layout import ChannelSpec
+    from compiled_dag.ir import NodeId, OperationId
+    from compiled_dag.operation import CollectiveOp
+    from compiled_dag.outcome import Place
+    from compiled_dag.program import Step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from compiled_dag.channel.layout import ChannelSpec
-from compiled_dag.ir import NodeId
+if TYPE_CHECKING:
+    from compiled_dag.channel.layout import ChannelSpec
+    from compiled_dag.ir import NodeId
 
 DRIVER_PARTICIPANT: Final = 0
 

@@ -8,11 +8,12 @@ Participant 0 is the driver. `compiled_dag.table` prints a program and parses it
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from compiled_dag.channel.layout import ChannelSpec
-from compiled_dag.ir import NodeId, OperationId
-from compiled_dag.tree import Arguments, Tree
+if TYPE_CHECKING:
+    from compiled_dag.channel.layout import ChannelSpec
+    from compiled_dag.ir import NodeId, OperationId
+    from compiled_dag.tree import Arguments, Tree
 
 
 @dataclass(frozen=True, slots=True)

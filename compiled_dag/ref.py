@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from compiled_dag.errors import TaskError
 from compiled_dag.outcome import Error
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from compiled_dag.driver import CompiledDAG
+    from compiled_dag.errors import TaskError
 
 PENDING: Final = object()
 
@@ -40,13 +43,34 @@ class CompiledDAGRef:
             ChannelClosedError: The graph was torn down before the result was got.
         """
         if self._value is PENDING:
-            self._dag._fetch((self,), timeout)
+            self._dag._fetch_one(self, timeout)
         value = self._value
         if value.__class__ is Error:
             if self._exception is None:
                 self._exception = value.exception()
-            raise self._exception
+            # Anew: each raise would add its frames to the traceback, and keep them alive.
+            raise self._exception.with_traceback(None)
         return value
+
+    @classmethod
+    def get_many(cls, refs: Sequence[CompiledDAGRef], timeout: float | None = None) -> list[Any]:
+        """Return the values of several refs, all under one deadline; otherwise as `get`.
+
+        Raises the first error of a graph that becomes known without waiting for its slower
+        outputs; those stay gettable.
+        """
+        by_graph: dict[int, list[CompiledDAGRef]] = {}
+        for ref in refs:
+            if ref._value is PENDING:
+                by_graph.setdefault(id(ref._dag), []).append(ref)
+        deadline = None if timeout is None or timeout < 0 else time.monotonic() + timeout
+        for group in by_graph.values():
+            left = timeout if deadline is None else max(0.0, deadline - time.monotonic())
+            group[0]._dag._fetch(group, left)
+            for ref in group:
+                if ref._value.__class__ is Error:
+                    ref.get()
+        return [ref.get() for ref in refs]
 
     def ready(self) -> bool:
         """Tell whether `get` would return, or raise, at once."""
@@ -69,6 +93,5 @@ class CompiledDAGRef:
 
     def __repr__(self) -> str:
         state = "pending" if self._value is PENDING else "ready"
-        name = self._dag.get_id()
-        return f"<CompiledDAGRef graph {name} execution {self._execution} output {self._output} {state}>"
-
+        where = f"graph {self._dag.get_id()} execution {self._execution} output {self._output}"
+        return f"<CompiledDAGRef {where} {state}>"

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from compiled_dag.channel import layout as at
 from compiled_dag.channel.graph_segment import GraphSegment
 from compiled_dag.channel.reader import Reader
 from compiled_dag.channel.writer import Writer
+from compiled_dag.compute import Report, Run, Slots, bind_compute
 from compiled_dag.errors import ChannelClosedError
-from compiled_dag.host import ActorContext
-from compiled_dag.ir import OperationId
 from compiled_dag.outcome import Error, Place
-from compiled_dag.package import Package
 from compiled_dag.program import (
     CollectiveStart,
     CollectiveWait,
@@ -29,10 +26,13 @@ from compiled_dag.program import (
     Step,
     Write,
 )
-from compiled_dag.tree import Arguments, Const, Tree, Val, fill
 
-Slots: TypeAlias = list[Any]
-Run: TypeAlias = Callable[[Slots], None]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from compiled_dag.host import ActorContext
+    from compiled_dag.ir import OperationId
+    from compiled_dag.package import Package
 
 _SHORT_ERROR = 1000
 
@@ -50,7 +50,6 @@ class GraphResident:
         self._step_word = line + at.STEP
         self._since_word = line + at.SINCE_NS
         self._words = self._graph.words
-        self._alive = True
         self.execution = 0
         self._slots: Slots = [None] * package.num_slots
         self._operations = {
@@ -60,16 +59,12 @@ class GraphResident:
         self._tokens: dict[OperationId, Any] = {}
         self._readers: list[Reader] = []
         self._steps = [self._bind(number, step) for number, step in enumerate(package.steps, 1)]
-        first = self._readers[0]  # every program begins with a read (see passes.channels)
-        self._first = first
-        self._first_word = first.sequence_word
+        first, words = self._readers[0], self._words  # every program begins with a read
+        word = first.sequence_word
+        self.ready: Callable[[], bool] = lambda: words[word] != first.sequence
 
-    def ready(self) -> bool:
-        """Tell whether the next execution's first input is there."""
-        return self._words[self._first_word] != self._first.sequence and self._alive
-
-    def run(self) -> None:
-        """Run one execution."""
+    def run(self) -> bool:
+        """Run one execution; returns False if the graph ended meanwhile."""
         slots, words = self._slots, self._words
         words[self._execution_word] = self.execution
         try:
@@ -77,15 +72,16 @@ class GraphResident:
                 run(slots)
         except ChannelClosedError:
             # The graph was torn down or broke while this actor waited in it.
-            self._alive = False
             slots[:] = [None] * len(slots)
             self._tokens.clear()
+            words[self._step_word] = at.IDLE_STEP
+            return False
         self.execution += 1
         words[self._step_word] = at.IDLE_STEP
+        return True
 
     def close(self) -> None:
         """Let go of the graph's memory; what user code still holds stays valid."""
-        self._alive = False
         self._slots = [None] * len(self._slots)
         self._steps = []
         self._operations = {}
@@ -116,13 +112,13 @@ class GraphResident:
         reader = Reader(self._graph, package.channels[channel], package.participant)
         self._readers.append(reader)
         words, word, wait = self._words, reader.sequence_word, self._context.waiter.word
-        guard, read, note = self._graph.guard, reader.read, self._note
+        guard, read, note, site = self._graph.guard, reader.read, self._note, reader.site
 
         def run(slots: Slots) -> None:
             sequence = reader.sequence
             if words[word] == sequence:
                 note(number)
-                wait(words, word, sequence, guard)
+                wait(words, word, sequence, guard, None, site)
             slots[slot] = read()
 
         return run
@@ -155,58 +151,14 @@ class GraphResident:
             writer.write(error.shortened(_SHORT_ERROR))
 
     def _bind_compute(self, number: int, step: Compute) -> Run:
-        method = getattr(self._context.instance, step.method)
         place = self._package.places[step.node]
-        gather = _bind_arguments(step.arguments, self._package.constants)
-        results = step.results
-        words, step_word, since_word = self._words, self._step_word, self._since_word
-        clock = time.monotonic_ns
 
         def failed(error: BaseException) -> Error:
             return Error.capture(error, place, execution=self.execution)
 
-        if gather is None and not step.unpack:
-            source, target = _only_slot(step.arguments), results[0]
-
-            def run_one(slots: Slots) -> None:
-                value = slots[source]
-                if value.__class__ is Error:
-                    slots[target] = value
-                    return
-                words[step_word] = number
-                words[since_word] = clock()
-                try:
-                    slots[target] = method(value)
-                except (SystemExit, KeyboardInterrupt):
-                    raise
-                except BaseException as error:  # noqa: BLE001  user code may raise anything
-                    slots[target] = failed(error)
-
-            return run_one
-
-        gather = gather or _gather_general(step.arguments, self._package.constants)
-        used = step.arguments.values()
-
-        def run(slots: Slots) -> None:
-            for slot in used:
-                if slots[slot].__class__ is Error:
-                    for target in results:
-                        slots[target] = slots[slot]
-                    return
-            words[step_word] = number
-            words[since_word] = clock()
-            try:
-                args, kwargs = gather(slots)
-                value = method(*args, **kwargs)
-                values = _unpacked(value, len(results)) if step.unpack else (value,)
-            except (SystemExit, KeyboardInterrupt):
-                raise
-            except BaseException as error:  # noqa: BLE001  user code may raise anything
-                values = (failed(error),) * len(results)
-            for target, item in zip(results, values, strict=True):
-                slots[target] = item
-
-        return run
+        method = getattr(self._context.instance, step.method)
+        report = Report(self._words, self._step_word, self._since_word, number)
+        return bind_compute(step, method, self._package.constants, report, failed)
 
     def _bind_start(self, number: int, operation: OperationId, slot: int) -> Run:
         start, tokens, note = self._operations[operation].start, self._tokens, self._note
@@ -240,63 +192,6 @@ def _bind_release(dead: tuple[int, ...]) -> Run:
             slots[slot] = None
 
     return run
-
-
-Gather: TypeAlias = Callable[[Slots], tuple[Sequence[Any], dict[str, Any]]]
-
-
-def _only_slot(arguments: Arguments) -> int:
-    (leaf,) = arguments.args
-    assert isinstance(leaf, Val)  # noqa: S101  the caller looked
-    return leaf.id
-
-
-def _bind_arguments(arguments: Arguments, constants: dict[int, Any]) -> Gather | None:
-    """Return how to collect the arguments, or None if they are exactly one value."""
-    if len(arguments.args) == 1 and not arguments.kwargs and isinstance(arguments.args[0], Val):
-        return None
-    if arguments.kwargs or not all(isinstance(tree, Val) for tree in arguments.args):
-        return _gather_general(arguments, constants)
-    numbers = arguments.values()
-    if len(numbers) != len(arguments.args):
-        return _gather_general(arguments, constants)
-    none: dict[str, Any] = {}
-
-    def gather(slots: Slots) -> tuple[Sequence[Any], dict[str, Any]]:
-        return [slots[number] for number in numbers], none
-
-    return gather
-
-
-def _gather_general(arguments: Arguments, constants: dict[int, Any]) -> Gather:
-    positional = [_getter(tree, constants) for tree in arguments.args]
-    named = [(name, _getter(tree, constants)) for name, tree in arguments.kwargs]
-
-    def gather(slots: Slots) -> tuple[Sequence[Any], dict[str, Any]]:
-        return [get(slots) for get in positional], {name: get(slots) for name, get in named}
-
-    return gather
-
-
-def _getter(tree: Tree, constants: dict[int, Any]) -> Callable[[Slots], Any]:
-    match tree:
-        case Val(number):
-            return lambda slots: slots[number]
-        case Const(number):
-            constant = constants[number]
-            return lambda _: constant
-        case _:
-            return lambda slots: fill(tree, slots.__getitem__, constants.__getitem__)
-
-
-def _unpacked(value: Any, count: int) -> Sequence[Any]:
-    if not isinstance(value, (tuple, list)):
-        msg = f"num_returns={count}, but the method returned one {type(value).__name__}"
-        raise ValueError(msg)  # noqa: TRY004  E5: a wrong count and a wrong type are one error
-    if len(value) != count:
-        msg = f"num_returns={count}, but the method returned {len(value)} values"
-        raise ValueError(msg)
-    return value
 
 
 # --- what the driver has an actor run -------------------------------------------------------------

@@ -106,10 +106,11 @@ class _Simulation:
         names = self._program.participants
         for number, steps in enumerate(self._lists):
             if self._at[number] < len(steps):
+                step = steps[self._at[number]]
                 position = self._at[number] % len(self._program.steps[number])
-                lines.append(
-                    f"  {names[number]}, step {position}: {self._waits(steps[self._at[number]], number)}"
-                )
+                if number == 0:  # the driver's list is in another order than its program
+                    position = self._program.steps[0].index(step)
+                lines.append(f"  {names[number]}, step {position}: {self._waits(step, number)}")
         return "\n".join(lines)
 
     def _waits(self, step: Step, number: int) -> str:

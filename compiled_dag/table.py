@@ -151,12 +151,16 @@ class _Parser:
         self._steps: list[list[Step]] = []
 
     def program(self, text: str) -> Program:
-        for number, line in enumerate(text.strip().splitlines(), 1):
+        for number, line in enumerate(text.splitlines(), 1):
             try:
-                self._line(line.strip())
+                if line.strip():
+                    self._line(line.strip())
             except (ValueError, IndexError, SyntaxError) as error:
-                msg = f"line {number} of the program is malformed: {line!r} ({error})"
+                msg = f"line {number} of the program is malformed: {line.strip()!r} ({error})"
                 raise ValueError(msg) from error
+        if not self._participants:
+            msg = "the text holds no program"
+            raise ValueError(msg)
         return Program(
             participants=tuple(self._participants),
             steps=tuple(map(tuple, self._steps)),
@@ -173,7 +177,7 @@ class _Parser:
         match word:
             case "program":
                 depth, form = rest.split()
-                self._depth, self._single = int(depth.removeprefix("inflight=")), form == "single"
+                self._depth, self._single = int(depth.removeprefix("inflight=")), _is_single(form)
             case "participant":
                 self._participants.append(rest.split(" ", 1)[1])
                 self._steps.append([])
@@ -221,6 +225,10 @@ class _Parser:
         for number, cell in enumerate(cells):
             if cell.strip():
                 self._steps[number].append(parse_step(cell.strip()))
+
+
+def _is_single(form: str) -> bool:
+    return ("list", "single").index(form) == 1
 
 
 def _numbers(values: tuple[int, ...]) -> str:

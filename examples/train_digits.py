@@ -78,7 +78,7 @@ def run(options: Options) -> Report:
     job = make_job(options)
     workers = start_workers(job, digits)
     with build_graph(workers).experimental_compile() as train_step:
-        (options.out / "program.txt").write_text(f"{train_step.schedule}\n", encoding="utf-8")
+        (options.out / "program.txt").write_text(f"{train_step.program}\n", encoding="utf-8")
         training = train(workers, train_step, job)
         with RawLoop(job, digits) as raw:  # its processes start while the reference runs
             reference = train_alone(job, digits)

@@ -42,7 +42,7 @@ class ActorClass:
         Raises:
             TypeError: The arguments do not fit the constructor, or cannot be sent.
         """
-        return self._create(self._options, args, kwargs)
+        return self.create(self._options, args, kwargs)
 
     def options(self, **options: Any) -> _ActorClassWithOptions:
         """Return this class with other options.
@@ -60,9 +60,10 @@ class ActorClass:
             f"({self.__name__}.remote(...)) and bind its methods"
         )
 
-    def _create(
+    def create(
         self, options: ActorOptions, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> ActorHandle:
+        """Start an actor with `options`."""
         self._constructor.check(args, kwargs)
         self._refuse_coroutines()
         session = lifecycle.current(f"{self.__name__}.remote()")
@@ -80,6 +81,7 @@ class ActorClass:
                 )
 
     def __call__(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        """Refuse: the class itself stays in the driver."""
         raise TypeError(
             f"{self.__name__} is a remote class: {self.__name__}.remote(...) makes an actor"
         )
@@ -106,7 +108,7 @@ class _ActorClassWithOptions:
 
     def remote(self, *args: Any, **kwargs: Any) -> ActorHandle:
         """Start an actor with these options."""
-        return self._class._create(self._options, args, kwargs)  # noqa: SLF001  same file
+        return self._class.create(self._options, args, kwargs)
 
     def bind(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refuse, as `ActorClass.bind`."""
@@ -116,11 +118,71 @@ class _ActorClassWithOptions:
 class ActorHandle:
     """An actor, as users hold it; the actor ends, after its calls, with its last handle."""
 
+    # Names of its own all start so, because any other may be a method of the user's.
+    _runtime_process: ActorProcess
+    _runtime_methods: Mapping[str, MethodSpec]
+
     def __init__(self, process: ActorProcess, methods: Mapping[str, MethodSpec]) -> None:
-        self._process = process
-        self._methods = methods
+        self._runtime_process = process
+        self._runtime_methods = methods
         finalizer = weakref.finalize(self, process.session.release, process.actor_id)
         finalizer.atexit = False  # shutdown ends it anyway
+
+    def __getattr__(self, name: str) -> ActorMethod:
+        process, methods = self._runtime_process, self._runtime_methods
+        spec = methods.get(name)
+        if spec is None:
+            if name not in _SPECIAL:
+                raise AttributeError(
+                    f"{process.class_name} has no method {name!r}{nearest(name, methods)}"
+                )
+            spec = spec_of(process.class_name, name, None)
+        return ActorMethod(self, spec, spec.num_returns)
+
+    def __dir__(self) -> list[str]:
+        return sorted(self._runtime_methods)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ActorHandle):
+            return NotImplemented
+        return self._runtime_process is other._runtime_process
+
+    def __hash__(self) -> int:
+        return hash(self._runtime_process.actor_id)
+
+    def __copy__(self) -> ActorHandle:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> ActorHandle:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self!r} cannot be sent to another process yet: keep it in the driver")
+
+    def __repr__(self) -> str:
+        process = self._runtime_process
+        state = f"pid {process.pid}" if process.pid else "starting"
+        if process.death is not None:
+            state = "dead"
+        return f"<actor {process.label} {state}>"
+
+
+def process_of(handle: ActorHandle) -> ActorProcess:
+    """Return the actor behind a handle."""
+    return handle._runtime_process  # noqa: SLF001  hidden from users only
+
+
+class BoundActor:
+    """What a graph knows of an actor, which it keeps alive: `compiled_dag.host.Actor`.
+
+    Apart from the handle, whose every attribute may be a method of the user's.
+    """
+
+    __slots__ = ("_handle", "_process")
+
+    def __init__(self, handle: ActorHandle) -> None:
+        self._handle = handle
+        self._process = process_of(handle)
 
     @property
     def actor_id(self) -> ActorId:
@@ -129,50 +191,34 @@ class ActorHandle:
 
     @property
     def label(self) -> str:
-        """``Class(id)``"""
+        """What messages call it: ``Class(id)``."""
         return self._process.label
 
     @property
     def host(self) -> Session:
-        """The session the actor belongs to."""
+        """The session it belongs to."""
         return self._process.session
 
     @property
     def num_gpus(self) -> float:
-        """How many GPUs it has asked for."""
+        """Logical GPUs it holds."""
         return self._process.options.num_gpus or 0
 
-    def __getattr__(self, name: str) -> ActorMethod:
-        process = self.__dict__["_process"]
-        spec = self._methods.get(name)
-        if spec is None:
-            if name not in _SPECIAL:
-                raise AttributeError(
-                    f"{process.class_name} has no method {name!r}{nearest(name, self._methods)}"
-                )
-            spec = spec_of(process.class_name, name, None)
-        return ActorMethod(self, spec, spec.num_returns)
-
-    def __dir__(self) -> list[str]:
-        return sorted(self._methods)
+    @property
+    def physical_gpus(self) -> tuple[str, ...]:
+        """Names of the physical GPUs behind them; empty where they are fake or none."""
+        return self._process.session.placement.physical_gpus(self._process.gpu_ids)
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, ActorHandle):
+        if not isinstance(other, BoundActor):
             return NotImplemented
         return self._process is other._process
 
     def __hash__(self) -> int:
         return hash(self._process.actor_id)
 
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(f"{self!r} cannot be sent to another process yet: keep it in the driver")
-
     def __repr__(self) -> str:
-        process = self._process
-        state = f"pid {process.pid}" if process.pid else "starting"
-        if process.death is not None:
-            state = "dead"
-        return f"<actor {process.label} {state}>"
+        return repr(self._handle)
 
 
 class ActorMethod:
@@ -230,7 +276,7 @@ class ActorMethod:
     def _call(self, args: Sequence[Any], kwargs: Mapping[str, Any], *, nested: bool) -> Any:
         spec, num_returns = self._spec, self.num_returns
         spec.check(args, kwargs)
-        process = self._handle._process  # noqa: SLF001  same file
+        process = process_of(self._handle)
         if process.session.foreign:
             process.session.check_owner()
         if spec.name == "__ray_terminate__":
@@ -244,9 +290,9 @@ class ActorMethod:
         return list(refs) or None
 
     @property
-    def actor(self) -> ActorHandle:
+    def actor(self) -> BoundActor:
         """Its actor."""
-        return self._handle
+        return BoundActor(self._handle)
 
     @property
     def class_name(self) -> str:
@@ -269,6 +315,7 @@ class ActorMethod:
         return self._spec.function
 
     def __call__(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        """Refuse: the method runs elsewhere."""
         raise TypeError(
             f"{self.class_name}.{self.name} runs in another process: call "
             f".{self.name}.remote(...), or .{self.name}.bind(...) in a graph"

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import time
 from typing import TYPE_CHECKING, Any
 
 from compiled_dag.errors import ActorHandleNotFoundError
 from runtime import lifecycle
-from runtime.actor import ActorClass, ActorHandle, check_num_returns
+from runtime.actor import ActorClass, ActorHandle, check_num_returns, process_of
 from runtime.objects import ObjectRef
 from runtime.options import ActorOptions
 from runtime.signatures import OPTIONS_ATTRIBUTE
+from runtime.waiting import get_all, wait_for_some
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -80,7 +80,7 @@ def get(refs: Any, *, timeout: float | None = None, _use_object_store: bool = Fa
     """
     del _use_object_store
     if isinstance(refs, ObjectRef):
-        return refs.session.get([refs], _seconds(timeout))[0]
+        return get_all(refs.session, [refs], _seconds(timeout))[0]
     if _is_compiled(refs):
         return refs.get(timeout)
     if not isinstance(refs, list):
@@ -92,7 +92,7 @@ def get(refs: Any, *, timeout: float | None = None, _use_object_store: bool = Fa
     if all(_is_compiled(ref) for ref in refs):
         return type(refs[0]).get_many(refs, timeout)
     _check_refs("get", refs)
-    return lifecycle.current("runtime.get()").get(refs, _seconds(timeout))
+    return get_all(refs[0].session, refs, _seconds(timeout))
 
 
 def _is_compiled(ref: Any) -> bool:
@@ -171,10 +171,7 @@ def wait(
         return [], []
     if not 1 <= num_returns <= len(refs):
         raise ValueError(f"wait: num_returns={num_returns} of {len(refs)} references")
-    session = lifecycle.current("runtime.wait()")
-    deadline = None if timeout is None else time.monotonic() + timeout
-    session.wait_until(lambda: sum(ref.done for ref in refs) >= num_returns, deadline)
-    ready = [ref for ref in refs if ref.done][:num_returns]
+    ready = wait_for_some(refs[0].session, refs, num_returns, timeout)
     chosen = set(ready)
     return ready, [ref for ref in refs if ref not in chosen]
 
@@ -196,6 +193,7 @@ def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
             f"kill takes an actor's handle, not {type(actor).__name__}"
         )
     session = lifecycle.current("runtime.kill()")
-    if actor.host is not session:
+    process = process_of(actor)
+    if process.session is not session:
         raise ActorHandleNotFoundError(f"{actor!r} belongs to a session that has ended")
-    session.kill(actor.actor_id)
+    session.kill(process.actor_id)

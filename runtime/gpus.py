@@ -90,11 +90,17 @@ def visible_devices(
         return None
     if visibility == "none" or not physical:
         return ""
-    # Two logical GPUs may stand for one device, which may be named only once.
-    first = list(dict.fromkeys(physical[index % len(physical)] for index in assigned))
+    first = devices_of(assigned, physical)
     if visibility == "assigned_only":
         return ",".join(first)
     return ",".join([*first, *(device for device in physical if device not in first)])
+
+
+def devices_of(assigned: Sequence[int], physical: Sequence[str]) -> tuple[str, ...]:
+    """Return the physical devices behind logical ones, each once; none where they are fake."""
+    if not physical:
+        return ()
+    return tuple(dict.fromkeys(physical[index % len(physical)] for index in assigned))
 
 
 def public_ids(assigned: Sequence[int], physical: Sequence[str]) -> tuple[GpuId, ...]:

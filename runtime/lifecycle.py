@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from runtime import context, gpus
-from runtime.options import check_amount
+from runtime.options import check_amount, check_runtime_env
 from runtime.session import Session
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class SessionContext(Mapping[str, Any]):
         shutdown()
 
 
-def init(  # noqa: PLR0917  positional as in Ray
+def init(
     address: str | None = None,
     *,
     num_cpus: float | None = None,
@@ -110,6 +110,8 @@ def init(  # noqa: PLR0917  positional as in Ray
         ValueError: An argument is out of range.
         TypeError: An argument has the wrong type.
     """
+    del labels, object_store_memory
+    _refuse_later(resources=resources, local_mode=local_mode, namespace=namespace)
     context.refuse_in_actor("runtime.init()")
     _check_ignored(ignored)
     if address not in (None, "local"):
@@ -117,7 +119,9 @@ def init(  # noqa: PLR0917  positional as in Ray
             f"address={address!r}: there is a single machine, use None or 'local'"
         )
     with _lock:
-        if _current() is not None:
+        running = _current()
+        if running is not None:
+            running.check_owner()
             if not ignore_reinit_error:
                 raise RuntimeError(
                     "a session is running already: call runtime.shutdown() first, or pass "
@@ -130,10 +134,18 @@ def init(  # noqa: PLR0917  positional as in Ray
             _start(
                 num_gpus=num_gpus,
                 gpu_visibility=gpu_visibility,
-                env_vars=(runtime_env or {}).get("env_vars"),
+                env_vars=check_runtime_env(runtime_env),
                 log_to_driver=log_to_driver is not False,
             )
         return _facts(num_cpus)
+
+
+def _refuse_later(**arguments: object) -> None:
+    for name, value in arguments.items():
+        if value:
+            raise NotImplementedError(
+                f"init({name}={value!r}): this is not there yet, leave it out"
+            )
 
 
 def _check_ignored(ignored: Mapping[str, Any]) -> None:
@@ -154,7 +166,7 @@ def _facts(num_cpus: float | None) -> SessionContext:
             "address": "local",
             "driver_pid": session.owner_pid,
             "num_cpus": total,
-            "num_gpus": session.gpus.total,
+            "num_gpus": session.placement.num_gpus,
         }
     )
 
@@ -168,7 +180,7 @@ def shutdown(*, wait_for_processes: bool = False) -> None:
     del wait_for_processes
     with _lock:
         session = _current()
-        if session is None:
+        if session is None or session.foreign:
             return
         try:
             session.close()

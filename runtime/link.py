@@ -35,15 +35,29 @@ class Link:
         board: Board,
         line: int,
         supervisor: Supervisor,
+        *,
         receiver: Callable[[Any], None],
         flusher: Callable[[], None],
+        breaker: Callable[[OSError], None],
     ) -> None:
+        """Connect; owns `sock`.
+
+        Args:
+            sock: The driver's end.
+            board: Where the actor is told that something was sent.
+            line: The actor's line there.
+            supervisor: Reads unless somebody attends.
+            receiver: Handles one message.
+            flusher: Calls `flush`, with the actor's lock held.
+            breaker: Handles that messages cannot be received any more.
+        """
         self._sock = sock
         self._board = board
         self._line = line
         self._supervisor = supervisor
         self._receiver = receiver
         self._flusher = flusher
+        self._breaker = breaker
         self._inbox = wire.Inbox(sock)
         self._reading = threading.Lock()
         self._messages: deque[Any] = deque()
@@ -123,7 +137,11 @@ class Link:
 
     def _receive(self) -> bool:
         messages = self._messages
-        found = self._inbox.receive(messages)
+        try:
+            found = self._inbox.receive(messages)
+        except OSError as error:
+            self._breaker(error)
+            return False
         while messages:
             self._receiver(messages.popleft())
         if found:

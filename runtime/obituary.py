@@ -24,6 +24,8 @@ def of_process(
         reason: Why this session ended it, or empty.
         stderr_tail: The last lines of its standard error.
     """
+    if reason == UNUSED and status != 0:
+        reason = ""  # it was to end, but this is another end
     name = None if status is None or status >= 0 else _signal_name(-status)
     message = f"actor {label} (pid {pid}) died: {_how(status, name, reason)}"
     if stderr_tail and not reason:

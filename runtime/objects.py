@@ -18,7 +18,19 @@ if TYPE_CHECKING:
     from runtime.session import Session
 
 _numbers = itertools.count(1)
+_failures = itertools.count(1)
 _lock = threading.Lock()
+
+
+class _Failures:
+    """Lets `get` of many references notice a failure without looking at all of them again."""
+
+    last = 0
+
+
+def num_failures() -> int:
+    """Return a number that changes whenever a reference fails."""
+    return _Failures.last
 
 
 class ObjectRef:
@@ -117,6 +129,8 @@ class ObjectRef:
 
     def _finish(self) -> None:
         self.done = True
+        if self.failed:
+            _Failures.last = next(_failures)
         if self._callbacks:
             self._run_callbacks()
 

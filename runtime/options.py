@@ -33,6 +33,8 @@ _LATER: Final[dict[str, object]] = {
 """Known options that so far accept only the value that means "as usual"."""
 _WITHOUT_EFFECT: Final = {"enable_task_events", "accelerator_type", "memory", "scheduling_strategy"}
 
+THREAD_VARIABLES: Final = frozenset({"OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"})
+
 _FRESH_PREFIXES: Final = ("OMP", "MKL", "TORCH", "PYTORCH", "NCCL", "CUDA", "KMP", "OPENBLAS")
 """Variables that libraries read when they are imported: too late in a forked process."""
 
@@ -51,11 +53,6 @@ class ActorOptions:
         """Threads for torch and OpenMP."""
         return max(1, int(self.num_cpus or 1))
 
-    @property
-    def is_fresh(self) -> bool:
-        """Whether the actor needs a new interpreter."""
-        return any(name.startswith(_FRESH_PREFIXES) for name in self.env_vars)
-
     def updated(self, options: Mapping[str, Any]) -> ActorOptions:
         """Return these options with those a user gave.
 
@@ -71,12 +68,17 @@ class ActorOptions:
             elif name == "gpu_visibility":
                 changes[name] = None if value is None else gpus.check_visibility(value)
             elif name == "runtime_env":
-                changes["env_vars"] = _env_vars(value)
+                changes["env_vars"] = check_runtime_env(value)
             else:
                 _check_later(name, value)
         made = dataclasses.replace(self, **changes)
         _check_together(made)
         return made
+
+
+def needs_fresh_interpreter(env_vars: Mapping[str, str]) -> bool:
+    """Tell whether variables come too late for a forked process."""
+    return any(name.startswith(_FRESH_PREFIXES) for name in env_vars)
 
 
 def check_amount(name: str, value: object) -> float:
@@ -114,7 +116,13 @@ def _check_together(options: ActorOptions) -> None:
         )
 
 
-def _env_vars(runtime_env: object) -> dict[str, str]:
+def check_runtime_env(runtime_env: object) -> dict[str, str]:
+    """Return the environment variables of a `runtime_env`.
+
+    Raises:
+        TypeError: It is no mapping, or the variables are not all text.
+        NotImplementedError: It has other keys.
+    """
     if runtime_env is None:
         return {}
     if not isinstance(runtime_env, Mapping):

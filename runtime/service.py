@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import pickle
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
@@ -103,9 +102,6 @@ class Service:
             else:
                 function = self._methods.get(method) or self._find(method)
                 value = function(*args, **kwargs)
-                if inspect.iscoroutine(value):
-                    value.close()
-                    raise _no_coroutines(value)
             return _parcels(value, call.num_returns)
         except (SystemExit, KeyboardInterrupt):
             raise
@@ -176,13 +172,6 @@ def _pickled(error: BaseException) -> bytes:
     except Exception:  # noqa: BLE001  whatever its pickling raises: it travels as text
         data = pickle.dumps(Error.capture(error).exception(), 5)
     return data
-
-
-def _no_coroutines(coroutine: Any) -> NotImplementedError:
-    return NotImplementedError(
-        f"{coroutine.__qualname__} is a coroutine function: async actors are not there yet, "
-        "use a plain method (it may call asyncio.run)"
-    )
 
 
 def _nothing() -> None:

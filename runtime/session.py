@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import os
 import pickle
-import sys
+import resource
 import threading
 import time
-import warnings
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from compiled_dag.errors import ActorDiedError, GetTimeoutError
+from compiled_dag.errors import ActorDiedError
 from compiled_dag.host import ActorId
 from compiled_dag.host import SystemCall as SystemFunction
 from compiled_dag.shm.board import CAPACITY, Board, Doorbell
 from compiled_dag.shm.waiter import Waiter
-from runtime import gpus, obituary
+from runtime import obituary
+from runtime.calls import next_number
 from runtime.messages import System
 from runtime.objects import ObjectRef
 from runtime.parcel import Parcel
+from runtime.placement import Placement
 from runtime.process import ActorProcess
 from runtime.service import STOP_AT_ONCE
 from runtime.supervisor import Supervisor
 from runtime.system_call import SystemCall
-from runtime.zygotes import Zygotes, base_environment
+from runtime.waiting import get_all
+from runtime.zygotes import Zygotes
 
 if TYPE_CHECKING:
     from runtime.options import ActorOptions
 
+_DESCRIPTORS: Final = 65536
 _GRACE_S: Final = 2.0
 """For actors to end by themselves at shutdown."""
-_THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 DeathWatcher = Callable[[ActorId, ActorDiedError], None]
 
@@ -57,19 +59,17 @@ class Session:
         self.foreign = False
         """Whether this process is a forked child of the owner."""
         self.log_to_driver = log_to_driver
-        self._visibility = gpus.parse_visibility(gpu_visibility)
-        self._env_vars = dict(env_vars or {})
-        self._physical = gpus.driver_devices()
-        self.gpus = gpus.GpuPool(len(self._physical) if num_gpus is None else num_gpus)
+        self.placement = Placement(
+            num_gpus=num_gpus, visibility=gpu_visibility, env_vars=env_vars or {}
+        )
         self._actors: dict[int, ActorProcess] = {}
-        self._unplaced: deque[ActorProcess] = deque()
         self._lines: set[int] = set()
         self._ids = itertools.count(1)
-        self._calls = itertools.count(1)
         self._lock = threading.Lock()
         self._watchers: list[DeathWatcher] = []
         self._closers: list[Callable[[], None]] = []
         self._local = threading.local()
+        _raise_descriptor_limit()
         self._segment = Board.create()
         self.board = Board(self._segment.fd)
         self._doorbell = Doorbell(self.board, self.process)
@@ -82,10 +82,17 @@ class Session:
             self._release()
             raise
 
+    # --- the source of what `put` makes (always ready, so nobody ever attends to it)
+
+    label = "the driver"
+
     @property
     def session(self) -> Session:
-        """Itself: a session is the source of what `put` makes."""
+        """Itself."""
         return self
+
+    def attend(self) -> None:
+        """See `ActorProcess.attend`."""
 
     # --- what a graph needs: `compiled_dag.host.Host`
 
@@ -101,9 +108,12 @@ class Session:
         """Return the board line of an actor once its process exists."""
         actor = self._actors[actor_id]
         if not self.wait_until(lambda: bool(actor.pid or actor.death), deadline):
-            raise TimeoutError(f"actor {actor.label} has no process yet{self._shortage(actor)}")
+            raise TimeoutError(
+                f"actor {actor.label} has no process yet (num_gpus={actor.options.num_gpus}, "
+                f"the session has {self.placement.num_gpus})"
+            )
         if actor.death is not None:
-            raise actor.death
+            raise copy.copy(actor.death)
         return actor.line
 
     def submit(
@@ -117,8 +127,8 @@ class Session:
         self.check_owner()
         actor = self._actors[actor_id]
         call = SystemCall(self, f"{function.__name__} on actor {actor.label}")
-        number = -next(self._calls) & 0xFFFFFFFFFFFFFFFF  # apart from the numbers of calls
-        actor.submit(System(number, pickle.dumps(function), payload, tuple(fds)), call)
+        message = System(next_number(), pickle.dumps(function), payload, tuple(fds))
+        actor.calls.submit(message, call)
         return call
 
     def watch(self, callback: DeathWatcher) -> Callable[[], None]:
@@ -149,7 +159,8 @@ class Session:
         actor = self._actors[actor_id]
         actor.die(obituary.of_process(actor.label, actor.pid, None, reason, ""))
         actor.kill(reason)
-        self._unplace(actor)
+        if self.placement.withdraw(actor):
+            actor.bury()
 
     def check_owner(self) -> None:
         """Refuse use in a forked child, or after the session ended."""
@@ -176,55 +187,8 @@ class Session:
         self.board.ring(self.process)
 
     def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
-        """Return the values of `refs` in order, raising the first error that is known.
-
-        Raises:
-            GetTimeoutError: Not all are ready in time.
-        """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        for ref in refs:
-            if not ref.done:
-                self._wait_for(ref, refs, deadline, timeout)
-        return [ref.value() for ref in refs]
-
-    def _wait_for(
-        self,
-        ref: ObjectRef,
-        refs: Sequence[ObjectRef],
-        deadline: float | None,
-        timeout: float | None,
-    ) -> None:
-        """Wait until `ref` is done, or any of `refs` has failed (which is raised)."""
-        self.check_owner()
-        source = ref.source
-        pump = source.attend() if isinstance(source, ActorProcess) else None
-        several = len(refs) > 1
-
-        def ready() -> bool:
-            if pump is not None and not ref.done:
-                pump()
-            return ref.done or (several and any(other.failed for other in refs))
-
-        try:
-            in_time = self.wait_until(ready, deadline)
-        finally:
-            if pump is not None:
-                source.leave()  # type: ignore[union-attr]
-        for other in refs if several else ():
-            if other.failed:
-                other.value()
-        if not in_time:
-            raise GetTimeoutError(self._late(refs, timeout))
-
-    def _late(self, refs: Sequence[ObjectRef], timeout: float | None) -> str:
-        waiting = [ref for ref in refs if not ref.done]
-        what = ", ".join(
-            f"{ref.what} on actor {ref.source.label}"
-            for ref in waiting[:3]
-            if isinstance(ref.source, ActorProcess)
-        )
-        more = f" and {len(waiting) - 3} more" if len(waiting) > 3 else ""  # noqa: PLR2004
-        return f"not ready after {timeout} s: {what}{more}. The calls go on; get can be repeated"
+        """Return the values of `refs`; see `runtime.waiting`."""
+        return get_all(self, refs, timeout)
 
     # --- objects
 
@@ -256,7 +220,7 @@ class Session:
             actor = ActorProcess(self, actor_id, line, class_name, options)
             self._actors[actor_id] = actor
         actor.call("__init__", *arguments)
-        self._place(actor)
+        self.placement.place(actor)
         return actor
 
     def _free_line(self, actor_id: int) -> int:
@@ -273,70 +237,11 @@ class Session:
     def release(self, actor_id: int) -> None:
         """Let an actor end after its calls: its last handle is gone. Safe in finalizers."""
         if not self.closed and not self.foreign:
-            self.supervisor.call_soon(lambda: self._actors[actor_id].end_after_calls())
+            self.supervisor.call_soon(self._actors[actor_id].end_after_calls)
 
     def actor(self, actor_id: int) -> ActorProcess:
         """Return an actor of this session, dead or alive."""
         return self._actors[actor_id]
-
-    # --- placement
-
-    def _place(self, actor: ActorProcess) -> None:
-        with self._lock:
-            assigned = None if self._unplaced else self.gpus.take(actor.options.num_gpus or 0)
-            if assigned is None:
-                self._unplaced.append(actor)
-        if assigned is not None:
-            actor.start(assigned)
-        elif not self.gpus.fits_ever(actor.options.num_gpus or 0):
-            warnings.warn(
-                f"actor {actor.label} asks for num_gpus={actor.options.num_gpus} and the session "
-                f"has {self.gpus.total} in all: its calls will wait for ever. "
-                "Start the session with init(num_gpus=...), more than there are if need be",
-                stacklevel=4,
-            )
-
-    def _shortage(self, actor: ActorProcess) -> str:
-        if actor not in self._unplaced:
-            return ""
-        return f": it waits for num_gpus={actor.options.num_gpus} of {self.gpus.total}"
-
-    def _unplace(self, actor: ActorProcess) -> None:
-        with self._lock:
-            if actor not in self._unplaced:
-                return
-            self._unplaced.remove(actor)
-        actor.bury_unborn()
-
-    def _place_waiting(self) -> None:
-        """Start the actors that waited for GPUs, in order, as far as there is room."""
-        while True:
-            with self._lock:
-                if not self._unplaced or self.closed:
-                    return
-                actor = self._unplaced[0]
-                assigned = self.gpus.take(actor.options.num_gpus or 0)
-                if assigned is None:
-                    return
-                self._unplaced.popleft()
-            actor.start(assigned)
-
-    def needs_torch(self, options: ActorOptions) -> bool:
-        """Tell whether an actor should start with torch imported, even if that must be awaited."""
-        return bool(options.num_gpus) or "torch" in sys.modules
-
-    def environment(
-        self, options: ActorOptions, assigned: Sequence[int]
-    ) -> tuple[dict[str, str], tuple[gpus.GpuId, ...]]:
-        """Return an actor's environment variables and its GPU ids as users see them."""
-        environment = base_environment()
-        environment |= dict.fromkeys(_THREAD_VARIABLES, str(options.num_threads))
-        default = self._visibility[0 if options.num_gpus else 1]
-        visible = gpus.visible_devices(options.gpu_visibility or default, assigned, self._physical)
-        if visible is not None:
-            environment[gpus.VARIABLE] = visible
-        environment |= self._env_vars | dict(options.env_vars)
-        return environment, gpus.public_ids(assigned, self._physical)
 
     # --- what the zygotes report (on the supervising thread)
 
@@ -357,18 +262,25 @@ class Session:
         self._actors[actor_id].exited(status)
 
     def has_died(self, actor: ActorProcess, death: ActorDiedError) -> None:
-        """Tell everybody who watches, then wake who waits."""
+        """Tell everybody who watches, and wake who waits."""
+        if self.supervisor.is_current_thread:
+            self._tell(actor.actor_id, death)
+        else:
+            self.supervisor.call_soon(lambda: self._tell(actor.actor_id, death))
+        self.ring()
+
+    def _tell(self, actor_id: ActorId, death: ActorDiedError) -> None:
         for callback in self._watchers:
-            callback(actor.actor_id, death)
+            callback(actor_id, death)
         self.ring()
 
     def buried(self, actor: ActorProcess) -> None:
         """Give an ended actor's line and GPUs to others."""
         with self._lock:
             self._lines.discard(actor.line)
-            self.gpus.give_back(actor.gpu_ids, actor.options.num_gpus or 0)
-            actor.gpu_ids = ()
-        self._place_waiting()
+        self.placement.give_back(actor)
+        if not self.closed:
+            self.placement.start_waiting()
         self.ring()
 
     # --- end
@@ -388,9 +300,8 @@ class Session:
         actors = [actor for actor in self._actors.values() if not actor.gone]
         self.closed = True
         for actor in actors:
-            actor.reason = actor.reason or obituary.SESSION_ENDED
             actor.die(obituary.of_session(actor.label))
-            actor.stop_at_once(STOP_AT_ONCE)
+            actor.stop_at_once(STOP_AT_ONCE, obituary.SESSION_ENDED)
         deadline = time.monotonic() + _GRACE_S
         self.wait_until(lambda: all(actor.gone or not actor.pid for actor in actors), deadline)
 
@@ -415,3 +326,10 @@ class Session:
         for actor in self._actors.values():
             actor.close_descriptors()
         self._segment.close()
+
+
+def _raise_descriptor_limit() -> None:
+    """Allow as many descriptors as the system lets us: every large value that is held has one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, _DESCRIPTORS)), hard))

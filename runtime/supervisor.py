@@ -101,6 +101,7 @@ class Supervisor:
                 if handler is not None:
                     self._guarded(lambda handler=handler, events=events: handler(events))  # type: ignore[misc]
             self._run_due()
+        self._run_due()
 
     def _timeout(self) -> float | None:
         if not self._timers:

@@ -11,6 +11,7 @@ byte has, so an inbox hands them out in the order of the frames.
 from __future__ import annotations
 
 import array
+import errno
 import os
 import pickle
 import socket
@@ -31,7 +32,9 @@ _PICKLED, _CALL, _REPLY, _SYSTEM, _SYSTEM_REPLY = range(5)
 MAX_FDS: Final = 253
 """The kernel's limit for one message (SCM_MAX_FD)."""
 _CONTROL_BYTES: Final = socket.CMSG_SPACE(MAX_FDS * 4)
-_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+_RECEIVE: Final = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+_SEND: Final = int(socket.MSG_NOSIGNAL)
+_SEND_SOME: Final = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 _BUFFER_BYTES: Final = 256 * 1024
 
 # --- out ------------------------------------------------------------------------------------------
@@ -84,9 +87,9 @@ def send_some(sock: socket.socket, data: memoryview | bytes, fds: Sequence[int])
         OSError: The peer is gone.
     """
     if not fds:
-        return sock.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        return sock.send(data, _SEND_SOME)
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
-    return sock.sendmsg([data], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+    return sock.sendmsg([data], rights, _SEND_SOME)
 
 
 def send(sock: socket.socket, message: Message) -> None:
@@ -97,19 +100,19 @@ def send(sock: socket.socket, message: Message) -> None:
     """
     data, fds = pack(message)
     if not fds:
-        sock.sendall(data, socket.MSG_NOSIGNAL)
+        sock.sendall(data, _SEND)
         return
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
-    sent = sock.sendmsg([data], rights, socket.MSG_NOSIGNAL)
+    sent = sock.sendmsg([data], rights, _SEND)
     if sent < len(data):
-        sock.sendall(memoryview(data)[sent:], socket.MSG_NOSIGNAL)
+        sock.sendall(memoryview(data)[sent:], _SEND)
 
 
 # --- in -------------------------------------------------------------------------------------------
 
 
 class Inbox:
-    """The receiving side of one socket. Does not own the socket; not for several threads at once."""
+    """The receiving side of one socket, which it does not own; not for several threads at once."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -122,22 +125,31 @@ class Inbox:
         """Whether the peer has closed its side."""
 
     def receive(self, into: deque[Any]) -> bool:
-        """Take what is there without waiting; returns False if nothing was."""
+        """Take what is there without waiting; returns False if nothing was.
+
+        Raises:
+            OSError: A descriptor could not be received; nothing more will be.
+        """
         if self.closed:
             return False
         try:
-            nbytes, control, _, _ = self._sock.recvmsg_into(
-                [self._view[self._end :]], _CONTROL_BYTES, _FLAGS
+            nbytes, control, flags, _ = self._sock.recvmsg_into(
+                [self._view[self._end :]], _CONTROL_BYTES, _RECEIVE
             )
         except BlockingIOError:
             return False
         except OSError:
-            nbytes, control = 0, []  # reset by a peer that died with our bytes unread
+            nbytes, control, flags = 0, [], 0  # reset by a peer that died with our bytes unread
         if not nbytes:
             self.closed = True
             return False
         for _, _, data in control:
             self._fds.extend(array.array("i", data[: len(data) - len(data) % 4]))
+        if flags & socket.MSG_CTRUNC:
+            self.close()
+            raise OSError(
+                errno.EMFILE, "too many open files: raise ulimit -n, or hold fewer values"
+            )
         self._split(self._end + nbytes, into)
         return True
 

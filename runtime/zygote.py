@@ -8,11 +8,11 @@ There are two stages. The first imports numpy and this project, and at once fork
 imports torch besides: a script that does not use torch need not wait for it. Each stage serves its
 own socket; the driver chooses.
 
-A zygote is the parent of its actors. It sees their end by pidfd, kills what is left of their process
-group *before* it reaps them (until then the group's number cannot be used again), and reports
-the exit status. When the driver dies, it kills them all: also an actor whose main thread holds the
-GIL in C code, where no Python thread of its own could act. There is no PDEATHSIG on actors, so they live on when
-a zygote dies.
+A zygote is the parent of its actors. It sees their end by pidfd, kills what is left of their
+process group *before* it reaps them (until then the group's number cannot be used again), and
+reports the exit status. When the driver dies, it kills them all: also an actor whose main thread
+holds the GIL in C code, where no Python thread of its own could act. There is no PDEATHSIG on
+actors, so they live on when a zygote dies.
 """
 
 from __future__ import annotations
@@ -91,6 +91,7 @@ class _Zygote:
 
     def run(self) -> None:
         """Serve until the driver closes its end or dies; never returns."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         gc.collect()
         gc.freeze()  # so that no child's collector touches, and thereby copies, these pages
         self._poll.register(self._control, select.POLLIN)
@@ -165,7 +166,9 @@ class _Zygote:
     def _end(self) -> None:
         """Kill and reap every actor; the second stage ends by itself, for the same reason."""
         for pid, child in self._children.items():
-            if child.actor_id != _TORCH_STAGE:
+            if child.actor_id == _TORCH_STAGE:
+                os.kill(pid, signal.SIGTERM)  # heeded as long as it is importing: it has no actors
+            else:
                 _kill_group(pid)
                 os.kill(pid, signal.SIGKILL)  # in case it has not made its group yet
         for pid in self._children:
@@ -203,7 +206,7 @@ def _execute(spawn: Spawn) -> None:
 
 def run_fresh(memory: int, driver: int) -> None:
     """Run an actor in a new interpreter; never returns."""
-    with open(memory, "rb") as file:  # noqa: PTH123  a descriptor has no path
+    with open(memory, "rb") as file:
         spawn: Spawn = pickle.load(file)
     code = 1
     try:

@@ -123,8 +123,9 @@ class Zygotes:
             if client is self._torch:
                 self._torch = None
             self._clients.remove(client)
-        self._reap(block=False)
         client.close()
+        client.wait_for_end(time.monotonic() + _END_S)
+        self._reap(block=False)
         for actor_id in client.take_unanswered():
             self._births.spawn_lost(actor_id)
 
@@ -163,7 +164,9 @@ class Zygotes:
 class _Client:
     """The connection to one zygote."""
 
-    def __init__(self, sock: socket.socket, supervisor: Supervisor, births: Births, lost: Any):
+    def __init__(
+        self, sock: socket.socket, supervisor: Supervisor, births: Births, lost: Any
+    ) -> None:
         self._sock = sock
         self._supervisor = supervisor
         self._births = births

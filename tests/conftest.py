@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from tests import leaks
@@ -15,9 +16,20 @@ from tests import leaks
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
+    from tests.fakes import ThreadHost
+
 CALL_FAILED = pytest.StashKey[bool]()
 
 leaks.mark_descendants()
+
+# No deadline per example: the machine is shared, and time is not what these tests are about.
+hypothesis.settings.register_profile(
+    "tests",
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("tests")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -62,3 +74,15 @@ def session(no_leaks: None) -> Iterator[None]:
         yield
     finally:
         runtime.shutdown()
+
+
+@pytest.fixture
+def host(no_leaks: None) -> Iterator[ThreadHost]:
+    """Actors on threads: the whole compiled path without a process; checked for leaks."""
+    from tests.fakes import ThreadHost  # a broken loop must not stop the pure tests
+
+    host = ThreadHost()
+    try:
+        yield host
+    finally:
+        host.close()

@@ -9,11 +9,12 @@ from __future__ import annotations
 import inspect
 import itertools
 import os
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from compiled_dag.errors import ActorDiedError
 from compiled_dag.host import ActorId, SystemCall
@@ -21,6 +22,9 @@ from compiled_dag.loop import Loop
 from compiled_dag.node import bind_method
 from compiled_dag.shm.board import Board, Doorbell
 from compiled_dag.shm.waiter import Waiter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
 
 
 class FakePending:
@@ -94,7 +98,7 @@ class FakeMethod:
         return FakeMethod(self.actor, self.name, num_returns)
 
     def bind(self, *args: Any, **kwargs: Any) -> Any:
-        return bind_method(self, args, kwargs)
+        return bound_by_caller(bind_method(self, args, kwargs))
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         return self.call_resolved(args, kwargs)
@@ -122,6 +126,15 @@ class FakeMethod:
 
         self.actor.post(work)
         return pending
+
+
+def bound_by_caller(nodes: Any) -> Any:
+    """Say that the caller's caller bound `nodes`: it would be this file, which is not the project's."""
+    frame = sys._getframe(2)
+    for node in nodes if isinstance(nodes, tuple) else (nodes,):
+        for part in (node, getattr(node, "_call", node)):
+            part._source = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+    return nodes
 
 
 class ThreadHost:

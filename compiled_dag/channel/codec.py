@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Sequence
 from enum import IntEnum
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cloudpickle
 import numpy as np
 
 from compiled_dag.channel import tensor as tensors
 from compiled_dag.outcome import Error
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Buffer = Any  # anything with the buffer protocol, one-dimensional bytes
 
@@ -203,7 +205,7 @@ def _descend(path: str, value: Any, depth: int) -> tuple[str, Any]:
         for name, member in _members(value):
             try:
                 cloudpickle.dumps(member)
-            except Exception:  # noqa: BLE001  any failure makes it the culprit
+            except Exception:  # noqa: BLE001  pickle raises many types; cloudpickle decides below
                 return _descend(path + name, member, depth + 1)
     return path, value
 

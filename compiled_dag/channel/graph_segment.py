@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from compiled_dag.channel import layout as at
 from compiled_dag.channel.layout import ChannelSpec, Layout
 from compiled_dag.errors import ChannelClosedError
-from compiled_dag.shm.board import Board
 from compiled_dag.shm.segment import Segment, require_memory
+
+if TYPE_CHECKING:
+    from compiled_dag.shm.board import Board
 
 STATE_NAMES: Final = {at.OPEN: "open", at.CLOSED: "torn down", at.BROKEN: "broken"}
 

@@ -12,10 +12,14 @@ from __future__ import annotations
 
 import ctypes
 import os
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.shm.futex import STORES_STAY_IN_ORDER, fence
-from compiled_dag.shm.segment import Mapping
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from compiled_dag.shm.segment import Mapping
 
 LEASE_BYTES: Final = 64 * 1024
 """Smaller values are copied out."""
@@ -24,11 +28,11 @@ LEASE_BYTES: Final = 64 * 1024
 _armed = [True]
 
 
-def _release(  # type: ignore[no-untyped-def]
-    self,  # noqa: ANN001
-    armed=_armed,  # noqa: ANN001
-    ordered=STORES_STAY_IN_ORDER,  # noqa: ANN001
-    fence=fence,  # noqa: ANN001
+def _release(
+    self: Any,
+    armed: list[bool] = _armed,
+    ordered: bool = STORES_STAY_IN_ORDER,
+    fence: Callable[[], None] = fence,
 ) -> None:
     words = self.words
     if armed[0] and words is not None:

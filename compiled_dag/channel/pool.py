@@ -8,11 +8,14 @@ its last slot is released.
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
 from compiled_dag.channel import layout as at
-from compiled_dag.channel.graph_segment import GraphSegment
 from compiled_dag.errors import MemoryCapError
 from compiled_dag.shm.segment import Mapping, require_memory, round_up
+
+if TYPE_CHECKING:
+    from compiled_dag.channel.graph_segment import GraphSegment
 
 
 class Extent:
@@ -94,7 +97,9 @@ class Pool:
 
     def used_bytes(self) -> int:
         """Return the bytes of the slots that somebody still reads or holds."""
-        return sum(extent.capacity for extent, slot in self._busy if not self._released(extent, slot))
+        return sum(
+            extent.capacity for extent, slot in self._busy if not self._released(extent, slot)
+        )
 
     def _released(self, extent: Extent, slot: int) -> bool:
         use = self._uses[extent.index, slot]
@@ -141,7 +146,12 @@ class Pool:
         extent = Extent(self._graph, index, self._end, capacity, slots, self._num_readers)
         self._end += round_up(size)
         row = self._row(extent)
-        words[row], words[row + 1], words[row + 2], words[row + 3] = extent.offset, capacity, slots, 0
+        words[row], words[row + 1], words[row + 2], words[row + 3] = (
+            extent.offset,
+            capacity,
+            slots,
+            0,
+        )
         words[control + at.GENERATION] = index + 1
         self._extents.append(extent)
         self._free += [(extent, slot) for slot in reversed(range(slots))]

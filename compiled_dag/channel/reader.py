@@ -8,19 +8,22 @@ itself, read-only for numpy arrays. A tensor is leased writable if this process 
 from __future__ import annotations
 
 import struct
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from compiled_dag.channel import layout as at
 from compiled_dag.channel.codec import Kind, decode
-from compiled_dag.channel.graph_segment import GraphSegment
 from compiled_dag.channel.layout import ALIGN
 from compiled_dag.channel.lease import LEASE_BYTES, lease, lease_type
 from compiled_dag.errors import DeserializationError
 from compiled_dag.outcome import Error, Place
 from compiled_dag.shm.futex import STORES_STAY_IN_ORDER, fence
 from compiled_dag.shm.segment import Mapping, round_up
+from compiled_dag.shm.waiter import Site
+
+if TYPE_CHECKING:
+    from compiled_dag.channel.graph_segment import GraphSegment
 
 _INT, _NONE, _FLOAT = int(Kind.INT), int(Kind.NONE), int(Kind.FLOAT)
 _KIND_MASK: Final = 0xFF
@@ -60,6 +63,8 @@ class Reader:
         self._depth = spec.depth
         self.sequence_word = place.control // 8 + at.SEQUENCE
         self._ack_word = place.reader(position) // 8
+        self.site = Site()
+        """For the waits on this channel."""
         self.sequence = 0
         """Messages read so far; the next one is there when the shared word is larger."""
         self._extents: dict[int, _Extent] = {}
@@ -116,9 +121,7 @@ class Reader:
         word = extent.release + slot
         if size < LEASE_BYTES:
             try:
-                return self._copy_out(
-                    tag & _KIND_MASK, extent.view, start, head_bytes, num_buffers
-                )
+                return self._copy_out(tag & _KIND_MASK, extent.view, start, head_bytes, num_buffers)
             finally:
                 extent.words[word] = use
         held = lease(extent.lease_type, extent.mapping, start, extent.words, word, use)
@@ -151,7 +154,7 @@ class Reader:
             buffers.append(bytearray(data) if entry & 1 else bytes(data))
         return decode(kind, head, buffers)
 
-    def _on_lease(  # noqa: PLR0913  one call site, on the hot path
+    def _on_lease(
         self, kind: int, held: Any, view: memoryview, start: int, head_bytes: int, num_buffers: int
     ) -> Any:
         """Rebuild a value over the slot itself; `held` releases it when the last view dies."""

@@ -9,9 +9,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 Header: TypeAlias = tuple[str, tuple[int, ...], str]
@@ -31,7 +30,7 @@ def is_plain(tensor: torch.Tensor) -> bool:
 
 def to_bytes(tensor: torch.Tensor) -> tuple[Header, np.ndarray[Any, np.dtype[np.uint8]]]:
     """Return header and bytes of `tensor`; the bytes share its memory where they can."""
-    import torch  # noqa: PLC0415
+    import torch  # noqa: PLC0415  torch is imported by whoever made the tensor
 
     flat = tensor.detach()
     kind = flat.device.type
@@ -52,7 +51,7 @@ def from_buffer(header: Header, buffer: Any) -> torch.Tensor:
         RuntimeError: The value lived on a GPU and this process has none.
     """
     try:
-        import torch  # noqa: PLC0415
+        import torch  # noqa: PLC0415  torch is imported by whoever made the tensor
     except ImportError as error:
         msg = "a torch.Tensor arrived and torch is not installed here: pip install torch"
         raise ImportError(msg) from error
@@ -75,7 +74,7 @@ def from_buffer(header: Header, buffer: Any) -> torch.Tensor:
 
 def parameter_from_buffer(header: Header, buffer: Any, *, requires_grad: bool) -> torch.Tensor:
     """Return a parameter over `buffer`: modules must not come back with plain tensors in them."""
-    import torch  # noqa: PLC0415
+    import torch  # noqa: PLC0415  torch is imported by whoever made the tensor
 
     return torch.nn.Parameter(from_buffer(header, buffer), requires_grad=requires_grad)
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import struct
 import threading
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.channel import layout as at
 from compiled_dag.channel.codec import Encoded, Kind, encode
-from compiled_dag.channel.graph_segment import GraphSegment
 from compiled_dag.channel.layout import ALIGN, body_size
 from compiled_dag.channel.pool import Extent, Pool
 from compiled_dag.shm.futex import STORES_STAY_IN_ORDER, fence, futex_wake
 from compiled_dag.shm.segment import round_up
+
+if TYPE_CHECKING:
+    from compiled_dag.channel.graph_segment import GraphSegment
 
 _INT, _NONE, _FLOAT = int(Kind.INT), int(Kind.NONE), int(Kind.FLOAT)
 _IN_PAYLOAD: Final = 1 << 8

@@ -7,12 +7,16 @@ on their own actor stay in a slot there.
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import TYPE_CHECKING
 
 from compiled_dag.channel.layout import ChannelSpec
-from compiled_dag.host import ActorId
 from compiled_dag.ir import DRIVER, Graph, Input, NodeId
 from compiled_dag.plan import DRIVER_PARTICIPANT, Channels
 from compiled_dag.tree import Val, leaves
+
+if TYPE_CHECKING:
+    from compiled_dag.host import ActorId
+
 
 def plan_channels(graph: Graph, order: tuple[NodeId, ...], depth: int) -> Channels:
     """Return one channel per travelling value, and a trigger where an actor needs one.

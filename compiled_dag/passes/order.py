@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
+from typing import TYPE_CHECKING
 
 from compiled_dag.errors import DeadlockError
-from compiled_dag.host import ActorId
 from compiled_dag.ir import Call, Collective, Graph, Input, Node, NodeId
+
+if TYPE_CHECKING:
+    from compiled_dag.host import ActorId
 
 
 def total_order(graph: Graph) -> tuple[NodeId, ...]:
@@ -59,9 +62,7 @@ def total_order(graph: Graph) -> tuple[NodeId, ...]:
 def _units(graph: Graph) -> list[tuple[NodeId, ...]]:
     """Return what is ordered: single nodes, and all ranks of a collective as one."""
     units = [operation.nodes for operation in graph.operations]
-    units += [
-        (node.id,) for node in graph.nodes if not isinstance(node.op, Input | Collective)
-    ]
+    units += [(node.id,) for node in graph.nodes if not isinstance(node.op, Input | Collective)]
     return units
 
 

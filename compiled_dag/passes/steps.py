@@ -7,8 +7,8 @@ nobody needs any more. The driver writes its inputs first and reads the outputs 
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import TYPE_CHECKING
 
-from compiled_dag.host import ActorId
 from compiled_dag.ir import DRIVER, Call, Collective, Element, Graph, Input, Node, NodeId
 from compiled_dag.plan import DRIVER_PARTICIPANT, Channels
 from compiled_dag.program import (
@@ -24,6 +24,9 @@ from compiled_dag.program import (
     Write,
 )
 from compiled_dag.tree import Const, Tree, Val, leaves, map_leaves
+
+if TYPE_CHECKING:
+    from compiled_dag.host import ActorId
 
 
 def build_steps(graph: Graph, order: tuple[NodeId, ...], channels: Channels) -> Program:

@@ -35,7 +35,7 @@ STORES_STAY_IN_ORDER = _MACHINE == "x86_64"
 class Timespec(ctypes.Structure):
     """``struct timespec``: a relative time-out."""
 
-    _fields_ = [("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long)]  # noqa: RUF012 (ctypes)
+    _fields_ = [("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long)]
 
     @classmethod
     def of(cls, seconds: float) -> Timespec:

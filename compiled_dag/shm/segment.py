@@ -83,7 +83,7 @@ class Mapping:
         start = offset // PAGE * PAGE
         _madvise(self.address + start, round_up(offset + size) - start, _MADV_POPULATE_WRITE)
 
-    def __del__(self, _munmap=_munmap) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
+    def __del__(self, _munmap: Any = _munmap) -> None:
         if self.size:
             _munmap(self.address, self.size)
 

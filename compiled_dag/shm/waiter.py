@@ -1,12 +1,19 @@
 """How a process waits: the one policy for channels, collectives and mailbox.
 
-Look a few times; then give the core away with ``sched_yield`` while it comes back quickly; then
-sleep on the process's doorbell in bounded slices. Measured on two cores (chains of 1 to 8 actors,
-with and without a CPU hog): yielding is 10 to 30 times faster than sleeping while peers run, and
-collapses to whole scheduler slices (milliseconds) as soon as somebody who does not yield has the
-core. Hence the penalty: one yield that took over 500 us ends the yielding at once and skips it for
-the next 2^n waits; n rises to 10 and falls by one after 8 good waits (without that decay one early
-slow yield left a process sleeping for good).
+Look a few times; then give the core away with ``sched_yield`` while that is worth it; then sleep on
+the process's doorbell in bounded slices. Measured on two cores (chains of 1 to 8 actors, with and
+without a CPU hog): yielding is 10 to 30 times faster than sleeping while peers run. It is not worth
+it in two cases, which are learnt:
+
+* *Somebody who does not yield has the core.* Then a yield comes back after a whole scheduler
+  slice (milliseconds). One yield that took over 500 us ends the yielding at once and skips it for
+  the next 2^n waits of this waiter; n rises to 10 and falls by one after 8 good waits (without that
+  decay one early slow yield left a process sleeping for good).
+* *What is waited for takes long.* Then yielding only takes time from those who work, and the
+  kernel makes those who yielded pay for it afterwards: an allreduce between two actors took 3 ms
+  instead of 0.6 while they yielded between their steps. Every place that waits has a `Site`, a
+  two-bit predictor as in a branch unit: after two waits longer than 400 us it sleeps at
+  once, after two short ones it yields again.
 
 The GIL is given back in ``sched_yield`` and in the futex, not while looking (under 1 us).
 """
@@ -16,10 +23,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-from compiled_dag.shm.board import Doorbell
 from compiled_dag.shm.futex import Timespec
+
+if TYPE_CHECKING:
+    from compiled_dag.shm.board import Doorbell
 
 WaitMode = Literal["latency", "balanced", "eco"]
 
@@ -28,6 +37,10 @@ _SLOW_YIELD_S: Final = 500e-6
 _MAX_BACKOFF: Final = 10
 _GOOD_WAITS: Final = 8
 _YIELD_S: Final[dict[WaitMode, float]] = {"latency": 5e-3, "balanced": 200e-6, "eco": 0.0}
+_LONG_S: Final = 400e-6
+"""What counts as long: twice the yield budget; a chain of 8 actors that sleep takes 250 us."""
+_LONG: Final = 2
+_LONGEST: Final = 3
 
 SLICE_S: Final = 0.1
 """Longest sleep without looking; also how long a lost wake-up could cost."""
@@ -37,14 +50,24 @@ Words = memoryview
 Guard = Callable[[], None]
 
 
+class Site:
+    """A place that waits, and whether its waits have been long: 0 (surely not) to 3 (surely)."""
+
+    __slots__ = ("length",)
+
+    def __init__(self) -> None:
+        self.length = 0
+
+
 class Waiter:
     """The waiting policy with what it has learnt; one per thread that waits often."""
 
-    __slots__ = ("_backoff", "_doorbell", "_good", "_skip", "_yield_s", "sleeps")
+    __slots__ = ("_anywhere", "_backoff", "_doorbell", "_good", "_skip", "_yield_s", "sleeps")
 
     def __init__(self, doorbell: Doorbell, mode: WaitMode = "balanced") -> None:
         self._doorbell = doorbell
         self._yield_s = _YIELD_S[mode]
+        self._anywhere = Site()
         self._backoff = 0
         self._good = 0
         self._skip = 0
@@ -52,7 +75,13 @@ class Waiter:
         """How often this waiter slept (for reports and tests)."""
 
     def word(
-        self, words: Words, index: int, seen: int, guard: Guard, deadline: float | None = None
+        self,
+        words: Words,
+        index: int,
+        seen: int,
+        guard: Guard,
+        deadline: float | None = None,
+        site: Site | None = None,
     ) -> bool:
         """Wait until ``words[index] != seen``.
 
@@ -62,62 +91,79 @@ class Waiter:
             seen: The value to wait away from.
             guard: Called before and after each sleep; raises to end the wait.
             deadline: `time.monotonic` value to give up at, or None.
+            site: What was learnt about the caller's waits; None for those of no one place.
 
         Returns:
             True if the word changed, False at the deadline.
         """
+        # The same as `until`, without a call per look: this is the wait between two actors.
         for _ in range(_LOOKS):
             if words[index] != seen:
                 return True
-        if self._skip:
-            self._skip -= 1
-        else:
-            yield_, clock = os.sched_yield, time.monotonic
-            before = start = clock()
-            end = start + self._yield_s
+        site = site or self._anywhere
+        yield_, clock = os.sched_yield, time.monotonic
+        start = clock()
+        if self._may_yield(site):
+            before, end = start, start + self._yield_s
             while before < end:
                 yield_()
                 if words[index] != seen:
-                    self._count_good()
+                    self._count_good(site)
                     return True
                 now = clock()
                 if now - before > _SLOW_YIELD_S:
                     self._count_slow()
                     break
                 before = now
-        return self._sleep(lambda: words[index] != seen, guard, deadline)
+        return self._sleep(lambda: words[index] != seen, guard, site, start, deadline)
 
     def until(
-        self, ready: Callable[[], bool], guard: Guard, deadline: float | None = None
+        self,
+        ready: Callable[[], bool],
+        guard: Guard,
+        deadline: float | None = None,
+        site: Site | None = None,
     ) -> bool:
         """Wait until `ready()` is true; otherwise as `word`."""
         for _ in range(_LOOKS):
             if ready():
                 return True
-        if self._skip:
-            self._skip -= 1
-        else:
-            yield_, clock = os.sched_yield, time.monotonic
-            before = start = clock()
-            end = start + self._yield_s
+        site = site or self._anywhere
+        yield_, clock = os.sched_yield, time.monotonic
+        start = clock()
+        if self._may_yield(site):
+            before, end = start, start + self._yield_s
             while before < end:
                 yield_()
                 if ready():
-                    self._count_good()
+                    self._count_good(site)
                     return True
                 now = clock()
                 if now - before > _SLOW_YIELD_S:
                     self._count_slow()
                     break
                 before = now
-        return self._sleep(ready, guard, deadline)
+        return self._sleep(ready, guard, site, start, deadline)
 
-    def _sleep(self, ready: Callable[[], bool], guard: Guard, deadline: float | None) -> bool:
-        doorbell = self._doorbell
+    def _may_yield(self, site: Site) -> bool:
+        if self._skip:
+            self._skip -= 1
+            return False
+        return site.length < _LONG
+
+    def _sleep(
+        self,
+        ready: Callable[[], bool],
+        guard: Guard,
+        site: Site,
+        start: float,
+        deadline: float | None,
+    ) -> bool:
+        doorbell, clock = self._doorbell, time.monotonic
         while True:
             timeout = _SLICE
             if deadline is not None:
-                left = deadline - time.monotonic()
+                left = deadline - clock()
                 if left <= 0:
                     return ready()
                 if left < SLICE_S:
@@ -125,17 +171,21 @@ class Waiter:
             token = doorbell.arm()
             try:
                 guard()
-                if ready():
-                    return True
-                self.sleeps += 1
-                doorbell.sleep(token, timeout)
-                guard()
-                if ready():
-                    return True
+                if not ready():
+                    self.sleeps += 1
+                    doorbell.sleep(token, timeout)
+                    guard()
+                    if not ready():
+                        continue
             finally:
                 doorbell.disarm()
+            long = clock() - start > _LONG_S
+            site.length = min(site.length + 1, _LONGEST) if long else max(site.length - 1, 0)
+            return True
 
-    def _count_good(self) -> None:
+    def _count_good(self, site: Site) -> None:
+        if site.length:
+            site.length -= 1
         self._good += 1
         if self._good >= _GOOD_WAITS:
             self._good = 0

@@ -142,13 +142,13 @@ def build_network(seed: int) -> nn.Sequential:
     """Make the network, with the same initial parameters for the same seed."""
     torch.manual_seed(seed)
     return nn.Sequential(
-        nn.Conv2d(1, 16, kernel_size=3, padding=1),
+        nn.Conv2d(1, 32, kernel_size=3, padding=1),
         nn.GELU(),
-        nn.Conv2d(16, 32, kernel_size=3, padding=1),
+        nn.Conv2d(32, 64, kernel_size=3, padding=1),
         nn.GELU(),
         nn.AvgPool2d(2),
         nn.Flatten(),
-        nn.Linear(32 * 4 * 4, 10),
+        nn.Linear(64 * 4 * 4, 10),
     )
 
 

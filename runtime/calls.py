@@ -1,0 +1,212 @@
+"""The calls of one actor: queued, sent, answered, failed.
+
+The queue holds calls back until the process exists, and while a reference among their arguments is
+not ready; then all later calls of the actor wait behind it, because calls run in the order they
+were made.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from runtime.messages import Call, Reply, Stop, System, SystemReply
+from runtime.system_call import SystemCall
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from compiled_dag.errors import ActorDiedError
+    from runtime.link import Link
+    from runtime.objects import ObjectRef
+    from runtime.parcel import Parcel
+
+CREATION: Final = 0
+"""Number of the call that runs the constructor."""
+
+_numbers = itertools.count(1)
+
+
+def next_number() -> int:
+    """Return a number for a call or a system function, never given before."""
+    return next(_numbers)
+
+
+class Calls:
+    """What an actor has been asked and has not answered. Any thread may use it."""
+
+    def __init__(self, creation_failed: Callable[[ObjectRef], None]) -> None:
+        """Make an empty queue.
+
+        Args:
+            creation_failed: Called, without a lock, with the failed reference that is the reason
+                why the actor has no instance.
+        """
+        self.link: Link | None = None
+        self.death: ActorDiedError | None = None
+        self._creation_failed = creation_failed
+        self._lock = threading.Lock()
+        self._open = False
+        """Whether messages may be sent: the process exists."""
+        self._created = False
+        """Whether the constructor's call has been sent."""
+        self._queue: deque[tuple[Call, Sequence[ObjectRef]] | System | Stop] = deque()
+        self._pending: dict[int, tuple[ObjectRef, ...] | SystemCall] = {}
+
+    # --- in
+
+    def add(self, call: Call, needed: Sequence[ObjectRef], refs: tuple[ObjectRef, ...]) -> None:
+        """Send a call whose results go to `refs`, once the references it needs are ready."""
+        with self._lock:
+            death = self.death
+            if death is None:
+                self._pending[call.number] = refs
+                if self._open and not needed and not self._queue and self.link is not None:
+                    self._created = True
+                    self.link.send(call)
+                    return
+                self._queue.append((call, needed))
+        if death is not None:
+            for ref in refs:
+                ref.fail(death)
+            return
+        for ref in needed:
+            ref.when_done(self.advance)
+        self.advance()
+
+    def submit(self, message: System, call: SystemCall) -> None:
+        """Send a function of this project's own; it waits behind the constructor only."""
+        with self._lock:
+            death = self.death
+            if death is None:
+                self._pending[message.number] = call
+                if self._created and self.link is not None:
+                    self.link.send(message)
+                else:
+                    fds = [os.dup(fd) for fd in message.fds]
+                    self._queue.append(message._replace(fds=fds))
+        if death is not None:
+            call.fail(death)
+
+    def end(self) -> None:
+        """Have the actor end after what is queued."""
+        with self._lock:
+            if self.death is None:
+                self._queue.append(Stop())
+        self.advance()
+
+    # --- out
+
+    def connect(self, link: Link | None) -> None:
+        """Use `link` from now on, not before `open`."""
+        with self._lock:
+            self._open = False
+            self.link = link
+
+    def open(self) -> None:
+        """Start sending: the process exists."""
+        with self._lock:
+            self._open = self.death is None
+        self.advance()
+
+    def advance(self) -> None:
+        """Send what is queued, up to the first call that must wait for a reference."""
+        while True:
+            with self._lock:
+                if not self._open or not self._queue:
+                    return
+                skipped = self._send_first()
+            if skipped is None:
+                return
+            self._skip(*skipped)
+
+    def _send_first(self) -> tuple[Call, tuple[ObjectRef, ...], ObjectRef] | None:
+        """Send from the head of the queue until one must wait (None) or must not run (that)."""
+        assert self.link is not None
+        while self._queue:
+            entry = self._queue[0]
+            if isinstance(entry, (Stop, System)):
+                self._queue.popleft()
+                self.link.send(entry)
+                _close_all(entry)
+                continue
+            call, needed = entry
+            if not all(ref.done for ref in needed):
+                return None
+            self._queue.popleft()
+            failed = next((ref for ref in needed if ref.failed), None)
+            if failed is not None:
+                refs = self._pending.pop(call.number)
+                assert isinstance(refs, tuple)
+                return call, refs, failed
+            self._created = True
+            self.link.send(call._replace(parcels=[*call.parcels, *map(_parcel, needed)]))
+        return None
+
+    def _skip(self, call: Call, refs: tuple[ObjectRef, ...], failed: ObjectRef) -> None:
+        """Let a call end as the reference it depends on did, without running it."""
+        if call.number == CREATION:
+            self._creation_failed(failed)
+        for ref in refs:
+            ref.follow(failed)
+
+    def flush(self) -> None:
+        """Go on sending what the socket did not take."""
+        with self._lock:
+            if self.link is not None:
+                self.link.flush()
+
+    # --- back
+
+    def answer(self, message: Reply | SystemReply) -> None:
+        """Hand a reply to whom it is for."""
+        # Without the lock: dict.pop is atomic, and only one thread gets the entry.
+        entry = self._pending.pop(message.number, None)
+        if isinstance(message, SystemReply):
+            if isinstance(entry, SystemCall):
+                entry.finish(failed=message.failed, data=message.data)
+            return
+        assert not isinstance(entry, SystemCall)
+        parcels = message.parcels
+        failed = len(parcels) == 1 and parcels[0].is_error
+        if failed and message.number == CREATION and entry:
+            entry[0].complete(parcels[0])
+            self._creation_failed(entry[0])
+            return
+        for index, ref in enumerate(entry or ()):
+            ref.complete(parcels[0 if failed else index])
+
+    def fail(self, death: ActorDiedError) -> bool:
+        """Fail everything that is pending, and what comes; False if that has happened before."""
+        with self._lock:
+            if self.death is not None:
+                return False
+            self.death = death
+            self._open = False
+            pending = list(self._pending.values())
+            self._pending.clear()
+            for queued in self._queue:
+                _close_all(queued)
+            self._queue.clear()
+        for entry in pending:
+            if isinstance(entry, SystemCall):
+                entry.fail(death)
+            else:
+                for ref in entry:
+                    ref.fail(death)
+        return True
+
+
+def _close_all(queued: object) -> None:
+    """Close the descriptors of a queued message: duplicates of the submitter's."""
+    if isinstance(queued, System):
+        for fd in queued.fds:
+            os.close(fd)
+
+
+def _parcel(ref: ObjectRef) -> Parcel:
+    assert ref.parcel is not None
+    return ref.parcel

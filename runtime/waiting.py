@@ -1,0 +1,105 @@
+"""Waiting for references: `get` and `wait`."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from compiled_dag.errors import GetTimeoutError
+from runtime.objects import num_failures
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runtime.link import Link
+    from runtime.objects import ObjectRef
+    from runtime.session import Session
+
+_MOST_NAMED = 3
+
+
+def get_all(session: Session, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
+    """Return the values of `refs` in order, raising the first error that is known.
+
+    Raises:
+        GetTimeoutError: Not all are ready in time.
+    """
+    for ref in refs:
+        if not ref.done:
+            _wait_for_all(session, refs, timeout)
+            break
+    return [ref.value() for ref in refs]
+
+
+def _wait_for_all(session: Session, refs: Sequence[ObjectRef], timeout: float | None) -> None:
+    session.check_owner()
+    deadline = None if timeout is None else time.monotonic() + timeout
+    progress = _Progress(refs)
+    try:
+        in_time = session.wait_until(progress.ready, deadline)
+    finally:
+        progress.close()
+    if progress.has_failed:
+        for ref in refs:
+            if ref.failed:
+                ref.value()
+    if not in_time:
+        raise GetTimeoutError(_late(refs, timeout))
+
+
+class _Progress:
+    """How far a `get` has come; reads the replies of the actor it waits for, on its own thread."""
+
+    def __init__(self, refs: Sequence[ObjectRef]) -> None:
+        self._refs = refs
+        self._next = 0
+        """The first that is not known to be done."""
+        self._failures = -1
+        self._source: Any = None
+        self._link: Link | None = None
+        self.has_failed = False
+
+    def ready(self) -> bool:
+        """Tell whether all are done, or one has failed."""
+        if self._link is not None:
+            self._link.pump()
+        refs = self._refs
+        while self._next < len(refs) and refs[self._next].done:
+            self._next += 1
+        if self._failures != num_failures():
+            self._failures = num_failures()
+            self.has_failed = any(ref.failed for ref in refs)
+        if self.has_failed or self._next == len(refs):
+            return True
+        source = refs[self._next].source
+        if source is not self._source or self._link is None:
+            self._attend(source)
+        return False
+
+    def _attend(self, source: Any) -> None:
+        self.close()
+        self._link = source.attend()
+        self._source = source
+
+    def close(self) -> None:
+        """Leave the reading to the supervising thread again."""
+        link, self._link = self._link, None
+        if link is not None:
+            link.leave()
+
+
+def _late(refs: Sequence[ObjectRef], timeout: float | None) -> str:
+    waiting = [ref for ref in refs if not ref.done]
+    names = ", ".join(f"{ref.what} on actor {ref.source.label}" for ref in waiting[:_MOST_NAMED])
+    more = f" and {len(waiting) - _MOST_NAMED} more" if len(waiting) > _MOST_NAMED else ""
+    return f"not ready after {timeout} s: {names}{more}. The calls go on; get can be repeated"
+
+
+def wait_for_some(
+    session: Session, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
+) -> list[ObjectRef]:
+    """Return the first `num_returns` that are done, fewer at the timeout, in the order given."""
+    session.check_owner()
+    deadline = None if timeout is None else time.monotonic() + timeout
+    session.wait_until(lambda: sum(ref.done for ref in refs) >= num_returns, deadline)
+    return [ref for ref in refs if ref.done][:num_returns]

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from collective import allreduce
+from compiled_dag import GraphError, GraphUsageError, InputNode, MultiOutputNode
+from compiled_dag.capture import capture
+from compiled_dag.ir import DRIVER
+from tests.graphs import SAMPLES, PaperHost, chain, paper, pipeline
+
+HERE = r"test_capture\.py:\d+"
+
+
+def graph_of(output):
+    return capture(output).graph
+
+
+def labels(graph):
+    return [node.label for node in graph.nodes]
+
+
+# --- numbering ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_nodes_are_numbered_in_order_of_their_place(name) -> None:
+    build, num_actors = SAMPLES[name]
+    graph = graph_of(build(paper(num_actors)))
+    assert [node.id for node in graph.nodes] == list(range(len(graph.nodes)))
+
+
+def test_the_input_is_number_0_and_nodes_follow_breadth_first() -> None:
+    first, second, third = paper(3)
+    with InputNode() as inp:
+        deep = second.add.bind(first.add.bind(inp))
+        output = MultiOutputNode([third.join.bind(deep), third.echo.bind(inp)])
+    assert labels(graph_of(output)) == [
+        "input",
+        "Worker.add",
+        "Worker.echo",
+        "Worker.add",
+        "Worker.join",
+    ]
+
+
+def test_a_node_that_waits_for_nobody_is_numbered_after_its_reader() -> None:
+    (worker,) = paper(1)
+    with InputNode() as inp:
+        output = worker.join.bind(worker.zeros.bind(3), worker.echo.bind(inp))
+    assert labels(graph_of(output)) == ["input", "Worker.echo", "Worker.join", "Worker.zeros"]
+
+
+def test_actors_are_in_order_of_first_use() -> None:
+    first, second, third = paper(3)
+    graph = graph_of(chain([third, first, second]))
+    assert graph.actors == (3, 1, 2)
+    assert graph.labels == ("Worker(3)", "Worker(1)", "Worker(2)")
+
+
+def test_capturing_twice_gives_equal_graphs_and_leaves_the_nodes_alone() -> None:
+    output = pipeline(paper(2))
+    before = [(node._args, node._downstream[:]) for node in output._upstream()]
+    assert graph_of(output) == graph_of(output)
+    assert [(node._args, node._downstream) for node in output._upstream()] == before
+
+
+def test_a_graph_is_data() -> None:
+    graph = graph_of(pipeline(paper(2)))
+    assert pickle.loads(pickle.dumps(graph)) == graph
+
+
+# --- arguments ------------------------------------------------------------------------------------
+
+
+def test_arguments_become_templates_over_values_and_constants() -> None:
+    (worker,) = paper(1)
+    with InputNode() as inp:
+        node = worker.pack.bind([inp, {"k": (inp, 5)}], [1, 2], flag=None)
+    captured = capture(node)
+    assert str(captured.graph.nodes[1]) == "v1 = pack([v0, {c0: (v0, c1)}], c2, flag=c3)"
+    assert captured.constants == ("k", 5, [1, 2], None)
+
+
+def test_containers_without_nodes_stay_one_constant() -> None:
+    (worker,) = paper(1)
+    weights = {"a": [1, (2, 3)]}
+    with InputNode() as inp:
+        node = worker.join.bind(inp, weights)
+    assert capture(node).constants[0] is weights
+
+
+def test_an_output_given_twice_and_constants_are_outputs() -> None:
+    (worker,) = paper(1)
+    with InputNode() as inp:
+        node = worker.echo.bind(inp)
+        output = MultiOutputNode([node, node, 7])
+    graph = graph_of(output)
+    assert [str(tree) for tree in graph.outputs] == ["v1", "v1", "c0"]
+    assert not graph.single_output
+
+
+def test_nodes_know_their_actor_and_the_input_is_on_the_driver() -> None:
+    first, second = paper(2)
+    with InputNode() as inp:
+        output = MultiOutputNode(allreduce.bind([second.grad.bind(inp), first.grad.bind(inp)]))
+    graph = graph_of(output)
+    assert [node.actor for node in graph.nodes] == [DRIVER, 2, 1, 2, 1]
+    (operation,) = graph.operations
+    assert (operation.members, operation.nodes) == ((2, 1), (3, 4))
+    assert operation.text == "allreduce(SUM)"
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+def test_two_inputs_are_refused_with_both_lines() -> None:
+    (worker,) = paper(1)
+    with InputNode() as one, InputNode() as other:
+        node = worker.join.bind(one, other)
+    with pytest.raises(GraphUsageError, match=f"2 InputNodes, made at {HERE}, {HERE}"):
+        capture(node)
+
+
+def test_an_input_used_without_with_is_refused() -> None:
+    (worker,) = paper(1)
+    with pytest.raises(GraphUsageError, match=rf"made at {HERE} was not entered: `with Input"):
+        capture(worker.echo.bind(InputNode()))
+
+
+def test_a_second_output_is_refused_with_its_line() -> None:
+    (worker,) = paper(1)
+    with InputNode() as inp:
+        node = worker.echo.bind(inp)
+        MultiOutputNode([node])
+        output = MultiOutputNode([node])
+    with pytest.raises(GraphUsageError, match=f"another output, the MultiOutputNode made at {HERE}"):
+        capture(output)
+
+
+def test_an_output_is_no_argument() -> None:
+    (worker,) = paper(1)
+    with InputNode() as inp:
+        node = worker.join.bind(MultiOutputNode([worker.echo.bind(inp)]))
+    with pytest.raises(GraphError, match="output"):
+        capture(node)
+
+
+@pytest.mark.parametrize("outputs", [[], [3]])
+def test_a_graph_calls_at_least_one_actor(outputs) -> None:
+    with pytest.raises(GraphError, match="calls no actor"):
+        capture(MultiOutputNode(outputs))
+
+
+def test_an_input_alone_is_no_graph() -> None:
+    with InputNode() as inp:
+        pass
+    with pytest.raises(GraphError, match="calls no actor"):
+        capture(inp)
+
+
+def test_actors_of_two_sessions_are_refused_by_name() -> None:
+    (ours,), (theirs,) = paper(1), paper(1, host=PaperHost())
+    theirs.actor_id = 2
+    with InputNode() as inp:
+        node = theirs.echo.bind(ours.echo.bind(inp))
+    with pytest.raises(GraphError, match=r"different sessions: Worker\(1\), Worker\(1\)"):
+        capture(node)
+
+
+def test_actors_of_two_sessions_with_one_number_are_told_apart() -> None:
+    (ours,), (theirs,) = paper(1), paper(1, host=PaperHost())
+    with InputNode() as inp:
+        node = theirs.echo.bind(ours.echo.bind(inp))
+    with pytest.raises(GraphError, match="different sessions"):
+        capture(node)

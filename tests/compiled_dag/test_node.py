@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import copy
+import pickle
+import sys
+
+import pytest
+
+from compiled_dag import (
+    DAGNode,
+    ElementNode,
+    GraphError,
+    GraphUsageError,
+    InputNode,
+    MultiOutputNode,
+)
+from compiled_dag.node import bind_collective
+from tests.graphs import paper
+
+
+class Op:
+    def __str__(self) -> str:
+        return "sum"
+
+
+@pytest.fixture
+def worker():
+    (worker,) = paper(1)
+    return worker
+
+
+def test_a_field_of_the_input_is_one_node_however_it_is_written() -> None:
+    with InputNode() as inp:
+        assert inp.rate is inp["rate"]
+        assert inp[0] is inp[0]
+        assert inp["0"] is not inp[0]
+
+
+@pytest.mark.parametrize("key", [1.5, None, True, (0,)])
+def test_a_field_is_named_by_an_int_or_a_str(key) -> None:
+    with InputNode() as inp, pytest.raises(GraphUsageError, match=r"an int .* or a str"):
+        inp[key]
+
+
+def test_positions_of_inputs_are_not_negative() -> None:
+    with InputNode() as inp, pytest.raises(GraphUsageError, match="count from 0"):
+        inp[-1]
+
+
+def test_an_input_cannot_be_iterated() -> None:
+    with InputNode() as inp, pytest.raises(TypeError, match="known at execute"):
+        list(inp)
+
+
+def test_an_input_takes_no_arguments() -> None:
+    with pytest.raises(ValueError, match=r"takes no arguments, got 1, size=2"):
+        InputNode(1, size=2)
+
+
+@pytest.mark.parametrize("name", ["remote", "bind", "_secret"])
+def test_an_input_has_no_methods_of_an_actor(name) -> None:
+    with InputNode() as inp, pytest.raises(AttributeError, match=name):
+        getattr(inp, name)
+
+
+@pytest.mark.parametrize("outputs", ["node", {}, None])
+def test_outputs_are_a_list_or_tuple(outputs) -> None:
+    with pytest.raises(ValueError, match=f"not {type(outputs).__name__}"):
+        MultiOutputNode(outputs)
+
+
+def test_several_returns_are_one_node_each(worker) -> None:
+    with InputNode() as inp:
+        nodes = worker.divide.options(num_returns=2).bind(inp)
+    assert isinstance(nodes, tuple)
+    assert [type(node) for node in nodes] == [ElementNode, ElementNode]
+
+
+@pytest.mark.parametrize("name", ["remote", "bind"])
+def test_a_bound_method_is_not_bound_again(worker, name) -> None:
+    node = worker.echo.bind(1)
+    with pytest.raises(AttributeError, match=r"pass the node to another method's \.bind\(\)"):
+        getattr(node, name)
+
+
+def test_a_node_shows_its_method_and_line(worker) -> None:
+    node = worker.echo.bind(1)
+    assert repr(node).startswith("<ClassMethodNode Worker.echo bound at test_node.py:")
+
+
+def test_a_node_remembers_the_line_that_made_it() -> None:
+    line = sys._getframe().f_lineno + 1
+    assert InputNode()._source == f"test_node.py:{line}"
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_node_is_neither_copied_nor_pickled(worker, copied) -> None:
+    with pytest.raises(TypeError, match="lists, tuples and dicts only"):
+        copied(worker.echo.bind(1))
+
+
+def test_nodes_are_found_in_lists_tuples_dicts_and_keywords(worker) -> None:
+    with InputNode() as inp:
+        parts = [worker.echo.bind(inp) for _ in range(4)]
+    node = worker.pack.bind([parts[0]], ({"key": parts[1]},), parts[0], a=parts[2], b=[parts[3]])
+    assert node._upstream() == parts
+
+
+def test_binding_changes_none_of_the_bound_objects(worker) -> None:
+    with InputNode() as inp:
+        argument = [inp, {"x": inp}]
+        worker.pack.bind(argument)
+    assert argument == [inp, {"x": inp}]
+
+
+# --- collectives ----------------------------------------------------------------------------------
+
+
+def test_a_collective_gives_one_node_per_rank_on_that_ranks_actor() -> None:
+    first, second = paper(2)
+    with InputNode() as inp:
+        nodes = bind_collective(Op(), [first.grad.bind(inp), second.grad.bind(inp)])
+    assert all(isinstance(node, DAGNode) for node in nodes)
+    assert [node._label for node in nodes] == ["sum, rank 0", "sum, rank 1"]
+
+
+def test_a_collective_needs_inputs() -> None:
+    with pytest.raises(GraphError, match="^sum: the list of inputs is empty"):
+        bind_collective(Op(), [])
+
+
+@pytest.mark.parametrize("bad", [3, None, "node"])
+def test_an_input_of_a_collective_is_a_node(worker, bad) -> None:
+    with pytest.raises(GraphError, match=r"^sum: input 1 \(.*\) is not a method of an actor"):
+        bind_collective(Op(), [worker.grad.bind(1), bad])
+
+
+def test_the_graphs_input_is_on_no_actor() -> None:
+    with InputNode() as inp, pytest.raises(GraphError, match="input 0 .* is not a method"):
+        bind_collective(Op(), [inp])
+
+
+def test_two_inputs_of_a_collective_on_one_actor_are_refused_by_position(worker) -> None:
+    with pytest.raises(GraphError, match=r"inputs 0 and 1 are both on actor Worker\(1\)"):
+        bind_collective(Op(), [worker.grad.bind(1), worker.grad.bind(2)])
+
+
+def test_a_collective_may_follow_a_collective_and_an_element() -> None:
+    first, second = paper(2)
+    with InputNode() as inp:
+        tens, _ = first.divide.options(num_returns=2).bind(inp)
+        once = bind_collective(Op(), [tens, second.grad.bind(inp)])
+    assert len(bind_collective(Op(), once)) == 2

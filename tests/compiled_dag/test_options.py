@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from compiled_dag import CompileOptions, DAGContext, GraphError
+from compiled_dag.options import is_seconds
+
+
+@pytest.fixture(autouse=True)
+def _fresh_context(monkeypatch) -> None:
+    monkeypatch.setattr(DAGContext, "_current", None)
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    assert CompileOptions.resolve() == CompileOptions(
+        submit_timeout_s=10.0,
+        get_timeout_s=10.0,
+        compile_timeout_s=60.0,
+        buffer_size_bytes=1_000_000,
+        max_inflight=10,
+        max_buffered_results=1000,
+        max_memory_bytes=None,
+        capacity_policy="raise",
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "option", "value"),
+    [
+        ("SUBMIT_TIMEOUT", "2.5", "submit_timeout_s", 2.5),
+        ("GET_TIMEOUT", "-1", "get_timeout_s", -1.0),
+        ("COMPILE_TIMEOUT", "5", "compile_timeout_s", 5.0),
+        ("BUFFER_SIZE_BYTES", "4096", "buffer_size_bytes", 4096),
+        ("MAX_INFLIGHT_EXECUTIONS", "3", "max_inflight", 3),
+        ("MAX_BUFFERED_RESULTS", "7", "max_buffered_results", 7),
+        ("MAX_MEMORY_BYTES", "100000", "max_memory_bytes", 100_000),
+        ("CAPACITY_POLICY", "block", "capacity_policy", "block"),
+    ],
+)
+def test_the_environment_sets_a_default(monkeypatch, variable, text, option, value) -> None:
+    monkeypatch.setenv(f"COMPILED_DAG_{variable}", text)
+    assert getattr(CompileOptions.resolve(), option) == value
+
+
+def test_an_argument_wins_over_the_context_and_that_over_the_environment(monkeypatch) -> None:
+    monkeypatch.setenv("COMPILED_DAG_MAX_INFLIGHT_EXECUTIONS", "3")
+    assert CompileOptions.resolve().max_inflight == 3
+    DAGContext.get_current().max_inflight_executions = 4
+    assert CompileOptions.resolve().max_inflight == 4
+    assert CompileOptions.resolve(_max_inflight_executions=5).max_inflight == 5
+
+
+def test_the_environment_is_read_once(monkeypatch) -> None:
+    first = DAGContext.get_current()
+    monkeypatch.setenv("COMPILED_DAG_GET_TIMEOUT", "3")
+    assert DAGContext.get_current() is first
+    assert first.get_timeout == 10.0
+
+
+def test_a_malformed_variable_is_named_with_its_value(monkeypatch) -> None:
+    monkeypatch.setenv("COMPILED_DAG_GET_TIMEOUT", "soon")
+    with pytest.raises(ValueError, match=r"COMPILED_DAG_GET_TIMEOUT='soon' is not a number"):
+        DAGContext.get_current()
+
+
+COUNTS = ["_buffer_size_bytes", "_max_inflight_executions", "_max_buffered_results"]
+SECONDS = ["_submit_timeout", "_get_timeout"]
+
+
+@pytest.mark.parametrize("option", [*COUNTS, "_max_memory_bytes"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "10"])
+def test_a_count_out_of_range_is_refused_by_name(option, value) -> None:
+    with pytest.raises(GraphError, match=f"^{option}={value!r} is not an integer of at least 1"):
+        CompileOptions.resolve(**{option: value})
+
+
+@pytest.mark.parametrize("option", SECONDS)
+@pytest.mark.parametrize("value", [-2, -0.5, math.nan, True, "10"])
+def test_a_time_out_of_range_is_refused_by_name(option, value) -> None:
+    with pytest.raises(GraphError, match=f"^{option}={value!r} is not a number of seconds"):
+        CompileOptions.resolve(**{option: value})
+
+
+def test_an_unknown_capacity_policy_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(GraphError, match=r"_capacity_policy='drop' is not one of 'raise', 'block'"):
+        CompileOptions.resolve(_capacity_policy="drop")
+
+
+def test_a_wrong_value_in_the_context_is_refused_at_compile() -> None:
+    DAGContext.get_current().max_inflight_executions = 0
+    with pytest.raises(GraphError, match="_max_inflight_executions=0"):
+        CompileOptions.resolve()
+
+
+@pytest.mark.parametrize("value", [-1, math.inf, math.nan])
+def test_compile_never_waits_for_ever(value) -> None:
+    DAGContext.get_current().compile_timeout = value
+    with pytest.raises(GraphError, match="^compile_timeout=.* is not a number of seconds, 0 or"):
+        CompileOptions.resolve()
+
+
+def test_a_wrong_option_is_a_value_error_too() -> None:
+    with pytest.raises(ValueError, match="_max_inflight_executions"):
+        CompileOptions.resolve(_max_inflight_executions=0)
+
+
+@pytest.mark.parametrize(
+    ("value", "is_time"),
+    [(0, True), (-1, True), (2.5, True), (math.inf, True), (-2, False), (math.nan, False)],
+)
+def test_a_time_is_not_negative_or_minus_one(value, is_time) -> None:
+    assert is_seconds(value) == is_time
+
+
+def test_options_cannot_be_changed_after_compile() -> None:
+    with pytest.raises(AttributeError):
+        CompileOptions().max_inflight = 3

@@ -1,0 +1,201 @@
+"""Named sample graphs, over any actors that can bind, and actors on paper to draw them with.
+
+A builder takes the actors and returns the output node. Actors of `tests.fakes.ThreadHost` run what
+is drawn; a `PaperActor` only lets it be captured and compiled, so thousands can be made.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from collective import ReduceOp, allreduce
+from compiled_dag import InputNode, MultiOutputNode
+from compiled_dag.capture import capture
+from compiled_dag.compiler import compile_graph
+from compiled_dag.host import ActorId
+from compiled_dag.node import DAGNode, bind_method
+from compiled_dag.options import CompileOptions
+from compiled_dag.program import Program
+from tests.fakes import bound_by_caller
+
+
+class Worker:
+    """What the actors of the sample graphs are."""
+
+    def __init__(self, number: int = 0) -> None:
+        self.number = number
+
+    def echo(self, value: Any) -> Any:
+        return value
+
+    def add(self, value: Any) -> Any:
+        return value + self.number
+
+    def join(self, *parts: Any) -> Any:
+        return parts
+
+    def pack(self, first: Any, *rest: Any, **named: Any) -> Any:
+        return first, rest, named
+
+    def divide(self, value: int) -> tuple[int, int]:
+        return divmod(value, 10)
+
+    def grad(self, value: float) -> Any:
+        import torch
+
+        return torch.full((3,), float(value) * (self.number + 1))
+
+    def step(self, gradient: Any) -> Any:
+        return gradient.tolist()
+
+    def forward(self, batch: int) -> int:
+        return batch + 1
+
+    def backward(self, batch: int) -> int:
+        return batch * 2
+
+    def fail(self, value: Any) -> Any:
+        raise ValueError(f"{value!r} is bad")
+
+    def zeros(self, size: int) -> Any:
+        return np.zeros(size, np.uint8)
+
+
+class PaperHost:
+    """A session that never runs anything."""
+
+
+class PaperActor:
+    """An actor without a process or a thread: bind its methods, capture, compile."""
+
+    def __init__(
+        self, number: int, *, kind: type = Worker, host: Any = None, gpus: Sequence[str] = ()
+    ) -> None:
+        self.actor_id = ActorId(number)
+        self.label = f"{kind.__name__}({number})"
+        self.host = host or HOST
+        self.num_gpus = float(len(gpus))
+        self.physical_gpus = tuple(gpus)
+        self.kind = kind
+
+    def __getattr__(self, name: str) -> PaperMethod:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return PaperMethod(self, name)
+
+
+class PaperMethod:
+    """What `.bind()` is called on."""
+
+    def __init__(self, actor: PaperActor, name: str, num_returns: int = 1) -> None:
+        self.actor = actor
+        self.name = name
+        self.num_returns = num_returns
+        self.class_name = actor.kind.__name__
+        self.function = getattr(actor.kind, name, None)
+        self.signature: inspect.Signature | None = None
+
+    def options(self, *, num_returns: int) -> PaperMethod:
+        return PaperMethod(self.actor, self.name, num_returns)
+
+    def bind(self, *args: Any, **kwargs: Any) -> Any:
+        return bound_by_caller(bind_method(self, args, kwargs))
+
+
+HOST = PaperHost()
+
+
+def paper(count: int, **options: Any) -> list[Any]:
+    """Return `count` paper actors, numbered from 1."""
+    return [PaperActor(number, **options) for number in range(1, count + 1)]
+
+
+def program_of(output: DAGNode, **options: Any) -> Program:
+    """Compile without bringing anything up."""
+    return compile_graph(capture(output).graph, CompileOptions(**options))
+
+
+# --- the samples ----------------------------------------------------------------------------------
+
+
+def chain(actors: Sequence[Any]) -> DAGNode:
+    with InputNode() as inp:
+        node = inp
+        for actor in actors:
+            node = actor.add.bind(node)
+    return node
+
+
+def fan_out(actors: Sequence[Any]) -> DAGNode:
+    with InputNode() as inp:
+        return MultiOutputNode([actor.add.bind(inp) for actor in actors])
+
+
+def diamond(actors: Sequence[Any]) -> DAGNode:
+    top, left, right, bottom = actors
+    with InputNode() as inp:
+        start = top.add.bind(inp)
+        return bottom.join.bind(left.add.bind(start), right.add.bind(start))
+
+
+def nested(actors: Sequence[Any]) -> DAGNode:
+    """Nodes in containers and keywords beside constants; fields of the input."""
+    first, second = actors
+    with InputNode() as inp:
+        left, right = first.add.bind(inp[0]), second.add.bind(inp.scale)
+        packed = second.pack.bind([left, {"deep": (right, 1)}], "constant", flag=True, node=left)
+        return MultiOutputNode([packed, first.echo.bind(None), inp.scale, 7])
+
+
+def multi_return(actors: Sequence[Any]) -> DAGNode:
+    first, second = actors
+    with InputNode() as inp:
+        tens, ones = first.divide.options(num_returns=2).bind(inp)
+        return MultiOutputNode([second.join.bind(ones, tens), first.add.bind(tens)])
+
+
+def data_parallel(actors: Sequence[Any]) -> DAGNode:
+    with InputNode() as inp:
+        grads = allreduce.bind([actor.grad.bind(inp) for actor in actors], op=ReduceOp.AVG)
+        pairs = zip(actors, grads, strict=True)
+        return MultiOutputNode([actor.step.bind(grad) for actor, grad in pairs])
+
+
+def idle_start(actors: Sequence[Any]) -> DAGNode:
+    """An actor whose first node waits for nobody: the driver starts it."""
+    busy, idle = actors
+    with InputNode() as inp:
+        return busy.join.bind(busy.add.bind(inp), idle.echo.bind("constant"))
+
+
+def pipeline(actors: Sequence[Any], batches: int = 3) -> DAGNode:
+    """Two stages, one micro-batch ahead: each stage binds forward and backward in turns."""
+    first, last = actors
+    with InputNode() as inp:
+        done = []
+        ahead = first.forward.bind(inp[0])
+        for batch in range(batches):
+            forward = last.forward.bind(ahead)
+            backward = last.backward.bind(forward)
+            if batch + 1 < batches:
+                ahead = first.forward.bind(inp[batch + 1])
+            done.append(first.backward.bind(backward))
+        return MultiOutputNode(done)
+
+
+SAMPLES: dict[str, tuple[Callable[[Sequence[Any]], DAGNode], int]] = {
+    "chain_3": (chain, 3),
+    "fan_out_4": (fan_out, 4),
+    "diamond": (diamond, 4),
+    "nested": (nested, 2),
+    "multi_return": (multi_return, 2),
+    "data_parallel_2": (data_parallel, 2),
+    "data_parallel_4": (data_parallel, 4),
+    "idle_start": (idle_start, 2),
+    "pipeline": (pipeline, 2),
+}
+"""Builder and number of actors by name."""

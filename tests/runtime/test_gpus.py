@@ -1,0 +1,135 @@
+"""Which GPUs actors get and see: arithmetic, and actors on fake GPUs."""
+
+from __future__ import annotations
+
+import pytest
+
+import runtime
+from runtime import gpus
+from tests.runtime.actors import Worker
+
+
+@pytest.mark.parametrize(
+    ("variable", "found", "expected"),
+    [
+        (None, 2, ("0", "1")),
+        (None, 0, ()),
+        ("1,0", 2, ("1", "0")),
+        ("", 2, ()),
+        ("0,-1,1", 2, ("0",)),
+        ("GPU-ab, GPU-cd", 2, ("GPU-ab", "GPU-cd")),
+        ("0", 0, ()),
+    ],
+)
+def test_physical_devices_are_those_of_the_driver(variable, found, expected):
+    environment = {} if variable is None else {gpus.VARIABLE: variable}
+    assert gpus.physical_devices(environment, found) == expected
+
+
+@pytest.mark.parametrize(
+    ("visibility", "assigned", "physical", "expected"),
+    [
+        ("assigned_first", (1,), ("0", "1", "2"), "1,0,2"),
+        ("assigned_first", (3,), ("0", "1"), "1,0"),
+        ("assigned_first", (0, 2), ("4", "5"), "4,5"),
+        ("assigned_only", (1,), ("0", "1", "2"), "1"),
+        ("assigned_only", (0, 2), ("0", "1"), "0"),
+        ("assigned_first", (1,), (), ""),
+        ("none", (), ("0",), ""),
+        ("inherit", (), ("0",), None),
+        ("assigned_first", (1,), ("GPU-a", "GPU-b"), "GPU-b,GPU-a"),
+    ],
+)
+def test_visible_devices(visibility, assigned, physical, expected):
+    assert gpus.visible_devices(visibility, assigned, physical) == expected
+
+
+def test_public_ids_are_numbers_or_names():
+    assert gpus.public_ids((0, 3), ("0", "1")) == (0, 3)
+    assert gpus.public_ids((0, 3), ()) == (0, 3)
+    assert gpus.public_ids((0, 3), ("GPU-a", "GPU-b")) == ("GPU-a", "GPU-b")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, ("assigned_first", "none")),
+        ("assigned_only", ("assigned_only", "none")),
+        ("inherit", ("assigned_first", "inherit")),
+        ("inherit, assigned_only", ("assigned_only", "inherit")),
+    ],
+)
+def test_session_visibility(text, expected):
+    assert gpus.parse_visibility(text) == expected
+
+
+@pytest.mark.parametrize("text", ["all", "none,inherit", "assigned_first,assigned_only", ""])
+def test_session_visibility_is_checked(text):
+    with pytest.raises(ValueError, match="assigned_first"):
+        gpus.parse_visibility(text)
+
+
+def test_the_pool_gives_whole_gpus_and_shares():
+    pool = gpus.GpuPool(3)
+    assert pool.take(2) == (0, 1)
+    assert pool.take(0.5) == (2,)
+    assert pool.take(1) is None
+    assert pool.take(0.5) == (2,)
+    assert pool.take(0.1) is None
+    pool.give_back((0, 1), 2)
+    assert pool.take(0) == ()
+    assert pool.take(1) == (0,)
+    assert pool.take(0.25) == (1,)
+    assert pool.take(0.25) == (1,)
+    pool.give_back((2,), 0.5)
+    pool.give_back((2,), 0.5)
+    assert pool.take(1) == (2,)
+
+
+def test_ten_tenths_are_one_gpu():
+    pool = gpus.GpuPool(1)
+    assert [pool.take(0.1) for _ in range(10)] == [(0,)] * 10
+    assert pool.take(0.1) is None
+
+
+@pytest.mark.proc
+def test_fake_gpus_are_assigned_by_count(monkeypatch):
+    monkeypatch.setenv(gpus.VARIABLE, "")
+    with runtime.init(num_gpus=2):
+        pair = [Worker.options(num_gpus=1).remote() for _ in range(2)]
+        without = Worker.remote()
+        found = runtime.get([worker.gpus.remote() for worker in (*pair, without)])
+        assert found == [([0], ""), ([1], ""), ([], "")]
+        assert runtime.get_gpu_ids() == []
+
+
+@pytest.mark.proc
+def test_inherit_leaves_the_variable(monkeypatch):
+    monkeypatch.setenv(gpus.VARIABLE, "7")
+    with runtime.init():
+        worker = Worker.options(gpu_visibility="inherit").remote()
+        assert runtime.get(worker.gpus.remote()) == ([], "7")
+
+
+@pytest.mark.proc
+def test_an_actor_waits_for_a_gpu_that_another_holds():
+    with runtime.init(num_gpus=1):
+        first = Worker.options(num_gpus=1).remote()
+        second = Worker.options(num_gpus=1).remote()
+        ref = second.gpus.remote()
+        assert runtime.get(first.gpus.remote())[0] == [0]
+        assert runtime.wait([ref], timeout=0.1) == ([], [ref])
+        runtime.kill(first)
+        assert runtime.get(ref, timeout=20)[0] == [0]
+
+
+@pytest.mark.proc
+def test_an_actor_that_never_fits_warns_once_and_waits():
+    with runtime.init(num_gpus=1):
+        with pytest.warns(UserWarning, match=r"num_gpus=2 .*1 in all"):
+            worker = Worker.options(num_gpus=2).remote()
+        ref = worker.echo.remote(1)
+        assert runtime.wait([ref], timeout=0.05) == ([], [ref])
+        runtime.kill(worker)
+        with pytest.raises(runtime.exceptions.ActorDiedError):
+            runtime.get(ref)

@@ -1,0 +1,196 @@
+"""init, shutdown, logs, environment, threads, start-up."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+
+import runtime
+from tests.runtime import scripts
+from tests.runtime.actors import Worker
+
+pytestmark = pytest.mark.proc
+
+
+def test_init_returns_facts_and_leaves_as_a_context():
+    before = time.monotonic()
+    with runtime.init(num_gpus=2) as facts:
+        assert time.monotonic() - before < 0.15
+        assert runtime.is_initialized()
+        assert facts["num_gpus"] == 2
+        with pytest.raises(TypeError):
+            facts["num_gpus"] = 3
+    assert not runtime.is_initialized()
+
+
+def test_a_second_init_is_refused_unless_ignored(session):
+    with pytest.raises(RuntimeError, match="ignore_reinit_error"):
+        runtime.init()
+    runtime.init(ignore_reinit_error=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "text"),
+    [
+        ({"surprise": 1}, RuntimeError, "surprise"),
+        ({"address": "auto"}, ConnectionError, "single machine"),
+        ({"num_gpus": -1}, ValueError, "num_gpus"),
+        ({"num_cpus": "2"}, TypeError, "num_cpus"),
+        ({"gpu_visibility": "some"}, ValueError, "assigned_first"),
+        ({"resources": {"a": 1}}, NotImplementedError, "resources"),
+    ],
+)
+def test_init_checks_its_arguments(arguments, kind, text):
+    with pytest.raises(kind, match=text):
+        runtime.init(**arguments)
+    assert not runtime.is_initialized()
+
+
+def test_init_ignores_what_means_nothing_here():
+    runtime.init(include_dashboard=False, dashboard_port=1, _temp_dir="/x", logging_level=3)
+    runtime.shutdown()
+
+
+def test_shutdown_is_idempotent_and_sessions_follow_each_other():
+    runtime.shutdown()
+    for value in range(3):
+        assert runtime.get(Worker.remote().echo.remote(value)) == value
+        runtime.shutdown(wait_for_processes=True)
+        runtime.shutdown()
+
+
+def test_the_first_use_starts_a_session():
+    assert runtime.get(runtime.put(1)) == 1
+    assert runtime.is_initialized()
+    runtime.shutdown()
+
+
+def test_a_script_without_shutdown_ends_clean():
+    before = time.monotonic()
+    done = scripts.run("worker = Worker.remote(); print(runtime.get(worker.echo.remote(1)))")
+    assert (done.stdout, done.stderr, done.returncode) == ("1\n", "", 0)
+    assert time.monotonic() - before < 5
+
+
+def test_the_drivers_environment_is_left_alone(session):
+    before = dict(os.environ)
+    worker = Worker.remote()
+    assert runtime.get(worker.environment.remote("TORCH_NCCL_ENABLE_MONITORING")) == "0"
+    assert dict(os.environ) == before
+
+
+def test_actors_see_the_drivers_environment_and_folder(session, monkeypatch, tmp_path):
+    monkeypatch.setenv("COLOUR", "green")
+    monkeypatch.chdir(tmp_path)
+    worker = Worker.remote()
+    assert runtime.get(worker.environment.remote("COLOUR")) == "green"
+    assert runtime.get(worker.__ray_call__.remote(lambda _: os.getcwd())) == str(tmp_path)
+
+
+def test_env_vars_of_an_actor_win(session):
+    worker = Worker.options(runtime_env={"env_vars": {"COLOUR": "red"}}).remote()
+    assert runtime.get(worker.environment.remote("COLOUR")) == "red"
+    assert "COLOUR" not in os.environ
+
+
+def test_env_vars_of_a_library_start_a_new_interpreter(session):
+    options = {"env_vars": {"OMP_NUM_THREADS": "3", "COLOUR": "blue"}}
+    worker = Worker.options(runtime_env=options).remote(5)
+    assert runtime.get(worker.environment.remote("OMP_NUM_THREADS")) == "3"
+    assert runtime.get(worker.environment.remote("COLOUR")) == "blue"
+    assert runtime.get(worker.add.remote(1)) == 6
+
+
+@pytest.mark.parametrize(("options", "expected"), [({}, 1), ({"num_cpus": 2}, 2)])
+def test_threads_follow_num_cpus(session, options, expected):
+    pytest.importorskip("torch")
+    worker = Worker.options(**options).remote()
+    assert runtime.get(worker.threads.remote()) == expected
+    assert runtime.get(worker.environment.remote("OMP_NUM_THREADS")) == str(expected)
+
+
+def test_env_vars_win_over_num_cpus(session):
+    pytest.importorskip("torch")
+    options = {"num_cpus": 2, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": "1"}}}
+    assert runtime.get(Worker.options(**options).remote().threads.remote()) == 1
+
+
+def test_actors_draw_different_random_numbers(session):
+    random.seed(0)
+    drawn = runtime.get([Worker.remote().draw.remote() for _ in range(3)])
+    assert len({number for pair in drawn for number in pair}) == 6
+
+
+def test_an_actor_holds_only_descriptors_of_its_own(session):
+    first, second = Worker.remote(), Worker.remote()
+    runtime.get(first.echo.remote(1))
+    kinds = runtime.get(second.descriptors.remote())
+    assert sum(kind.startswith("socket:") for kind in kinds) == 1
+    assert sum(kind.startswith("pipe:") for kind in kinds) == 2
+
+
+# --- logs
+
+
+def test_output_reaches_the_drivers_standard_error_with_a_prefix():
+    done = scripts.run("""
+worker = Worker.remote()
+runtime.get([worker.say.remote("to out"), worker.say.remote("to err", "stderr")])
+print(runtime.get(worker.pid.remote()))
+""")
+    pid = done.stdout.strip()
+    lines = sorted(done.stderr.splitlines())
+    assert lines == [f"(Worker pid={pid}) to err", f"(Worker pid={pid}) to out"]
+
+
+def test_output_can_be_kept_back():
+    done = scripts.run("""
+runtime.init(log_to_driver=False)
+worker = Worker.remote()
+runtime.get(worker.say.remote("hello"))
+try:
+    runtime.get(worker.exit_hard.remote(1))
+except runtime.exceptions.ActorDiedError as error:
+    print(error.stderr_tail)
+""")
+    assert (done.stdout, done.stderr) == ("last words\n", "")
+
+
+def test_a_flood_of_output_is_passed_on_in_bounded_memory():
+    done = scripts.run("""
+import resource
+runtime.init()
+worker, other = Worker.remote(), Worker.remote()
+runtime.get([worker.echo.remote(1), other.echo.remote(1)])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+ref = worker.flood.remote(50)
+while not runtime.wait([ref], timeout=0)[0]:
+    runtime.get(other.echo.remote(1), timeout=20)
+assert runtime.get(ref) == 50
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+""")
+    assert done.returncode == 0, done.stderr[-1000:]
+    assert int(done.stdout) < 30_000  # KiB
+    assert done.stderr.count("\n") == 500_000
+
+
+# --- imports
+
+
+def test_importing_is_light():
+    code = "import sys, runtime; print('torch' in sys.modules, 'asyncio' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=scripts.ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_public_names_are_exported_once():
+    assert len(runtime.__all__) == len(set(runtime.__all__))
+    assert all(hasattr(runtime, name) for name in runtime.__all__)
+    assert runtime.exceptions.ActorDiedError.__module__ == "compiled_dag.errors"
