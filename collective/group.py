@@ -43,6 +43,7 @@ class DriverGroup:
             GraphError: Not formed in time, or the backend failed.
         """
         self.id = next(_group_ids)
+        self.needs_calm = backend == "gloo"
         self._host = host
         self._actors = tuple(actors)
         self._closed = False
@@ -129,7 +130,7 @@ def join_group(context: ActorContext, payload: bytes, fds: Sequence[int]) -> byt
         raise
     preflight = Preflight(header, join.rank, context.waiter)
     context.resources[f"group {join.group_id}"] = RankGroup(
-        header, preflight, torch_group, join.rank
+        header, preflight, torch_group, join.rank, context.waiter
     )
     return b""
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from collective.torch_group import TorchGroup, Work
+    from compiled_dag.shm.waiter import Waiter
     from compiled_dag.host import ActorContext
 
 _MAX_DIMS: Final = 16
@@ -35,9 +36,14 @@ class RankGroup:
     preflight: Preflight
     torch_group: TorchGroup
     rank: int
+    waiter: Waiter
+
+    def __post_init__(self) -> None:
+        self.waiter.calm += self.torch_group.needs_calm
 
     def close(self) -> None:
         """Give the group up."""
+        self.waiter.calm -= self.torch_group.needs_calm
         self.torch_group.abort()
         self.header.close()
 

@@ -47,6 +47,8 @@ class TorchGroup(Protocol):
     """One rank's end of a process group."""
 
     backend: str
+    needs_calm: bool
+    """Whether its threads suffer from waits that yield."""
 
     def why_not(self, tensor: torch.Tensor, op: str) -> str | None:
         """Return why this backend cannot reduce `tensor` with `op`, or None."""
@@ -80,6 +82,7 @@ class GlooGroup:
     """CPU tensors over loopback sockets; GPU tensors are staged through host memory."""
 
     backend = "gloo"
+    needs_calm = True
 
     def __init__(self, store: SharedMemoryStore, rank: int, world_size: int) -> None:
         options = dist.ProcessGroupGloo._Options()
@@ -116,6 +119,7 @@ class NcclGroup:
     """One GPU per rank."""
 
     backend = "nccl"
+    needs_calm = False
 
     def __init__(self, store: SharedMemoryStore, rank: int, world_size: int) -> None:
         device = torch.device("cuda", torch.cuda.current_device())

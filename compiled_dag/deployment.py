@@ -158,6 +158,11 @@ class Deployment:
 
     # --- while it is up ---------------------------------------------------------------------------
 
+    @property
+    def needs_calm(self) -> bool:
+        """Whether the driver should sleep rather than yield while it waits for this graph."""
+        return any(group.needs_calm for group in self._groups)
+
     def guard(self) -> None:
         """Raise what ended the graph, if it has ended."""
         if self.segment.words[at.STATE_WORD] != at.OPEN:

@@ -71,7 +71,9 @@ class CompiledDAG:
             for output in self._outputs
         ]
         """Per output, the reader that serves it alone, if there is one."""
-        self._any_site = Site()
+        self._any_site = Site(calm=deployment.needs_calm)
+        for reader in self._readers:
+            reader.site.calm = deployment.needs_calm
         self._single = program.single_output
         self._numbers = range(len(self._outputs))
         self._owner = os.getpid()

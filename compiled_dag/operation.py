@@ -24,6 +24,11 @@ class Group(Protocol):
         """Number under which every rank finds its own end."""
         ...
 
+    @property
+    def needs_calm(self) -> bool:
+        """Whether its backend suffers from waits that yield the core instead of sleeping."""
+        ...
+
     def end(self) -> None:
         """Break the group and wake all ranks; nobody can use it afterwards."""
         ...

@@ -7,6 +7,7 @@ an exception again only where somebody asks for the result: `Error.exception()`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pickle
@@ -14,6 +15,7 @@ import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
+from types import GetSetDescriptorType, MemberDescriptorType
 from typing import TYPE_CHECKING
 
 import cloudpickle
@@ -188,9 +190,20 @@ def _instance(cause: BaseException | None) -> TaskError:
         else:
             error = made.__new__(made)
         error.__dict__.update(vars(cause))
+        _copy_members(cause, error)
     except Exception:  # noqa: BLE001  a user's __str__ may raise anything
         return TaskError()
     return error
+
+
+def _copy_members(cause: BaseException, error: TaskError) -> None:
+    """Copy what is in no ``__dict__``: ``OSError.errno``, ``StopIteration.value``."""
+    for kind in type(cause).__mro__:
+        for name, member in vars(kind).items():
+            if isinstance(member, MemberDescriptorType | GetSetDescriptorType) and name[0] != "_":
+                # Some are read-only, some are not there; `args` is set by the caller.
+                with contextlib.suppress(AttributeError, TypeError):
+                    setattr(error, name, getattr(cause, name))
 
 
 def _combine(kind: type[BaseException]) -> type[TaskError]:

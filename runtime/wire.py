@@ -147,9 +147,7 @@ class Inbox:
             self._fds.extend(array.array("i", data[: len(data) - len(data) % 4]))
         if flags & socket.MSG_CTRUNC:
             self.close()
-            raise OSError(
-                errno.EMFILE, "too many open files: raise ulimit -n, or hold fewer values"
-            )
+            raise OSError(errno.EMFILE, "too many open files, ulimit -n: hold fewer values")
         self._split(self._end + nbytes, into)
         return True
 

@@ -164,9 +164,11 @@ def _pickle_with(
     return file.getvalue()
 
 
-def _reduce_tensor(pickler: _Pickler | _CloudPickler, value: Any) -> Any:
-    """Return how to pickle a tensor or parameter, or NotImplemented for anything else."""
+def _reduce(pickler: _Pickler | _CloudPickler, value: Any) -> Any:
+    """Return how to pickle a tensor, parameter or array, or NotImplemented for anything else."""
     kind = type(value)
+    if kind is np.ndarray:
+        return _reduce_array(value)
     parameter = tensors.is_parameter(kind)
     if not (parameter or tensors.is_tensor(kind)) or not tensors.is_plain(value):
         return NotImplemented
@@ -179,18 +181,26 @@ def _reduce_tensor(pickler: _Pickler | _CloudPickler, value: Any) -> Any:
     return rebuild, arguments
 
 
+def _reduce_array(array: np.ndarray[Any, Any]) -> Any:
+    """Return how to pickle an array with gaps: numpy would put it, writable, into the pickle."""
+    flags = array.flags
+    if flags.c_contiguous or flags.f_contiguous or array.dtype.hasobject:
+        return NotImplemented
+    return np.ascontiguousarray(array).__reduce_ex__(5)
+
+
 class _Pickler(pickle.Pickler):
     note_private: Any = None
 
     def reducer_override(self, value: Any) -> Any:
-        return _reduce_tensor(self, value)
+        return _reduce(self, value)
 
 
 class _CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]  # it comes without types
     note_private: Any = None
 
     def reducer_override(self, value: Any) -> Any:
-        reduced = _reduce_tensor(self, value)
+        reduced = _reduce(self, value)
         return super().reducer_override(value) if reduced is NotImplemented else reduced
 
 

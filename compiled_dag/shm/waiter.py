@@ -9,11 +9,13 @@ it in two cases, which are learnt:
   slice (milliseconds). One yield that took over 500 us ends the yielding at once and skips it for
   the next 2^n waits of this waiter; n rises to 10 and falls by one after 8 good waits (without that
   decay one early slow yield left a process sleeping for good).
-* *What is waited for takes long.* Then yielding only takes time from those who work, and the
-  kernel makes those who yielded pay for it afterwards: an allreduce between two actors took 3 ms
-  instead of 0.6 while they yielded between their steps. Every place that waits has a `Site`, a
-  two-bit predictor as in a branch unit: after two waits longer than 400 us it sleeps at
-  once, after two short ones it yields again.
+* *What is waited for takes long.* Then yielding only takes time from those who work. Every place
+  that waits has a `Site`, a two-bit predictor as in a branch unit: after two waits longer than
+  400 us it sleeps at once, after two short ones it yields again.
+
+And one that is told: a backend whose threads have to be scheduled (gloo) suffers from everybody who
+yields, an allreduce of 80 KB between two actors took 1 to 4 ms instead of 0.65. While a process is
+in such a group its waiter does not yield (`calm`), nor does the driver in a graph that uses one.
 
 The GIL is given back in ``sched_yield`` and in the futex, not while looking (under 1 us).
 """
@@ -53,16 +55,18 @@ Guard = Callable[[], None]
 class Site:
     """A place that waits, and whether its waits have been long: 0 (surely not) to 3 (surely)."""
 
-    __slots__ = ("length",)
+    __slots__ = ("calm", "length")
 
-    def __init__(self) -> None:
+    def __init__(self, *, calm: bool = False) -> None:
+        self.calm = calm
+        """Whether waits here must not yield."""
         self.length = 0
 
 
 class Waiter:
     """The waiting policy with what it has learnt; one per thread that waits often."""
 
-    __slots__ = ("_anywhere", "_backoff", "_doorbell", "_good", "_skip", "_yield_s", "sleeps")
+    __slots__ = ("_anywhere", "_backoff", "_doorbell", "_good", "_skip", "_yield_s", "calm", "sleeps")
 
     def __init__(self, doorbell: Doorbell, mode: WaitMode = "balanced") -> None:
         self._doorbell = doorbell
@@ -71,6 +75,8 @@ class Waiter:
         self._backoff = 0
         self._good = 0
         self._skip = 0
+        self.calm = 0
+        """How many groups of this process ask it not to yield."""
         self.sleeps = 0
         """How often this waiter slept (for reports and tests)."""
 
@@ -149,7 +155,7 @@ class Waiter:
         if self._skip:
             self._skip -= 1
             return False
-        return site.length < _LONG
+        return site.length < _LONG and not self.calm and not site.calm
 
     def _sleep(
         self,

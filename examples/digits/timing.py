@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from digits.replica import Plan
 
-STEPS_PER_BLOCK = 80
-NUM_UNTIMED_STEPS = 30
+STEPS_PER_BLOCK = 60
+NUM_UNTIMED_STEPS = 20
 """Processes that slept while another loop ran wake up on one core; it takes the system's scheduler
 tens of milliseconds to spread them again."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -54,7 +55,7 @@ class Worker:
         return path
 
     def say(self, text, stream="stdout"):
-        print(text, file=getattr(sys, stream))
+        getattr(sys, stream).write(f"{text}\n")
 
     def flood(self, megabytes):
         line = "x" * 99 + "\n"
@@ -104,7 +105,7 @@ class Worker:
 
         import numpy as np
 
-        return random.random(), float(np.random.rand())
+        return random.random(), float(np.random.rand())  # noqa: NPY002  what the zygote shares is the legacy state
 
     def total(self, array):
         return float(array.sum())
@@ -120,14 +121,13 @@ class Worker:
         return runtime.get_gpu_ids(), os.environ.get("CUDA_VISIBLE_DEVICES")
 
     def descriptors(self):
-        return sorted(os.readlink(f"/proc/self/fd/{fd}") for fd in _open_fds())
+        return sorted(open_files())
 
     def descriptors_of_fork(self):
         read, write = os.pipe()
         pid = os.fork()
         if not pid:
-            text = "\n".join(os.readlink(f"/proc/self/fd/{fd}") for fd in _open_fds())
-            os.write(write, text.encode())
+            os.write(write, "\n".join(open_files()).encode())
             os._exit(0)
         os.waitpid(pid, 0)
         found = os.read(read, 100_000).decode().splitlines()
@@ -147,12 +147,13 @@ class Worker:
         return sum(float(batch[0].sum()) for batch in loader), float(held.sum())
 
 
-def _open_fds():
-    return [
-        fd
-        for fd in map(int, os.listdir("/proc/self/fd"))
-        if Path(f"/proc/self/fd/{fd}").is_symlink()
-    ]
+def open_files() -> list[str]:
+    """Return what the descriptors of this process refer to."""
+    found = []
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the descriptor of the listing itself
+            found.append(str(entry.readlink()))
+    return found
 
 
 def is_alive(pid: int) -> bool:

@@ -48,21 +48,6 @@ def test_numpy_arrays_are_read_only_on_both_sides(session, nbytes):
         back[0] = 1
 
 
-@pytest.mark.parametrize("size", [8, 1_000_000])
-def test_tensors_are_writable_and_private_at_each_get(session, size):
-    torch = pytest.importorskip("torch")
-    worker = Worker.remote()
-    tensor = torch.ones(size)
-    ref = worker.scale.remote(tensor)
-    first = runtime.get(ref)
-    first.add_(1)
-    assert tensor.eq(1).all()
-    assert runtime.get(ref).eq(2).all()
-    shared = runtime.put(tensor)
-    assert runtime.get(worker.scale.remote(shared)).eq(2).all()
-    assert runtime.get(shared).eq(1).all()
-
-
 def test_64_mib_go_in_and_out(session):
     worker = Worker.remote()
     array = np.ones(8 * MIB)
@@ -160,7 +145,7 @@ def test_several_returns(session):
     refs = worker.pair.options(num_returns=2).remote()
     assert runtime.get(refs) == [1, 2]
     assert worker.pair.options(num_returns=0).remote() is None
-    with pytest.raises(ValueError, match="num_returns=3 asks for 3 values.*2 values"):
+    with pytest.raises(ValueError, match=r"num_returns=3 asks for 3 values.*2 values"):
         runtime.get(worker.pair.options(num_returns=3).remote()[0])
 
 
@@ -179,7 +164,7 @@ def test_get_checks_its_argument(session):
     assert runtime.get([]) == []
     with pytest.raises(ValueError, match="not int"):
         runtime.get(1)
-    with pytest.raises(TypeError, match="item 1 .*str"):
+    with pytest.raises(TypeError, match=r"item 1 .*str"):
         runtime.get([ref, "x"])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import runtime
-from tests.runtime.actors import Worker
+from tests.runtime.actors import Worker, open_files
 
 pytestmark = pytest.mark.proc
 
@@ -21,7 +21,7 @@ def in_fork(function) -> str:
     if not pid:
         try:
             text = function()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  told to the parent
             text = f"{type(error).__name__}: {error}"
         os.write(write, text.encode())
         os._exit(0)
@@ -52,18 +52,13 @@ def test_a_forked_child_of_the_driver_keeps_no_descriptor_of_the_session(session
     runtime.get(worker.echo.remote(1))
 
     def listing():
-        links = [os.readlink(f"/proc/self/fd/{fd}") for fd in range(3, 100) if _exists(fd)]
-        return " ".join(link for link in links if "socket" in link or "eventpoll" in link)
+        return " ".join(name for name in open_files() if "socket" in name or "eventpoll" in name)
 
     before = listing()
     assert "socket" in before
     after = in_fork(listing)
     assert len(after.split()) < len(before.split())
     assert "eventpoll" not in after
-
-
-def _exists(fd):
-    return os.path.islink(f"/proc/self/fd/{fd}")
 
 
 def test_a_forked_child_that_drops_everything_and_shuts_down_changes_nothing(session):
@@ -75,9 +70,12 @@ def test_a_forked_child_that_drops_everything_and_shuts_down_changes_nothing(ses
         nonlocal worker, held, value
         del worker, held, value
         runtime.shutdown()
-        return "dropped"
+        try:
+            runtime.put(1)
+        except RuntimeError:
+            return "refused"
 
-    assert in_fork(drop) == "dropped"
+    assert in_fork(drop) == "refused"
     assert value.sum() == 1 << 20
     assert runtime.get(held).sum() == 1 << 20
     assert runtime.get(worker.echo.remote(3)) == 3
@@ -98,19 +96,3 @@ def test_a_fork_of_an_actor_keeps_no_control_socket(session):
     found = runtime.get(Worker.remote().descriptors_of_fork.remote())
     assert found
     assert not any(link.startswith(("socket:", "anon_inode:[pidfd]")) for link in found)
-
-
-@pytest.mark.parametrize("num_workers", [2])
-def test_a_data_loader_in_an_actor_and_in_the_driver(session, num_workers):
-    pytest.importorskip("torch")
-    import torch.utils.data
-
-    worker = Worker.remote()
-    held = runtime.get(worker.echo.remote(np.ones(1 << 20)))
-    ref = worker.load.remote(num_workers, runtime.put(np.ones(1 << 20)))
-    dataset = torch.utils.data.TensorDataset(torch.arange(8.0))
-    loader = torch.utils.data.DataLoader(dataset, batch_size=2, num_workers=num_workers)
-    assert sum(float(batch[0].sum()) for batch in loader) == 28
-    assert runtime.get(ref, timeout=60) == (28, 1 << 20)
-    assert held.sum() == 1 << 20
-    assert runtime.get(worker.echo.remote(1)) == 1

@@ -96,7 +96,9 @@ def test_ten_tenths_are_one_gpu():
 def test_fake_gpus_are_assigned_by_count(monkeypatch):
     monkeypatch.setenv(gpus.VARIABLE, "")
     with runtime.init(num_gpus=2):
-        pair = [Worker.options(num_gpus=1).remote() for _ in range(2)]
+        with pytest.warns(UserWarning, match="fake") as caught:
+            pair = [Worker.options(num_gpus=1).remote() for _ in range(2)]
+        assert len(caught) == 1
         without = Worker.remote()
         found = runtime.get([worker.gpus.remote() for worker in (*pair, without)])
         assert found == [([0], ""), ([1], ""), ([], "")]
@@ -112,6 +114,7 @@ def test_inherit_leaves_the_variable(monkeypatch):
 
 
 @pytest.mark.proc
+@pytest.mark.filterwarnings("ignore:.*physical GPUs:UserWarning")
 def test_an_actor_waits_for_a_gpu_that_another_holds():
     with runtime.init(num_gpus=1):
         first = Worker.options(num_gpus=1).remote()
@@ -130,6 +133,7 @@ def test_an_actor_that_never_fits_warns_once_and_waits():
             worker = Worker.options(num_gpus=2).remote()
         ref = worker.echo.remote(1)
         assert runtime.wait([ref], timeout=0.05) == ([], [ref])
+        assert runtime.get(Worker.remote().echo.remote(2)) == 2  # others go on
         runtime.kill(worker)
         with pytest.raises(runtime.exceptions.ActorDiedError):
             runtime.get(ref)

@@ -81,7 +81,7 @@ def test_class_nodes_are_not_there_yet():
 @proc
 def test_unknown_methods_name_the_nearest(session):
     worker = Worker.remote()
-    with pytest.raises(AttributeError, match="Worker has no method 'ech'.*'echo'"):
+    with pytest.raises(AttributeError, match=r"Worker has no method 'ech'.*'echo'"):
         worker.ech.remote(1)
 
 

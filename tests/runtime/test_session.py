@@ -7,6 +7,8 @@ import random
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,9 @@ from tests.runtime import scripts
 from tests.runtime.actors import Worker
 
 pytestmark = pytest.mark.proc
+
+# Not imported here: a driver that has torch waits for it in every actor it starts.
+needs_torch = pytest.mark.skipif(not find_spec("torch"), reason="torch is not installed")
 
 
 def test_init_returns_facts_and_leaves_as_a_context():
@@ -89,7 +94,7 @@ def test_actors_see_the_drivers_environment_and_folder(session, monkeypatch, tmp
     monkeypatch.chdir(tmp_path)
     worker = Worker.remote()
     assert runtime.get(worker.environment.remote("COLOUR")) == "green"
-    assert runtime.get(worker.__ray_call__.remote(lambda _: os.getcwd())) == str(tmp_path)
+    assert runtime.get(worker.__ray_call__.remote(lambda _: str(Path.cwd()))) == str(tmp_path)
 
 
 def test_env_vars_of_an_actor_win(session):
@@ -106,16 +111,16 @@ def test_env_vars_of_a_library_start_a_new_interpreter(session):
     assert runtime.get(worker.add.remote(1)) == 6
 
 
+@needs_torch
 @pytest.mark.parametrize(("options", "expected"), [({}, 1), ({"num_cpus": 2}, 2)])
 def test_threads_follow_num_cpus(session, options, expected):
-    pytest.importorskip("torch")
     worker = Worker.options(**options).remote()
     assert runtime.get(worker.threads.remote()) == expected
     assert runtime.get(worker.environment.remote("OMP_NUM_THREADS")) == str(expected)
 
 
+@needs_torch
 def test_env_vars_win_over_num_cpus(session):
-    pytest.importorskip("torch")
     options = {"num_cpus": 2, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": "1"}}}
     assert runtime.get(Worker.options(**options).remote().threads.remote()) == 1
 
@@ -132,9 +137,6 @@ def test_an_actor_holds_only_descriptors_of_its_own(session):
     kinds = runtime.get(second.descriptors.remote())
     assert sum(kind.startswith("socket:") for kind in kinds) == 1
     assert sum(kind.startswith("pipe:") for kind in kinds) == 2
-
-
-# --- logs
 
 
 def test_output_reaches_the_drivers_standard_error_with_a_prefix():
@@ -177,9 +179,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     assert done.returncode == 0, done.stderr[-1000:]
     assert int(done.stdout) < 30_000  # KiB
     assert done.stderr.count("\n") == 500_000
-
-
-# --- imports
 
 
 def test_importing_is_light():
