@@ -30,7 +30,7 @@ Readings: TypeAlias = dict[str, list[float]]
 
 USER_SCRIPT = """
 import json, sys, time
-{imports}
+{first}
 import runtime
 from compiled_dag import InputNode
 
@@ -47,13 +47,15 @@ def answer():
 ready = time.monotonic()
 runtime.init()
 up = time.monotonic()
+{then}
 answers = [answer() for _ in range({actors})]
 json.dump({{"ready": [ready], "up": [up], "answers": answers}}, sys.stdout)
 """
 
 FLOOR_SCRIPT = """
 import json, sys, time
-{imports}
+{first}
+{then}
 json.dump({{"ready": [time.monotonic()]}}, sys.stdout)
 """
 
@@ -80,9 +82,10 @@ def startup(config: Config) -> Iterator[Row]:
 
 def _figures(config: Config) -> Iterator[Row]:
     yield _imports(config)
-    yield from _start(config, torch=False)
+    yield from _start(config, "no", "import numpy", "")
     if find_spec("torch"):
-        yield from _start(config, torch=True)
+        yield from _start(config, "before init", "import numpy, torch", "")
+        yield from _start(config, "after init", "import numpy", "import torch")
 
 
 def _imports(config: Config) -> Row:
@@ -94,8 +97,9 @@ def _imports(config: Config) -> Row:
     }
 
 
-def _start(config: Config, *, torch: bool) -> Iterator[Row]:
-    times = _interleave(config, "import numpy, torch" if torch else "import numpy")
+def _start(config: Config, torch: str, first: str, then: str) -> Iterator[Row]:
+    """Time scripts that import torch not at all, before `init`, or after it (then both overlap)."""
+    times = _interleave(config, first, then)
     yield {
         "what": "start of the script to the first answer",
         "torch": torch,
@@ -113,10 +117,10 @@ def _start(config: Config, *, torch: bool) -> Iterator[Row]:
         }
 
 
-def _interleave(config: Config, imports: str) -> Readings:
+def _interleave(config: Config, first: str, then: str) -> Readings:
     """Run the user's script and the floor's in turn; the first pair warms the page cache."""
-    ours = USER_SCRIPT.format(imports=imports, actors=config.actors)
-    floor = FLOOR_SCRIPT.format(imports=imports)
+    ours = USER_SCRIPT.format(first=first, then=then, actors=config.actors)
+    floor = FLOOR_SCRIPT.format(first=first, then=then)
     times: Readings = defaultdict(list)
     for turn in range(config.rounds + 1):
         pair = _run(ours), _run(floor)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import torch
 
     from collective.torch_group import TorchGroup, Work
-    from compiled_dag.shm.waiter import Waiter
     from compiled_dag.host import ActorContext
+    from compiled_dag.shm.waiter import Waiter
 
 _MAX_DIMS: Final = 16
 _RECORD: Final = struct.Struct(f"<24s16s8sI{_MAX_DIMS}q")

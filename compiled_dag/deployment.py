@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from compiled_dag.options import CompileOptions
 
 _graph_ids = itertools.count(1)
+_SHUTDOWN_S = 2.0
+"""How long a session's end waits for actors to let go of a graph; then they are killed."""
 
 
 class Deployment:
@@ -72,6 +74,7 @@ class Deployment:
         segment = GraphSegment.create(len(processes), program.channels, self.graph_id)
         self.segment = GraphSegment(segment.fd, self.host.board, processes, program.channels)
         self._unwatch = self.host.watch(self._on_death)
+        self._stay = self.host.at_shutdown(self._shut_down)
         try:
             self._check_alive()
             parts = self._open_groups(deadline)
@@ -248,9 +251,13 @@ class Deployment:
             group.end()
 
     def abandon(self) -> None:
-        """End the graph without waiting for the actors (from the garbage collector, at exit)."""
-        if os.getpid() == self.owner:
-            self.close(0.0)
+        """End the graph without waiting, from the garbage collector: takes no lock here."""
+        if os.getpid() == self.owner and self.closed_at is None:
+            self.host.call_soon(lambda: self.close(0.0))
+
+    def _shut_down(self) -> None:
+        """End the graph with its session, while the actors still answer."""
+        self.close(_SHUTDOWN_S)
 
     def close(self, timeout_s: float) -> list[str]:
         """Take the graph down, waiting for each actor up to `timeout_s` in all. Idempotent.
@@ -269,6 +276,7 @@ class Deployment:
         for group in self._groups:
             group.close(deadline)
         self._unwatch()
+        self._stay()
         self.segment.close()
         return busy
 

@@ -80,6 +80,8 @@ class CompiledDAG:
         self._words = graph.words
         self._limit = options.max_inflight
         self._next = 0
+        self._sending = False
+        """Whether an `execute` is, or was when it was interrupted, between first and last input."""
         self._low = 0
         """Executions known to be fetched: a lower bound, made exact when the window looks full."""
         self._results: list[dict[int, Any]] = [{} for _ in self._readers]
@@ -109,13 +111,17 @@ class CompiledDAG:
                 self._host.check_owner()
             if self._next - self._low >= self._limit:
                 self._make_room()
+            if self._sending:
+                self._recover()
             execution = self._next
             if self._words[at.STATE_WORD] == at.OPEN:
+                self._sending = True
                 self._send(values)
             elif self._deployment.fault is None:
                 raise self._deployment.end_cause()
             # else: broken. The refs raise the cause, so that scripts which guard only get work.
             self._next = execution + 1
+            self._sending = False
             if self._inputs.kept:
                 self._keep_inputs(execution, values)
         if self._single:
@@ -125,19 +131,32 @@ class CompiledDAG:
     def _send(self, values: list[Any]) -> None:
         """Write all inputs, then show them: if one cannot be sent, none is."""
         writers = self._writers
-        if len(writers) == 1:
-            writer, slot = writers[0]
-            writer.write(values[slot])
-            return
         try:
             for writer, slot in writers:
                 writer.stage(values[slot])
         except BaseException:
             for writer, _ in writers:
                 writer.abandon()
+            self._sending = False
             raise
         for writer, _ in writers:
             writer.publish()
+
+    def _recover(self) -> None:
+        """Settle an `execute` that an interrupt (Ctrl-C) broke off while it sent its inputs.
+
+        If one input was shown, all were staged: show the rest. The execution runs, and since its
+        caller never saw a ref, its results are passed over when they arrive.
+        """
+        published = max(writer.published() for writer, _ in self._writers)
+        if published > self._next:
+            for writer, _ in self._writers:
+                if writer.published() < published:
+                    writer.publish()
+            for dropped in self._dropped:
+                dropped.add(self._next)
+            self._next = published
+        self._sending = False
 
     def _keep_inputs(self, execution: int, values: list[Any]) -> None:
         """Keep a copy of the inputs that are outputs too, as they are at the call."""
@@ -205,7 +224,8 @@ class CompiledDAG:
                     reader.site,
                 )
             ):
-                ref._value = reader.read()
+                ref._value = reader.peek()
+                reader.advance()
                 return
         finally:
             self._read_lock.release()
@@ -293,7 +313,9 @@ class CompiledDAG:
                 "Get or drop older refs, or raise the limit"
             )
             raise CapacityExceededError(msg)
-        results[execution] = reader.read()
+        if execution not in results:  # it is there if an interrupt came between these two lines
+            results[execution] = reader.peek()
+        reader.advance()
 
     def _settle(self, number: int, execution: int) -> Any:
         """Return a result; forget it if no other output of the graph is the same value."""

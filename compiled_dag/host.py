@@ -115,6 +115,14 @@ class Host(Protocol):
         """Call `callback` from the supervising thread on every death; returns how to stop that."""
         ...
 
+    def at_shutdown(self, callback: Callable[[], object]) -> Callable[[], None]:
+        """Call `callback` first thing when the session ends; returns how to stop that."""
+        ...
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Call `callback` on the supervising thread; safe in finalizers, takes no lock."""
+        ...
+
     def death(self, actor_id: ActorId) -> ActorDiedError | None:
         """Return why an actor is dead, or None while it lives."""
         ...

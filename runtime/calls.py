@@ -159,6 +159,12 @@ class Calls:
             if self.link is not None:
                 self.link.flush()
 
+    def stop_at_once(self, word: int) -> None:
+        """Have the actor end without serving what it has been sent."""
+        with self._lock:
+            if self.link is not None:
+                self.link.stop_at_once(word)
+
     # --- back
 
     def answer(self, message: Reply | SystemReply) -> None:

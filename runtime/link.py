@@ -63,6 +63,7 @@ class Link:
         self._messages: deque[Any] = deque()
         self._outbox: deque[tuple[memoryview, tuple[int, ...]]] = deque()
         self._count = 0
+        self._stopped = False
         self._attending = 0
         self._watched = threading.Lock()
         self._closed = False
@@ -112,11 +113,13 @@ class Link:
         self._post()
 
     def _post(self) -> None:
-        self._count += 1
-        self._board.post(self._line, self._count)
+        if not self._stopped:
+            self._count += 1
+            self._board.post(self._line, self._count)
 
     def stop_at_once(self, word: int) -> None:
-        """Have the actor end without serving what it has been sent."""
+        """Have the actor end without serving what it has been sent: nothing overwrites `word`."""
+        self._stopped = True
         self._board.post(self._line, word)
 
     # --- in

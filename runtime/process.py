@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from compiled_dag.host import ActorId
     from runtime.options import ActorOptions
+    from runtime.parcel import Parcel
     from runtime.session import Session
 
 _STATUS_S: Final = 0.05
@@ -54,6 +55,8 @@ class ActorProcess:
         self._num_spawns = 0
         self._logs: tuple[LogStream, ...] = ()
         self._status: int | None = None
+        self._creation: Parcel | None = None
+        """What it is made from, until it is."""
 
     @property
     def death(self) -> ActorDiedError | None:
@@ -79,7 +82,9 @@ class ActorProcess:
         parcel, needed = pack_arguments(args, kwargs, nested=nested)
         what = f"{self.class_name}.{method}"
         refs = tuple([ObjectRef(what, self) for _ in range(num_returns)])
-        number = CREATION if method == "__init__" else next_number()
+        number = next_number()
+        if method == "__init__":
+            number, self._creation = CREATION, parcel
         self.calls.add(Call(number, method.encode(), num_returns, (parcel,)), needed, refs)
         return refs
 
@@ -104,7 +109,7 @@ class ActorProcess:
         theirs: list[int] = []
         try:
             self._connect(theirs)
-            needs_torch = self.session.placement.needs_torch(self.options)
+            needs_torch = self.session.placement.needs_torch(self.options, self._creation)
             self.session.zygotes.spawn(self._spawn_message(theirs), needs_torch=needs_torch)
         except OSError as error:
             self.spawn_failed(str(error))
@@ -159,6 +164,7 @@ class ActorProcess:
         for log in self._logs:
             log.prefix = f"({self.class_name} pid={pid}) ".encode()
             supervisor.watch(log.fd, lambda _, log=log: self._on_output(log))  # type: ignore[misc]
+        self._creation = None
         if self.death is None:
             self.calls.open()
         else:
@@ -244,8 +250,7 @@ class ActorProcess:
     def stop_at_once(self, word: int, reason: str) -> None:
         """Have the actor end without serving its queue."""
         self._reason = self._reason or reason
-        if self.calls.link is not None:
-            self.calls.link.stop_at_once(word)
+        self.calls.stop_at_once(word)
 
     def bury(self) -> None:
         """Let go of everything the process had."""

@@ -67,7 +67,7 @@ class Session:
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
         self._watchers: list[DeathWatcher] = []
-        self._closers: list[Callable[[], None]] = []
+        self._closers: list[Callable[[], object]] = []
         self._local = threading.local()
         _raise_descriptor_limit()
         self._segment = Board.create()
@@ -140,7 +140,7 @@ class Session:
 
         return stop
 
-    def at_shutdown(self, callback: Callable[[], None]) -> Callable[[], None]:
+    def at_shutdown(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call `callback` first thing in `shutdown`; returns how to stop that."""
         self._closers = [*self._closers, callback]
 
@@ -148,6 +148,11 @@ class Session:
             self._closers = [known for known in self._closers if known is not callback]
 
         return stop
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Call `callback` on the supervising thread; safe in finalizers, takes no lock."""
+        if not self.closed and not self.foreign:
+            self.supervisor.call_soon(callback)
 
     def death(self, actor_id: ActorId) -> ActorDiedError | None:
         """Return why an actor is dead, or None while it lives."""

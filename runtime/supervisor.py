@@ -32,7 +32,7 @@ class Supervisor:
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._handlers: dict[int, Handler] = {}
-        self._soon: deque[Callable[[], None]] = deque()
+        self._soon: deque[Callable[[], object]] = deque()
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._tie = itertools.count()
         self._stopping = False
@@ -45,7 +45,7 @@ class Supervisor:
 
     # --- from any thread
 
-    def call_soon(self, function: Callable[[], None]) -> None:
+    def call_soon(self, function: Callable[[], object]) -> None:
         """Run `function` on the supervising thread. Safe in finalizers."""
         self._soon.append(function)
         if not self._stopping:
@@ -114,7 +114,7 @@ class Supervisor:
         while self._timers and self._timers[0][0] <= time.monotonic():
             self._guarded(heapq.heappop(self._timers)[2])
 
-    def _guarded(self, function: Callable[[], None]) -> None:
+    def _guarded(self, function: Callable[[], object]) -> None:
         """Run `function`; a failure in one handler must not end the supervision of all actors."""
         try:
             function()

@@ -48,9 +48,12 @@ def main() -> None:
     worker.close_descriptors({0, 1, 2, CONTROL_FD, TORCH_FD, BOARD_FD, DRIVER_FD})
     board = Board(BOARD_FD)
     children: dict[int, int] = {}
+    # Until here, and in the second stage until it serves, SIGTERM ends an import nobody waits for.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if importlib.util.find_spec("torch"):
         pid = os.fork()
         if not pid:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.close(CONTROL_FD)
             _run_torch_stage(board)
         children[pid] = _TORCH_STAGE

@@ -139,6 +139,9 @@ class Zygotes:
         self._base = self._torch = None
         for client in clients:
             client.close()
+        for pid in self._pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)  # heeded as long as it is importing
         deadline = time.monotonic() + _END_S
         for client in clients:
             client.wait_for_end(deadline)

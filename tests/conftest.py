@@ -86,3 +86,4 @@ def host(no_leaks: None) -> Iterator[ThreadHost]:
         yield host
     finally:
         host.close()
+        vars(host).clear()  # pytest keeps the fixture's value until the leaks were counted

@@ -149,6 +149,7 @@ class ThreadHost:
         self._local = threading.local()
         self._numbers = itertools.count(1)
         self._watchers: list[Callable[[ActorId, ActorDiedError], None]] = []
+        self._enders: list[Callable[[], object]] = []
         self.actors: dict[int, FakeActor] = {}
 
     def actor(self, instance: Any) -> FakeActor:
@@ -187,6 +188,13 @@ class ThreadHost:
         self._watchers.append(callback)
         return lambda: self._watchers.remove(callback)
 
+    def at_shutdown(self, callback: Callable[[], object]) -> Callable[[], None]:
+        self._enders.append(callback)
+        return lambda: self._enders.remove(callback)
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        threading.Thread(target=callback, name="supervisor").start()
+
     def death(self, actor_id: ActorId) -> ActorDiedError | None:
         return self.actors[actor_id].error
 
@@ -203,6 +211,8 @@ class ThreadHost:
         pass
 
     def close(self) -> None:
+        for end in list(self._enders):
+            end()
         for actor in self.actors.values():
             actor.post(actor.loop.stop)
         for actor in self.actors.values():

@@ -74,14 +74,24 @@ class Reader:
         return self.words[self.sequence_word] != self.sequence
 
     def read(self) -> Any:
-        """Return the next message, which must be there: a value or an `Error`.
+        """Take the next message, which must be there: a value or an `Error`."""
+        value = self.peek()
+        self.advance()
+        return value
 
+    def advance(self) -> None:
+        """Be done with the message that `peek` returned."""
+        sequence = self.sequence = self.sequence + 1
+        self.words[self._ack_word] = sequence
+
+    def peek(self) -> Any:
+        """Return the next message, which must be there, and stay in front of it.
+
+        Where an interrupt can strike, the value is stored before `advance`: then it is never lost.
         A value that cannot be rebuilt comes back as an `Error` too: it is this reader's alone.
         """
         words = self.words
-        sequence = self.sequence
-        base = self._bases[sequence % self._depth]
-        self.sequence = sequence + 1
+        base = self._bases[self.sequence % self._depth]
         if not STORES_STAY_IN_ORDER:
             fence()  # the sequence was read before anything it announces
         tag = words[base]
@@ -96,18 +106,16 @@ class Reader:
                 value = self._decode(base, tag)
             except Exception as error:  # noqa: BLE001  unpickling runs user code
                 value = self._failure(error)
-        words[self._ack_word] = sequence + 1
         return value
 
     def skip(self) -> None:
         """Pass over the next message, which must be there, without rebuilding its value."""
         words = self.words
         base = self._bases[self.sequence % self._depth]
-        self.sequence += 1
         if words[base] > _KIND_MASK:
             extent, slot = self._extent(words[base + 4])
             extent.words[extent.release + slot] = words[base + 5]
-        words[self._ack_word] = self.sequence
+        self.advance()
 
     def _decode(self, base: int, tag: int) -> Any:
         words = self.words

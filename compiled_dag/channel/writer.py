@@ -55,8 +55,6 @@ class Writer:
         self._doubles = graph.view.cast("d")
         self._bases = [(place.ring + slot * at.SLOT) // 8 for slot in range(spec.depth)]
         self._depth = spec.depth
-        self._base = self._bases[0]
-        self._sequence = 0
         self._sequence_word = place.control // 8 + at.SEQUENCE
         self._taken: tuple[Extent, int, int] | None = None
         board = graph.board
@@ -84,30 +82,31 @@ class Writer:
             TypeError: The value cannot be pickled.
             MemoryCapError: There is no memory for it.
         """
-        base = self._base
+        words = self._words
+        base = self._bases[words[self._sequence_word] % self._depth]
         kind = value.__class__
         if kind is int:
             if -_MAX_INT <= value <= _MAX_INT:
                 self._signed[base + 1] = value
-                self._words[base] = _INT
+                words[base] = _INT
                 return
         elif value is None:
-            self._words[base] = _NONE
+            words[base] = _NONE
             return
         elif kind is float:
             self._doubles[base + 1] = value
-            self._words[base] = _FLOAT
+            words[base] = _FLOAT
             return
         self._stage_encoded(base, encode(value))
 
     def publish(self) -> None:
         """Make the staged value visible and wake the readers."""
-        sequence = self._sequence = self._sequence + 1
+        words, word = self._words, self._sequence_word
+        sequence = words[word] + 1
         self._taken = None
-        self._base = self._bases[sequence % self._depth]
         if not STORES_STAY_IN_ORDER:
             fence()
-        self._words[self._sequence_word] = sequence
+        words[word] = sequence  # before this an interrupt leaves nothing published, after it all
         with self._lock:  # on x86-64 all the fence that is needed, without a call (see futex.py)
             pass
         if not STORES_STAY_IN_ORDER:
@@ -117,6 +116,10 @@ class Writer:
             if bells[bell]:
                 bells[bell] = 0
                 futex_wake(address)
+
+    def published(self) -> int:
+        """Return how many messages were published: the shared word itself, so that is exact."""
+        return self._words[self._sequence_word]
 
     def abandon(self) -> None:
         """Drop a staged value that will not be published."""

@@ -66,7 +66,16 @@ class Site:
 class Waiter:
     """The waiting policy with what it has learnt; one per thread that waits often."""
 
-    __slots__ = ("_anywhere", "_backoff", "_doorbell", "_good", "_skip", "_yield_s", "calm", "sleeps")
+    __slots__ = (
+        "_anywhere",
+        "_backoff",
+        "_doorbell",
+        "_good",
+        "_skip",
+        "_yield_s",
+        "calm",
+        "sleeps",
+    )
 
     def __init__(self, doorbell: Doorbell, mode: WaitMode = "balanced") -> None:
         self._doorbell = doorbell

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import ctypes
+import threading
+
+import pytest
+
+from compiled_dag.shm.futex import Timespec, fence, futex_wait, futex_wake
+
+FAR = Timespec.of(60)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "whole", "nanoseconds"),
+    [(0, 0, 0), (0.25, 0, 250_000_000), (3.5, 3, 500_000_000)],
+)
+def test_a_time_is_seconds_and_nanoseconds(seconds, whole, nanoseconds) -> None:
+    spec = Timespec.of(seconds)
+    assert (spec.seconds, spec.nanoseconds) == (whole, nanoseconds)
+
+
+def test_a_word_that_has_changed_is_not_slept_on() -> None:
+    word = ctypes.c_uint(5)
+    futex_wait(ctypes.c_void_p(ctypes.addressof(word)), 4, FAR)
+
+
+def test_sleep_ends_with_its_time() -> None:
+    word = ctypes.c_uint(5)
+    futex_wait(ctypes.c_void_p(ctypes.addressof(word)), 5, Timespec.of(0.001))
+
+
+def test_a_wake_up_reaches_every_sleeper() -> None:
+    word = ctypes.c_uint(1)
+    address = ctypes.c_void_p(ctypes.addressof(word))
+    sleepers = [threading.Thread(target=futex_wait, args=(address, 1, FAR)) for _ in range(3)]
+    for thread in sleepers:
+        thread.start()
+    # Changed first: a sleeper that comes late sees it, one that sleeps already is woken.
+    word.value = 2
+    for _ in range(2000):
+        futex_wake(address)
+        sleepers[0].join(0.01)
+        if not any(thread.is_alive() for thread in sleepers):
+            break
+    assert not any(thread.is_alive() for thread in sleepers)
+
+
+def test_the_fence_can_be_used_from_any_thread() -> None:
+    threads = [threading.Thread(target=lambda: [fence() for _ in range(100)]) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import fcntl
+import gc
+import os
+import resource
+
+import pytest
+
+from compiled_dag import MemoryCapError
+from compiled_dag.shm import segment as segments
+from compiled_dag.shm.segment import (
+    PAGE,
+    Mapping,
+    Segment,
+    available_bytes,
+    require_memory,
+    round_up,
+)
+
+
+@pytest.fixture
+def segment(no_leaks):
+    made = Segment.create("compiled-dag-test", 8 * PAGE)
+    yield made
+    made.close()
+
+
+def memory_of(segment: Segment) -> int:
+    """Return the bytes that the segment really takes."""
+    return os.fstat(segment.fd).st_blocks * 512
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "rounded"), [(0, 0), (1, PAGE), (PAGE, PAGE), (PAGE + 1, 2 * PAGE)]
+)
+def test_sizes_are_rounded_up_to_pages(nbytes, rounded) -> None:
+    assert round_up(nbytes) == rounded
+
+
+def test_rounding_takes_any_unit() -> None:
+    assert round_up(65, 64) == 128
+
+
+def test_two_mappings_show_one_memory(segment) -> None:
+    first, second = segment.map(0, 2 * PAGE).view(), segment.map(PAGE, PAGE).view()
+    first[PAGE + 3] = 7
+    assert second[3] == 7
+
+
+def test_a_view_keeps_its_mapping_after_the_segment_is_closed(segment) -> None:
+    view = segment.map(0, PAGE).view()
+    segment.close()
+    gc.collect()
+    view[0] = 1
+    assert view.cast("Q")[0] == 1
+
+
+def test_a_mapping_ends_with_its_last_view(segment) -> None:
+    mapping = segment.map(0, PAGE)
+    view = mapping.view()
+    address = f"{mapping.address:x}-"
+    del mapping
+    with open("/proc/self/maps") as maps:
+        assert address in maps.read()
+    del view
+    with open("/proc/self/maps") as maps:
+        assert address not in maps.read()
+
+
+def test_a_segment_cannot_be_resized(segment) -> None:
+    for size in (PAGE, 16 * PAGE):
+        with pytest.raises(PermissionError):
+            os.ftruncate(segment.fd, size)
+
+
+def test_seals_cannot_be_added_or_removed(segment) -> None:
+    with pytest.raises(PermissionError):
+        fcntl.fcntl(segment.fd, 1033, 8)  # F_ADD_SEALS, F_SEAL_WRITE
+
+
+def test_a_segment_costs_nothing_until_it_is_touched(segment) -> None:
+    assert memory_of(segment) == 0
+    segment.map(0, 8 * PAGE).view()[0] = 1
+    assert memory_of(segment) == PAGE
+
+
+def test_populate_faults_pages_in(segment) -> None:
+    segment.map(0, 8 * PAGE).populate(PAGE + 5, PAGE)
+    assert memory_of(segment) in (0, 2 * PAGE)  # 0: a kernel older than 5.14
+
+
+def test_punch_returns_memory_and_leaves_zeros(segment) -> None:
+    view = segment.map(0, 8 * PAGE).view()
+    view[:] = b"x" * len(view)
+    segment.punch(PAGE, 6 * PAGE)
+    assert memory_of(segment) == 2 * PAGE
+    assert bytes(view[: 2 * PAGE]) == b"x" * PAGE + b"\0" * PAGE
+
+
+def test_closing_twice_closes_once(segment) -> None:
+    segment.close()
+    segment.close()
+    assert segment.fd == -1
+
+
+def test_a_descriptor_is_not_inherited_by_programs_that_are_started(segment) -> None:
+    assert not os.get_inheritable(segment.fd)
+
+
+def test_a_mapping_that_the_kernel_refuses_says_so(segment) -> None:
+    with pytest.raises(OSError, match=f"mapping {PAGE} bytes of shared memory failed: "):
+        Mapping(segment.fd, 1, PAGE)  # not a multiple of the page size
+
+
+def test_a_file_size_limit_is_told_with_the_remedy(no_leaks) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (PAGE, limits[1]))
+    try:
+        with pytest.raises(MemoryCapError, match=r"1099511627776 bytes .*\(ulimit -f unlim"):
+            Segment.create("compiled-dag-test", 1 << 40)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+# --- how much there is ----------------------------------------------------------------------------
+
+
+def test_memory_that_is_there_is_granted(monkeypatch) -> None:
+    monkeypatch.setattr(segments, "available_bytes", lambda: 1000)
+    require_memory(1000, "a thing")
+
+
+def test_memory_that_is_not_there_is_refused_with_both_figures_and_the_remedy(monkeypatch) -> None:
+    monkeypatch.setattr(segments, "available_bytes", lambda: 1000)
+    with pytest.raises(MemoryCapError) as raised:
+        require_memory(1001, "a thing")
+    assert str(raised.value).startswith(
+        "a thing needs 1001 bytes of shared memory and 1000 are available"
+    )
+    assert "_buffer_size_bytes" in str(raised.value)
+
+
+def test_the_smaller_of_machine_and_cgroup_counts(monkeypatch) -> None:
+    monkeypatch.setattr(segments, "_machine_available", lambda: 500)
+    monkeypatch.setattr(segments, "_cgroup_available", lambda: 300)
+    assert available_bytes() == 300
+
+
+def test_this_machine_has_some_memory() -> None:
+    assert available_bytes() > 0

@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from compiled_dag import ChannelClosedError
+from compiled_dag.shm import waiter as waiters
+from compiled_dag.shm.board import Board, Doorbell
+from compiled_dag.shm.waiter import Waiter
+
+SLOW_S = 600e-6
+
+
+@pytest.fixture
+def board():
+    segment = Board.create()
+    board = Board(segment.fd)
+    segment.close()
+    return board
+
+
+def fine() -> None:
+    """Guard of a wait that nothing ends."""
+
+
+def closed() -> None:
+    """Guard of a wait that is over."""
+    raise ChannelClosedError("it is closed")
+
+
+@pytest.mark.parametrize("mode", ["latency", "balanced", "eco"])
+def test_a_word_that_differs_already_is_seen_at_once(board, mode) -> None:
+    waiter = Waiter(Doorbell(board, 1), mode)
+    assert waiter.word(board.words, 0, 1, closed)
+    assert waiter.until(lambda: True, closed)
+    assert waiter.sleeps == 0
+
+
+@pytest.mark.parametrize("mode", ["latency", "balanced", "eco"])
+@pytest.mark.parametrize("how", ["word", "until"])
+def test_a_word_that_changes_later_ends_the_wait(board, mode, how) -> None:
+    waiter, index = Waiter(Doorbell(board, 1), mode), board.mailbox_index(1)
+    sleeping = threading.Event()
+
+    def change() -> None:
+        sleeping.wait(30)
+        board.post(1, 5)
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    guard = sleeping.set  # called before the first sleep: from then on the change may come
+    if how == "word":
+        done = waiter.word(board.words, index, 0, guard)
+    else:
+        done = waiter.until(lambda: board.words[index] == 5, guard)
+    thread.join(30)
+    assert done
+    assert board.words[index] == 5
+
+
+def test_the_deadline_ends_the_wait_with_false(board) -> None:
+    waiter = Waiter(Doorbell(board, 1))
+    deadline = time.monotonic() + 0.01
+    assert not waiter.word(board.words, 0, 0, fine, deadline)
+    assert time.monotonic() >= deadline
+    assert not waiter.until(lambda: False, fine, time.monotonic())
+
+
+def test_what_is_ready_at_the_deadline_counts(board) -> None:
+    looks = iter([False] * 12)
+    waiter = Waiter(Doorbell(board, 1), "eco")
+    assert waiter.until(lambda: next(looks, True), closed, time.monotonic() - 1)
+
+
+def test_the_guard_ends_a_wait_before_it_sleeps(board) -> None:
+    waiter = Waiter(Doorbell(board, 1), "eco")
+    with pytest.raises(ChannelClosedError, match="it is closed"):
+        waiter.word(board.words, 0, 0, closed)
+    assert waiter.sleeps == 0
+    assert board.bells[board.bell_index(1)] == 0
+
+
+def test_the_guard_ends_a_wait_that_is_rung_for_the_end(board) -> None:
+    waiter = Waiter(Doorbell(board, 1), "eco")
+    ended, sleeping = threading.Event(), threading.Event()
+
+    def guard() -> None:
+        sleeping.set()
+        if ended.is_set():
+            closed()
+
+    def end() -> None:
+        sleeping.wait(30)
+        ended.set()
+        board.ring(1)
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    with pytest.raises(ChannelClosedError):
+        waiter.until(lambda: False, guard)
+    thread.join(30)
+
+
+# --- when it yields, and when it stops yielding ---------------------------------------------------
+
+
+class FakeTime:
+    """A clock that only yields advance, each by the next of the times given."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.yields = 0
+        self.costs: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sched_yield(self) -> None:
+        self.yields += 1
+        self.now += self.costs.pop(0) if self.costs else 1e-6
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    fake = FakeTime()
+    monkeypatch.setattr(waiters, "os", SimpleNamespace(sched_yield=fake.sched_yield))
+    monkeypatch.setattr(waiters, "time", SimpleNamespace(monotonic=fake.monotonic))
+    return fake
+
+
+class FakeBell:
+    """A doorbell that is rung as soon as somebody sleeps on it."""
+
+    def arm(self) -> int:
+        return 1
+
+    def sleep(self, token, timeout) -> None:
+        self.rung()
+
+    def disarm(self) -> None:
+        pass
+
+
+class Waits:
+    """Waits of one waiter, one after the other."""
+
+    def __init__(self, fake: FakeTime) -> None:
+        self.fake = fake
+        self.bell = FakeBell()
+        self.waiter = Waiter(self.bell)
+
+    def wait(self, after_yields: int | None, cost: float = 1e-6) -> int:
+        """Wait for what comes with that many yields (or asleep only); return how many it took."""
+        start = self.fake.yields
+        self.fake.costs = [cost]
+        came = []
+        self.bell.rung = lambda: came.append(True)
+
+        def ready() -> bool:
+            done = self.fake.yields - start
+            return bool(came) or (after_yields is not None and done >= after_yields)
+
+        assert self.waiter.until(ready, fine)
+        return self.fake.yields - start
+
+    def good(self, count: int) -> None:
+        for _ in range(count):
+            assert self.wait(1) == 1
+
+    def slow(self) -> None:
+        assert self.wait(None, cost=SLOW_S) == 1
+
+    def skipped(self, limit: int = 5000) -> int:
+        """Count the waits that go to sleep without a yield."""
+        for count in range(limit):
+            if self.wait(1) == 1:
+                return count
+        raise AssertionError("it never yields again")
+
+
+@pytest.fixture
+def waits(fake):
+    return Waits(fake)
+
+
+def test_a_quick_yield_is_followed_by_the_next(waits) -> None:
+    assert waits.wait(5) == 5
+    assert waits.waiter.sleeps == 0
+
+
+def test_yielding_ends_after_its_budget(waits) -> None:
+    assert waits.wait(None) == pytest.approx(200, abs=1)
+    assert waits.waiter.sleeps == 1
+
+
+def test_a_slow_yield_ends_the_yielding_and_skips_it_for_two_waits(waits) -> None:
+    waits.slow()
+    assert waits.waiter.sleeps == 1
+    assert waits.skipped() == 2
+
+
+def test_each_further_slow_yield_doubles_what_is_skipped(waits) -> None:
+    skipped = []
+    for _ in range(4):
+        waits.slow()
+        skipped.append(waits.skipped())
+    assert skipped == [2, 4, 8, 16]
+
+
+def test_what_is_skipped_has_a_limit(waits) -> None:
+    for _ in range(15):
+        waits.slow()
+        last = waits.skipped()
+    assert last == 1024
+
+
+def test_eight_good_waits_halve_what_the_next_slow_yield_costs(waits) -> None:
+    for _ in range(3):
+        waits.slow()
+        waits.skipped()  # the wait that ends this count is a good one
+    waits.good(7)
+    waits.slow()
+    assert waits.skipped() == 8  # 3 slow, one decayed, one more slow
+
+
+def test_a_slow_yield_starts_the_count_of_good_waits_anew(waits) -> None:
+    waits.slow()
+    waits.skipped()
+    waits.good(6)
+    waits.slow()
+    assert waits.skipped() == 4
+    waits.good(6)
+    waits.slow()
+    assert waits.skipped() == 8
+
+
+def test_a_waiter_recovers_from_the_worst(waits) -> None:
+    for _ in range(12):
+        waits.slow()
+        waits.skipped()
+    waits.good(8 * 10)
+    waits.slow()
+    assert waits.skipped() == 2
+
+
+def test_a_slow_yield_in_which_it_came_is_good(waits) -> None:
+    assert waits.wait(1, cost=SLOW_S) == 1
+    assert waits.waiter.sleeps == 0
+    assert waits.skipped() == 0
+
+
+def test_eco_never_yields(fake) -> None:
+    waits = Waits(fake)
+    waits.waiter = Waiter(waits.bell, "eco")
+    assert waits.wait(None) == 0
+
+
+def test_waiting_for_a_word_learns_as_waiting_for_a_condition_does(fake) -> None:
+    bell = FakeBell()
+    waiter = Waiter(bell)
+    words = [0]
+    bell.rung = lambda: words.__setitem__(0, words[0] + 1)
+    fake.costs = [SLOW_S]
+    yields = []
+    for _ in range(4):
+        before = fake.yields
+        assert waiter.word(words, 0, words[0], fine)
+        yields.append(fake.yields - before)
+    assert yields[:3] == [1, 0, 0]
+    assert yields[3] > 1
