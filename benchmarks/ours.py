@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@runtime.remote
 class Echo:
     """Do what the floor's processes do."""
 
@@ -36,7 +35,8 @@ def session() -> Iterator[None]:
 def chain(length: int) -> Iterator[Side]:
     """Compile `length` echoing actors in a row; a trip sends an int through all of them."""
     with session():
-        actors = [Echo.remote() for _ in range(length)]
+        remote = runtime.remote(Echo)
+        actors = [remote.remote() for _ in range(length)]
         with InputNode() as node:
             dag: Any = node
             for actor in actors:

@@ -13,11 +13,15 @@ from compiled_dag.shm.futex import Timespec
 
 PATIENCE_S = 20.0
 PATIENCE = Timespec.of(PATIENCE_S)
-ROUNDS = 2000
+ROUNDS = 10_000
 
 
 @pytest.fixture
 def board():
+    return new_board()
+
+
+def new_board() -> Board:
     segment = Board.create()
     board = Board(segment.fd)
     segment.close()
@@ -146,7 +150,7 @@ def test_no_wake_up_is_lost_between_threads_that_share_a_bell(board) -> None:
     bell = Doorbell(board, 1)
     words = [board.mailbox_index(line) for line in (10, 11, 12)]
     answers = [board.mailbox_index(line) for line in (20, 21, 22)]
-    rounds = 300
+    rounds = 1000
 
     def sleeper(number: int) -> None:
         for move in range(1, rounds + 1):
@@ -165,8 +169,10 @@ def test_no_wake_up_is_lost_between_threads_that_share_a_bell(board) -> None:
     in_threads(ringer, *(lambda number=number: sleeper(number) for number in range(3)))
 
 
+@pytest.mark.proc
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_no_wake_up_is_lost_between_two_processes(board) -> None:
+def test_no_wake_up_is_lost_between_two_processes() -> None:
+    board = new_board()
     child = os.fork()
     if not child:
         status = 1
