@@ -75,6 +75,7 @@ class CompiledDAG:
         for reader in self._readers:
             reader.site.calm = deployment.needs_calm
         self._single = program.single_output
+        self._has_own_outputs = any(output.reader is None for output in self._outputs)
         self._numbers = range(len(self._outputs))
         self._owner = os.getpid()
         self._words = graph.words
@@ -86,7 +87,6 @@ class CompiledDAG:
         """Executions known to be fetched: a lower bound, made exact when the window looks full."""
         self._results: list[dict[int, Any]] = [{} for _ in self._readers]
         self._dropped: list[set[int]] = [set() for _ in self._readers]
-        self._local: dict[tuple[int, int], Any] = {}
         self._submit_lock = threading.RLock()
         self._read_lock = threading.RLock()
         self._close_when_collected = weakref.finalize(self, deployment.abandon)
@@ -106,13 +106,14 @@ class CompiledDAG:
             ChannelClosedError: The graph was torn down.
         """
         values = self._inputs.slots(args, kwargs)
+        own = self._own_outputs(values) if self._has_own_outputs else ()
         with self._submit_lock:
             if self._owner != os.getpid():
                 self._host.check_owner()
-            if self._next - self._low >= self._limit:
-                self._make_room()
             if self._sending:
                 self._recover()
+            if self._next - self._low >= self._limit:
+                self._make_room()
             execution = self._next
             if self._words[at.STATE_WORD] == at.OPEN:
                 self._sending = True
@@ -122,11 +123,12 @@ class CompiledDAG:
             # else: broken. The refs raise the cause, so that scripts which guard only get work.
             self._next = execution + 1
             self._sending = False
-            if self._inputs.kept:
-                self._keep_inputs(execution, values)
         if self._single:
             return CompiledDAGRef(self, execution, 0)
-        return [CompiledDAGRef(self, execution, number) for number in self._numbers]
+        refs = [CompiledDAGRef(self, execution, number) for number in self._numbers]
+        for number, value in own:
+            refs[number]._value = value
+        return refs
 
     def _send(self, values: list[Any]) -> None:
         """Write all inputs, then show them: if one cannot be sent, none is."""
@@ -158,12 +160,18 @@ class CompiledDAG:
             self._next = published
         self._sending = False
 
-    def _keep_inputs(self, execution: int, values: list[Any]) -> None:
-        """Keep a copy of the inputs that are outputs too, as they are at the call."""
-        for slot in self._inputs.kept:
+    def _own_outputs(self, values: list[Any]) -> list[tuple[int, Any]]:
+        """Return the outputs that no actor makes: constants, and copies of inputs as they are."""
+
+        def copy(slot: int) -> Any:
             kind, head, buffers, _ = codec.encode(values[slot])
-            copies = [bytearray(buffer) for buffer in buffers]
-            self._local[execution, slot] = codec.decode(kind, head, copies)
+            return codec.decode(kind, head, [bytearray(buffer) for buffer in buffers])
+
+        return [
+            (number, output.local(copy))
+            for number, output in enumerate(self._outputs)
+            if output.reader is None
+        ]
 
     def _make_room(self) -> None:
         """Find that an execution was fetched meanwhile, wait for that, or refuse."""
@@ -281,10 +289,8 @@ class CompiledDAG:
         if ref._value is not PENDING:
             return True
         output = self._outputs[ref._output]
-        if output.reader is None:
-            ref._value = output.local(lambda slot: self._local[ref._execution, slot])
-            return True
         number, execution = output.reader, ref._execution
+        assert number is not None, "an output of the driver's own is filled in by execute"
         reader, results = self._readers[number], self._results[number]
         while reader.sequence <= execution and reader.ready():
             self._take(number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from compiled_dag.tree import Tree, Val, fill, leaves
+from compiled_dag.tree import Tree, Val, fill
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,12 +21,6 @@ class Inputs:
         self._whole = next((entry.slot for entry in program.entries if entry.key is None), None)
         positions = [entry.key for entry in program.entries if isinstance(entry.key, int)]
         self._num_positional = 1 if self._whole is not None else max(positions, default=-1) + 1
-        slots = {entry.slot for entry in program.entries}
-        outputs = {
-            leaf.id for tree in program.outputs for leaf in leaves(tree) if isinstance(leaf, Val)
-        }
-        self.kept: tuple[int, ...] = tuple(sorted(slots & outputs))
-        """Slots of inputs that are outputs too."""
 
     def slots(self, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:
         """Return the driver's slots, filled.

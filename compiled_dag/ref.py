@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from compiled_dag.outcome import Error
 
@@ -16,10 +16,16 @@ if TYPE_CHECKING:
 PENDING: Final = object()
 
 
+class _Raised(NamedTuple):
+    """In the place of a value: what every get raises, always the same object."""
+
+    exception: TaskError
+
+
 class CompiledDAGRef:
     """One output of one execution. Get it as often as you like; it is the same object each time."""
 
-    __slots__ = ("__weakref__", "_dag", "_exception", "_execution", "_output", "_value")
+    __slots__ = ("__weakref__", "_dag", "_execution", "_output", "_value")
 
     __compiled_ref__ = True
 
@@ -28,7 +34,6 @@ class CompiledDAGRef:
         self._execution = execution
         self._output = output
         self._value: Any = PENDING
-        self._exception: TaskError | None = None
 
     def get(self, timeout: float | None = None) -> Any:
         """Return the value.
@@ -46,10 +51,10 @@ class CompiledDAGRef:
             self._dag._fetch_one(self, timeout)
         value = self._value
         if value.__class__ is Error:
-            if self._exception is None:
-                self._exception = value.exception()
+            self._value = value = _Raised(value.exception())
+        if value.__class__ is _Raised:
             # Anew: each raise would add its frames to the traceback, and keep them alive.
-            raise self._exception.with_traceback(None)
+            raise value.exception.with_traceback(None)
         return value
 
     @classmethod

@@ -112,14 +112,16 @@ class GraphResident:
         reader = Reader(self._graph, package.channels[channel], package.participant)
         self._readers.append(reader)
         words, word, wait = self._words, reader.sequence_word, self._context.waiter.word
-        guard, read, note, site = self._graph.guard, reader.read, self._note, reader.site
+        guard, note, site = self._graph.guard, self._note, reader.site
+        peek, advance = reader.peek, reader.advance
 
         def run(slots: Slots) -> None:
             sequence = reader.sequence
             if words[word] == sequence:
                 note(number)
                 wait(words, word, sequence, guard, None, site)
-            slots[slot] = read()
+            slots[slot] = peek()
+            advance()
 
         return run
 

@@ -81,7 +81,7 @@ def run(options: Options) -> Report:
         (options.out / "program.txt").write_text(f"{train_step.program}\n", encoding="utf-8")
         training = train(workers, train_step, job)
         with RawLoop(job, digits) as raw:  # its processes start while the reference runs
-            reference = train_alone(job, digits)
+            reference = train_alone(job, digits, workers)
             loops = (
                 CompiledLoop(workers, job.seed, train_step),
                 RemoteLoop(workers, job.seed),
@@ -144,11 +144,15 @@ def train(workers: Sequence[Worker], train_step: CompiledDAG, job: Job) -> Train
     )
 
 
-def train_alone(job: Job, digits: Digits) -> NDArray[Any]:
+def train_alone(job: Job, digits: Digits, workers: Sequence[Worker]) -> NDArray[Any]:
     """Train on the whole batches in this process; return the parameters."""
     replica = Replica(0, replace(job, world_size=1), digits)
-    for batch in draw_batches(job.seed, job.plan.batch_size, range(job.plan.steps)):
-        replica.step(replica.backward(batch))
+    per_epoch = steps_per_epoch(job.plan.batch_size)
+    for start in range(0, job.plan.steps, per_epoch):
+        for batch in draw_batches(job.seed, job.plan.batch_size, range(start, start + per_epoch)):
+            replica.step(replica.backward(batch))
+        # A worker that died ends the run now, not only when it is used again.
+        runtime.get([worker.__ray_ready__.remote() for worker in workers])
     return replica.parameters()
 
 

@@ -73,9 +73,9 @@ class Pool:
             self._punch_retired()
         busy, free = self._busy, self._free
         while busy and self._released(*busy[0]):
-            free.append(busy.popleft())
+            self._put_free(busy.popleft())
         if not free and busy and self._released(*busy[-1]):
-            free.append(busy.pop())
+            self._put_free(busy.pop())
         if not free:
             self._reclaim()
         if not free:
@@ -106,11 +106,18 @@ class Pool:
         words, slots = extent.words, extent.slots
         return all(words[reader * slots + slot] == use for reader in range(self._num_readers))
 
+    def _put_free(self, item: tuple[Extent, int]) -> None:
+        """Let a released slot be taken again, unless it is outgrown: messages may not fit it."""
+        if item[0].capacity == self._capacity:
+            self._free.append(item)
+
     def _reclaim(self) -> None:
-        pinned: deque[tuple[Extent, int]] = deque()
-        for item in self._busy:
-            (self._free if self._released(*item) else pinned).append(item)
-        self._busy = pinned
+        for _ in range(len(self._busy)):
+            item = self._busy.popleft()
+            if self._released(*item):
+                self._put_free(item)
+            else:
+                self._busy.append(item)
 
     def _grow(self, nbytes: int) -> None:
         """Start a generation of slots that hold `nbytes`; older slots are freed as they empty."""
@@ -119,7 +126,7 @@ class Pool:
             capacity = max(round_up(nbytes), 2 * capacity)
         elif nbytes > capacity:
             capacity = round_up(nbytes)
-        self._check_cap(capacity)
+        self._check_cap(capacity, self._idle_bytes())
         old, self._extents = self._extents, []
         try:
             self._add_extent(capacity, self._spec.depth + 1)
@@ -160,13 +167,23 @@ class Pool:
         self._check_cap(nbytes)
         self._graph.words[self._place.control // 8 + at.RESERVED] += nbytes
 
-    def _check_cap(self, nbytes: int) -> None:
+    def _held(self) -> set[int]:
+        """Return the extents of which a reader still reads or holds a slot."""
+        return {extent.index for extent, slot in self._busy if not self._released(extent, slot)}
+
+    def _idle_bytes(self) -> int:
+        """Return the bytes that go back as soon as the current extents are outgrown."""
+        held = self._held()
+        idle = {e.index: e.capacity for e in self._extents if e.index not in held}
+        return sum(idle.get(index, 0) for index, _ in self._uses)
+
+    def _check_cap(self, nbytes: int, freed: int = 0) -> None:
         label = self._spec.label
         require_memory(nbytes, f"a slot of channel {label}")
         if self._cap_bytes is None:
             return
         reserved = self._graph.reserved_bytes()
-        if sum(reserved.values()) + nbytes > self._cap_bytes:
+        if sum(reserved.values()) - freed + nbytes > self._cap_bytes:
             largest = sorted(reserved.items(), key=lambda item: -item[1])[:3]
             users = ", ".join(f"{self._graph.channels[i].label}: {used}" for i, used in largest)
             msg = (
@@ -178,7 +195,7 @@ class Pool:
 
     def _punch_retired(self) -> None:
         """Give back the memory of outgrown extents that nobody reads any more."""
-        held = {extent.index for extent, slot in self._busy if not self._released(extent, slot)}
+        held = self._held()
         for extent in [extent for extent in self._retired if extent.index not in held]:
             # The release words stay: a slow reader may still look at them through its mapping.
             self._graph.segment.punch(
