@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import pickle
 import time
@@ -10,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from collective import header as head
 from collective.header import GroupHeader, Preflight
-from compiled_dag.errors import ActorDiedError, GraphError
+from compiled_dag.errors import ActorDiedError, ChannelClosedError, GraphError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from compiled_dag.host import Actor, ActorContext, Host, Pending
+    from compiled_dag.host import Actor, ActorContext, ActorId, Host, Pending
 
 _group_ids = itertools.count(1)
 
@@ -46,7 +47,7 @@ class DriverGroup:
         self.needs_calm = backend == "gloo"
         self._host = host
         self._actors = tuple(actors)
-        self._closed = False
+        self._leaving: list[Pending] | None = None
         processes = tuple(host.line(actor.actor_id, deadline) for actor in actors)
         segment = GroupHeader.create(len(actors), self.id)
         self._header = GroupHeader(segment.fd, len(actors), host.board, processes)
@@ -60,22 +61,38 @@ class DriverGroup:
         """Break the group and wake all ranks."""
         self._header.end(head.BROKEN)
 
+    def release(self) -> None:
+        """Ask every living rank to drop its end. Idempotent."""
+        if self._leaving is None:
+            self._header.end(head.CLOSED)
+            self._leaving = [
+                self._host.submit(actor.actor_id, leave_group, str(self.id).encode())
+                for actor in self._actors
+                if self._host.death(actor.actor_id) is None
+            ]
+
     def close(self, deadline: float) -> None:
-        """Have every living rank drop its end, waiting until `deadline`. Idempotent."""
-        if self._closed:
-            return
-        self._closed = True
-        self._header.end(head.CLOSED)
-        replies = [
-            self._host.submit(actor.actor_id, leave_group, str(self.id).encode())
-            for actor in self._actors
-            if self._host.death(actor.actor_id) is None
-        ]
+        """Release the group and wait for the ranks until `deadline`. Idempotent."""
+        self.release()
+        replies, self._leaving = self._leaving or [], []
         for reply in replies:
             _settle(reply, deadline)
         self._header.close()
 
     def _join(self, processes: tuple[int, ...], backend: str, deadline: float) -> None:
+        # A rank that dies will not be heard of by those that wait for it: they must be told.
+        unwatch = self._host.watch(self._on_death)
+        try:
+            self._check_alive()
+            replies = self._submit_joins(processes, backend, deadline)
+            for actor, reply in zip(self._actors, replies, strict=True):
+                self._await_join(actor, reply, backend, deadline)
+        finally:
+            unwatch()
+
+    def _submit_joins(
+        self, processes: tuple[int, ...], backend: str, deadline: float
+    ) -> list[Pending]:
         replies = []
         for rank, actor in enumerate(self._actors):
             join = Join(
@@ -87,13 +104,26 @@ class DriverGroup:
             )
             fds = (self._header.segment.fd,)
             replies.append(self._host.submit(actor.actor_id, join_group, pickle.dumps(join), fds))
-        labels = ", ".join(actor.label for actor in self._actors)
-        for actor, reply in zip(self._actors, replies, strict=True):
-            try:
-                reply.result(deadline)
-            except (TimeoutError, RuntimeError) as error:
-                msg = f"the {backend} group of {labels} did not form: {actor.label}: {error}"
-                raise GraphError(msg) from error
+        return replies
+
+    def _await_join(self, actor: Actor, reply: Pending, backend: str, deadline: float) -> None:
+        try:
+            reply.result(deadline)
+        except (TimeoutError, RuntimeError, ChannelClosedError) as error:
+            self._check_alive()  # a death is why the others did not get on
+            labels = ", ".join(actor.label for actor in self._actors)
+            msg = f"the {backend} group of {labels} did not form: {actor.label}: {error}"
+            raise GraphError(msg) from error
+
+    def _on_death(self, actor_id: ActorId, _error: ActorDiedError) -> None:
+        if any(actor.actor_id == actor_id for actor in self._actors):
+            self.end()
+
+    def _check_alive(self) -> None:
+        for actor in self._actors:
+            error = self._host.death(actor.actor_id)
+            if error is not None:
+                raise copy.copy(error)
 
 
 def _settle(reply: Pending, deadline: float) -> None:

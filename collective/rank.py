@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from collective.header import FAULTED, GroupHeader, Preflight
 from compiled_dag.channel import tensor as tensors
-from compiled_dag.errors import CollectiveError, CollectiveMismatchError
+from compiled_dag.errors import ChannelClosedError, CollectiveError, CollectiveMismatchError
 from compiled_dag.outcome import Error, Place
 
 if TYPE_CHECKING:
@@ -86,7 +86,12 @@ class RankOperation:
         record = b""
         if error is None:
             error, record = self._check(value, execution)
-        met = group.preflight.meet(record, error)
+        try:
+            met = group.preflight.meet(record, error)
+        except ChannelClosedError:
+            # A peer may have seen all arrive and be in the backend, waiting for this rank.
+            group.torch_group.abort()
+            raise
         if met is not None:
             if isinstance(met, Error):
                 return met.at(execution=execution)

@@ -7,6 +7,7 @@ and possible at any time, also from the garbage collector (then without waiting)
 
 from __future__ import annotations
 
+import copy
 import itertools
 import os
 import threading
@@ -53,7 +54,6 @@ class Deployment:
             ActorDiedError: An actor is dead, or dies meanwhile.
             GraphError: An actor is not up within `compile_timeout`.
             MemoryCapError: There is no memory for the channels.
-            TypeError: A constant cannot be pickled.
         """
         self.graph_id = next(_graph_ids)
         self.owner = os.getpid()
@@ -67,7 +67,6 @@ class Deployment:
         self._loaded: list[ActorId] = []
         self._lock = threading.Lock()
         self._places = _places(captured)
-        constants = _checked_constants(captured)
         deadline = time.monotonic() + options.compile_timeout_s
         lines = tuple(self._line(actor.actor_id, deadline, options) for actor in self.actors)
         processes = (self.host.process, *lines)
@@ -78,7 +77,7 @@ class Deployment:
         try:
             self._check_alive()
             parts = self._open_groups(deadline)
-            self._load(processes, constants, parts, options, deadline)
+            self._load(processes, captured.constants, parts, options, deadline)
         except BaseException:
             self.close(5.0)
             raise
@@ -102,7 +101,7 @@ class Deployment:
         for actor in self.actors:
             error = self.host.death(actor.actor_id)
             if error is not None:
-                raise error
+                raise copy.copy(error)
 
     def _open_groups(self, deadline: float) -> dict[int, dict[OperationId, RankPart]]:
         """Form one group per distinct (actors, backend); returns every participant's parts."""
@@ -174,8 +173,11 @@ class Deployment:
     def end_cause(self) -> BaseException:
         """Return the first fault, or that the graph was torn down."""
         if self.fault is not None:
-            # Anew: each raise would add its frames to the traceback, and keep them alive.
-            return self.fault.with_traceback(None)
+            # A copy: raising leaves a traceback on it, whose frames hold the graph that is then
+            # never collected, since the finalizer of the graph holds this deployment.
+            cause = copy.copy(self.fault)
+            cause.__cause__ = self.fault.__cause__
+            return cause
         when = "" if self.closed_at is None else f" {time.monotonic() - self.closed_at:.1f} s ago"
         return ChannelClosedError(f"graph {self.graph_id} was torn down{when}")
 
@@ -272,6 +274,8 @@ class Deployment:
         deadline = self.closed_at + timeout_s
         self.end(at.CLOSED)
         replies = self._unload()
+        for group in self._groups:
+            group.release()
         busy = [line for actor, reply in replies for line in _collect(actor, reply, deadline)]
         for group in self._groups:
             group.close(deadline)
@@ -323,7 +327,7 @@ def _constants_used(steps: Sequence[Any]) -> set[int]:
     }
 
 
-def _checked_constants(captured: Captured) -> tuple[Any, ...]:
+def check_constants(captured: Captured) -> None:
     """Check that every constant can be sent, naming node and argument if not.
 
     Raises:
@@ -340,7 +344,6 @@ def _checked_constants(captured: Captured) -> tuple[Any, ...]:
             for leaf in leaves(tree):
                 if isinstance(leaf, Const):
                     _check_constant(captured.constants[leaf.id], f"{name} of {node.describe()}")
-    return captured.constants
 
 
 def _check_constant(value: Any, where: str) -> None:

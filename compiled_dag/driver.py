@@ -24,7 +24,7 @@ from compiled_dag.channel import layout as at
 from compiled_dag.channel.reader import Reader
 from compiled_dag.channel.writer import Writer
 from compiled_dag.compiler import compile_graph
-from compiled_dag.deployment import Deployment
+from compiled_dag.deployment import Deployment, check_constants
 from compiled_dag.entries import Inputs, Output
 from compiled_dag.errors import CapacityExceededError, ChannelError, ChannelTimeoutError
 from compiled_dag.options import CompileOptions, DAGContext, is_seconds
@@ -471,4 +471,5 @@ def compile_dag(output: DAGNode, options: CompileOptions) -> CompiledDAG:
     """Capture, compile and bring up the graph that ends in `output`."""
     captured = capture(output)
     captured.host.check_owner()
+    check_constants(captured)  # first: a node that hides in one looks like a leaf to the compiler
     return CompiledDAG(captured, compile_graph(captured.graph, options), options)

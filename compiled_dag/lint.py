@@ -17,6 +17,7 @@ def lint(graph: Graph) -> None:
     check_fields_used(graph)
     check_leaves(graph)
     check_input_forms(graph)
+    check_outputs(graph)
 
 
 def contributing(graph: Graph) -> set[NodeId]:
@@ -115,6 +116,18 @@ def check_input_forms(graph: Graph) -> None:
             f"(inp[{_keys(fields[:1])}], by {by_field}). Use one form in a graph"
         )
         raise GraphError(msg)
+
+
+def check_outputs(graph: Graph) -> None:
+    """Every output is one node's value, or a constant."""
+    for position, tree in enumerate(graph.outputs):
+        inside = [leaf.id for leaf in leaves(tree) if isinstance(leaf, Val)]
+        if inside and not isinstance(tree, Val):
+            msg = (
+                f"output {position} of the MultiOutputNode is a container with "
+                f"{graph.nodes[inside[0]].describe()} inside. Make each node an output of its own"
+            )
+            raise GraphError(msg)
 
 
 def _keys(nodes: list[Node]) -> str:

@@ -33,8 +33,12 @@ class Group(Protocol):
         """Break the group and wake all ranks; nobody can use it afterwards."""
         ...
 
+    def release(self) -> None:
+        """Ask every living rank to drop its end, without waiting. Idempotent."""
+        ...
+
     def close(self, deadline: float) -> None:
-        """Have every living rank drop its end. Idempotent."""
+        """Release the group and wait for the ranks until `deadline`. Idempotent."""
         ...
 
 

@@ -109,7 +109,8 @@ class GraphResident:
 
     def _bind_read(self, number: int, channel: int, slot: int) -> Run:
         package = self._package
-        reader = Reader(self._graph, package.channels[channel], package.participant)
+        label = self._context.label
+        reader = Reader(self._graph, package.channels[channel], package.participant, label)
         self._readers.append(reader)
         words, word, wait = self._words, reader.sequence_word, self._context.waiter.word
         guard, note, site = self._graph.guard, self._note, reader.site
@@ -139,18 +140,25 @@ class GraphResident:
             try:
                 write(slots[slot])
             except Exception as error:  # noqa: BLE001  pickling runs user code
-                self._write_failure(writer, error)
+                self._write_failure(writer, slot, error)
 
         return run
 
-    def _write_failure(self, writer: Writer, cause: Exception) -> None:
+    def _write_failure(self, writer: Writer, slot: int, cause: Exception) -> None:
         """Send what went wrong in place of a value that could not be sent."""
-        place = Place(method=writer.spec.label, actor=self._context.label)
+        place = self._maker(slot) or Place(method=writer.spec.label, actor=self._context.label)
         error = Error.capture(cause, place, execution=self.execution)
         try:
             writer.write(error)
         except Exception:  # noqa: BLE001  no memory even for the error's traceback
             writer.write(error.shortened(_SHORT_ERROR))
+
+    def _maker(self, slot: int) -> Place | None:
+        """Return the node that fills `slot` by calling a method."""
+        for step in self._package.steps:
+            if isinstance(step, Compute) and slot in step.results:
+                return self._package.places[step.node]
+        return None
 
     def _bind_compute(self, number: int, step: Compute) -> Run:
         place = self._package.places[step.node]

@@ -90,7 +90,7 @@ def run(options: Options) -> Report:
             comparisons = [compare(*loops, plan, options.rounds) for plan in timing_plans(options)]
     report = judge(options, training, reference, comparisons)
     write_report(report, options.out)
-    save_plot(options.out / "loss.png", report.title, training.losses, training.accuracies)
+    save_plot(options.out / "loss.png", options.title, training.losses, training.accuracies)
     return report
 
 
@@ -185,7 +185,7 @@ def judge(
     accuracy = training.accuracies[-1]
     apart = distance(training.parameters, reference)
     return Report(
-        title=options.title,
+        options=options,
         num_steps=options.steps,
         training_s=training.seconds,
         samples_per_s=options.epochs * NUM_TRAIN_IMAGES / training.seconds,

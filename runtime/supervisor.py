@@ -74,8 +74,8 @@ class Supervisor:
         """End the thread and close what it waits on. Idempotent."""
         if self._stopping:
             return
+        self._stopping = True  # first: the thread looks at it when it wakes
         os.eventfd_write(self._wake, 1)
-        self._stopping = True
         if self._thread.is_alive() and not self.is_current_thread:
             self._thread.join()
         self.close()

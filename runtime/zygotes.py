@@ -101,13 +101,18 @@ class Zygotes:
         Raises:
             OSError: There is no zygote, and none could be started.
         """
+        while not self._choose(needs_torch=needs_torch).spawn(spawn):
+            pass  # lost since it was chosen
+
+    def _choose(self, *, needs_torch: bool) -> _Client:
         with self._lock:
-            if self._base is None:
-                self.start()
             torch = self._torch
-            chosen = torch if torch is not None and (torch.ready or needs_torch) else self._base
-        assert chosen is not None
-        chosen.spawn(spawn)
+            if torch is not None and not torch.lost and (torch.ready or needs_torch):
+                return torch
+            if self._base is None or self._base.lost:
+                self.start()
+            assert self._base is not None
+            return self._base
 
     def pids(self) -> list[int]:
         """Return the process ids of the zygotes that have reported."""
@@ -115,6 +120,7 @@ class Zygotes:
 
     def _lost(self, client: _Client) -> None:
         """Note that a zygote is gone (or that torch is not installed)."""
+        unanswered = client.take_unanswered()
         with self._lock:
             if client is self._base:
                 self._base = None
@@ -126,7 +132,7 @@ class Zygotes:
         client.close()
         client.wait_for_end(time.monotonic() + _END_S)
         self._reap(block=False)
-        for actor_id in client.take_unanswered():
+        for actor_id in unanswered:
             self._births.spawn_lost(actor_id)
 
     def has_lost(self, actor_id: int) -> bool:
@@ -181,19 +187,26 @@ class _Client:
         self.actors: set[int] = set()
         """Whose processes it is the parent of."""
         self.ready = False
+        self.lost = False
         self.pid = 0
         self._pidfd = -1
         supervisor.watch(sock.fileno(), self._on_event)
 
-    def spawn(self, spawn: Spawn) -> None:
+    def spawn(self, spawn: Spawn) -> bool:
+        """Ask for a process; returns False if the zygote is known to be gone."""
         with self._sending:
+            if self.lost:
+                return False
             self._unanswered.add(spawn.actor_id)
             # Gone: the supervising thread sees it too and asks another one.
             with contextlib.suppress(OSError):
                 wire.send(self._sock, spawn)
+            return True
 
     def take_unanswered(self) -> list[int]:
+        """Return the actors whose process must be asked for elsewhere: the zygote is gone."""
         with self._sending:
+            self.lost = True
             taken = sorted(self._unanswered)
             self._unanswered.clear()
             return taken

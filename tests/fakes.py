@@ -105,6 +105,7 @@ class FakeMethod:
 
     def call_resolved(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         pending = FakePending()
+        parts = [FakePending() for _ in range(self.num_returns)] if self.num_returns > 1 else []
 
         def work() -> None:
             def value(item: Any) -> Any:
@@ -120,12 +121,15 @@ class FakeMethod:
                 named = {key: value(item) for key, item in kwargs.items()}
                 result = getattr(self.actor.instance, self.name)(*map(value, args), **named)
             except BaseException as error:
-                pending.set(error=error)
+                for one in (pending, *parts):
+                    one.set(error=error)
             else:
                 pending.set(result)
+                for number, part in enumerate(parts):
+                    part.set(result[number])
 
         self.actor.post(work)
-        return pending
+        return parts or pending
 
 
 def bound_by_caller(nodes: Any) -> Any:
@@ -148,8 +152,9 @@ class ThreadHost:
         self._doorbell = Doorbell(self.board, 0)
         self._local = threading.local()
         self._numbers = itertools.count(1)
-        self._watchers: list[Callable[[ActorId, ActorDiedError], None]] = []
-        self._enders: list[Callable[[], object]] = []
+        self._watchers: dict[int, Callable[[ActorId, ActorDiedError], None]] = {}
+        self._enders: dict[int, Callable[[], object]] = {}
+        self._keys = itertools.count()
         self.actors: dict[int, FakeActor] = {}
 
     def actor(self, instance: Any) -> FakeActor:
@@ -185,12 +190,16 @@ class ThreadHost:
         return pending
 
     def watch(self, callback: Callable[[ActorId, ActorDiedError], None]) -> Callable[[], None]:
-        self._watchers.append(callback)
-        return lambda: self._watchers.remove(callback)
+        self._watchers[key := next(self._keys)] = callback
+        return lambda: self._forget(self._watchers, key)
 
     def at_shutdown(self, callback: Callable[[], object]) -> Callable[[], None]:
-        self._enders.append(callback)
-        return lambda: self._enders.remove(callback)
+        self._enders[key := next(self._keys)] = callback
+        return lambda: self._forget(self._enders, key)
+
+    @staticmethod
+    def _forget(callbacks: dict[int, Any], key: int) -> None:
+        callbacks.pop(key, None)
 
     def call_soon(self, callback: Callable[[], object]) -> None:
         threading.Thread(target=callback, name="supervisor").start()
@@ -204,17 +213,19 @@ class ThreadHost:
         actor.error = ActorDiedError(f"actor {actor.label} was killed", signal="SIGKILL")
         actor.post(actor.loop.stop)
         actor.thread.join(5)
-        for callback in list(self._watchers):
+        for callback in list(self._watchers.values()):
             callback(actor_id, actor.error)
 
     def check_owner(self) -> None:
         pass
 
     def close(self) -> None:
-        for end in list(self._enders):
+        for end in list(self._enders.values()):
             end()
         for actor in self.actors.values():
             actor.post(actor.loop.stop)
         for actor in self.actors.values():
             actor.thread.join(5)
             assert not actor.thread.is_alive(), f"{actor.label} did not stop"
+        for actor in self.actors.values():
+            vars(actor).clear()  # nodes refer to it, in cycles: its memory would wait for the collector

@@ -1,13 +1,8 @@
-"""What tests of whole graphs share: actors that fail on demand, and drivers of their own.
-
-An actor fails at a point that is part of the input (`Order`), so no test has to guess when.
-"""
+"""What tests of whole graphs share: chains of actors, and drivers of their own."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import gc
 import os
 import signal
 import subprocess
@@ -15,7 +10,6 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +18,7 @@ import pytest
 import runtime
 from compiled_dag import InputNode
 from compiled_dag.errors import GraphActorDiedError
+from tests.crew import POLL_S, Worker
 from tests.runtime.actors import wait_until_dead
 
 if TYPE_CHECKING:
@@ -35,192 +30,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 LONG_S = 30.0
 """Bounds waits that end at once unless something hangs."""
-POLL_S = 0.005
-
-
-# --- actors ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Order:
-    """An input: the actor of number `at` does `what`, the others pass the input on."""
-
-    at: int
-    what: str
-    path: str = ""
-
-
-class Deadly:
-    """A value that kills the process that pickles it."""
-
-    def __reduce__(self) -> Any:
-        os.kill(os.getpid(), signal.SIGKILL)
-        return Deadly, ()
-
-
-class Locked(Exception):  # noqa: N818  its name is not what is tested
-    """Cannot be pickled."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.lock = threading.Lock()
-
-
-class TwoArguments(Exception):  # noqa: N818  its name is not what is tested
-    """Can be pickled, but not rebuilt: pickle passes `args`, which has one item."""
-
-    def __init__(self, first: str, second: str) -> None:
-        super().__init__(f"{first} {second}")
-
-
-class Fragile:
-    """A value that cannot be rebuilt in the processes that refuse it."""
-
-    def __reduce__(self) -> Any:
-        return make_fragile, ()
-
-
-def make_fragile() -> Fragile:
-    if "REFUSE_FRAGILE" in os.environ:
-        raise LookupError("refused here")
-    return Fragile()
-
-
-def obey(order: Order) -> Any:  # noqa: C901  one line per order
-    match order.what:
-        case "sigkill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        case "sigsegv":
-            ctypes.string_at(0)
-        case "abort":
-            os.abort()
-        case "exit":
-            os._exit(3)
-        case "sys_exit":
-            sys.exit(5)
-        case "interrupt":
-            raise KeyboardInterrupt
-        case "die_pickling":
-            return [bytes(1 << 20), Deadly()]
-        case "stop":
-            os.kill(os.getpid(), signal.SIGSTOP)
-        case "hold_gil":
-            ctypes.PyDLL(None).sleep(1000)
-        case "wait":
-            wait_for_file(order.path)
-        case "raise":
-            raise ValueError(f"actor {order.at} was told to")
-        case "raise_locked":
-            raise Locked(f"actor {order.at} was told to")
-        case "raise_two_arguments":
-            raise TwoArguments("told", "to")
-        case "return_lock":
-            return {"deep": [threading.Lock()]}
-        case "return_fragile":
-            return Fragile()
-        case _:
-            raise AssertionError(order)
-    return order.what
-
-
-def wait_for_file(path: str) -> None:
-    """Wait, in an actor, for something that the test decides."""
-    while not Path(path).exists():
-        time.sleep(POLL_S)
-
-
-@runtime.remote
-class Worker:
-    """One place of a chain: ``work`` appends the actor's digit to a number."""
-
-    def __init__(self, number: int = 0, path: str = "") -> None:
-        if path:
-            wait_for_file(path)
-        self.number = number
-        self.held: list[Any] = []
-
-    def work(self, value):
-        if isinstance(value, Order):
-            return obey(value) if value.at == self.number else value
-        return value if isinstance(value, str) else value * 10 + self.number
-
-    def pair(self, value):
-        return (value,) if value == "one" else (value, self.number)
-
-    def hold(self, value):
-        self.held.append(value)
-        return value
-
-    def held_sums(self):
-        return [float(value.sum()) for value in self.held]
-
-    def forget(self):
-        self.held.clear()
-
-    def grad(self, value, size=1000):
-        import torch
-
-        if isinstance(value, Order) and value.at == self.number:
-            obey(value)
-        return torch.full((size,), float(self.number))
-
-    def total(self, tensor):
-        return float(tensor[0] + tensor[-1])
-
-    # --- by ordinary calls
-
-    def pid(self):
-        return os.getpid()
-
-    def refuse_fragile(self):
-        os.environ["REFUSE_FRAGILE"] = "1"
-
-    def die_before_publishing(self):
-        """Have the next message be written, and never shown."""
-        from compiled_dag.channel.writer import Writer
-
-        Writer.publish = lambda _: os.kill(os.getpid(), signal.SIGKILL)
-
-    def die_reading(self):
-        """Have the process die with the next message in front of it."""
-        from compiled_dag.channel.reader import Reader
-
-        Reader.peek = lambda _: os.kill(os.getpid(), signal.SIGKILL)
-
-    def die_in_gloo(self):
-        """Have the next operation be launched, and never finished."""
-        from collective.torch_group import GlooGroup
-
-        launch = GlooGroup.allreduce
-
-        def launch_and_die(group, tensor, op):
-            launch(group, tensor, op)
-            time.sleep(0.005)  # some of it is sent
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        GlooGroup.allreduce = launch_and_die
-
-    def fail_in_gloo(self):
-        """Have the backend fail on this rank, once, with everybody alive."""
-        from collective.torch_group import GlooGroup
-
-        launch = GlooGroup.allreduce
-
-        def fail(group, tensor, op):
-            GlooGroup.allreduce = launch
-            raise RuntimeError("connection reset")
-
-        GlooGroup.allreduce = fail
-
-    def wait(self, path):
-        wait_for_file(path)
-
-    def memory_files(self):
-        """Return how many descriptors of shared memory this process has."""
-        gc.collect()
-        links = (os.readlink(entry) for entry in map(str, Path("/proc/self/fd").iterdir())
-                 if os.path.lexists(entry))  # fmt: skip
-        return sum("memfd:" in link for link in links)
 
 
 def make(count: int) -> list[Any]:
@@ -269,7 +78,8 @@ HEAD = """
 import os, signal, sys, threading, time
 import runtime
 from compiled_dag import DAGContext, InputNode, MultiOutputNode
-from tests.live import Order, Worker, chain, make, pids_of
+from tests.crew import Order, Worker
+from tests.live import chain, make, pids_of
 """
 
 

@@ -168,11 +168,11 @@ def work_out(recipe: Recipe, machines: Sequence[Machine], inputs: Sequence[Any])
     values = list(inputs)
     for step in recipe.steps:
         assert isinstance(step, Call)
-        values += _call(step, machines[step.actor], values)
+        values += _outcome(step, machines[step.actor], values)
     return [place(output, values.__getitem__) for output in recipe.outputs]
 
 
-def _call(step: Call, machine: Machine, values: list[Any]) -> list[Any]:
+def _outcome(step: Call, machine: Machine, values: list[Any]) -> list[Any]:
     for number in refs((step.args, dict(step.kwargs))):
         if isinstance(values[number], Failed):
             return [values[number]] * step.num_returns

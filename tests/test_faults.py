@@ -27,17 +27,8 @@ from compiled_dag.errors import (
     DeserializationError,
     TaskError,
 )
-from tests.live import (
-    LONG_S,
-    Order,
-    Worker,
-    chain,
-    died,
-    make,
-    pids_of,
-    wait_until,
-    where,
-)
+from tests.crew import Order, Worker
+from tests.live import LONG_S, chain, died, make, pids_of, wait_until, where
 
 pytestmark = pytest.mark.proc
 
@@ -121,6 +112,7 @@ def test_sigkill_while_idle(session, at):
     pid = pids_of(crew)[at - 1]
     with compile_chain(crew) as dag:
         assert dag.execute(0).get(timeout=LONG_S) == 123
+        wait_until(lambda: set(where(dag).values()) == {"between executions"})
         os.kill(pid, signal.SIGKILL)
         error = died(dag.execute(1))
         check_error(error, at, name="SIGKILL")
@@ -387,7 +379,7 @@ def test_a_result_that_the_driver_cannot_rebuild_is_an_error_of_that_execution(
         with pytest.raises(TaskError, match="refused here") as caught:
             ref.get(timeout=LONG_S)
         assert isinstance(caught.value.cause, DeserializationError)
-        assert "the driver" in str(caught.value)
+        assert "driver" in str(caught.value)
         assert dag.execute(0).get(timeout=LONG_S) == 1
 
 

@@ -47,14 +47,24 @@ class _Extent:
 class Reader:
     """One participant's end of a channel; reads every message once, in order."""
 
-    def __init__(self, graph: GraphSegment, spec: at.ChannelSpec, participant: int) -> None:
+    def __init__(
+        self, graph: GraphSegment, spec: at.ChannelSpec, participant: int, label: str = "driver"
+    ) -> None:
+        """Open the reading end.
+
+        Args:
+            graph: The graph's segment.
+            spec: The channel.
+            participant: Who reads.
+            label: What messages call the reader.
+        """
         self.spec = spec
         self.graph = graph
         place = graph.layout.channels[spec.index]
         position = spec.readers.index(participant)
         self._place = place
         self._position = position
-        self._participant = participant
+        self._label = label
         self._only_reader = len(spec.readers) == 1
         self.words = graph.words
         self._signed = graph.view.cast("q")
@@ -187,5 +197,4 @@ class Reader:
         text = f"{self.spec.label} sent a value that cannot be rebuilt here: {cause!r}"
         error = DeserializationError(text)
         error.__cause__ = cause
-        place = Place(method="reading", actor=f"participant {self._participant}")
-        return Error.capture(error, place)
+        return Error.capture(error, Place(method=f"reading {self.spec.label}", actor=self._label))

@@ -17,7 +17,9 @@ And one that is told: a backend whose threads have to be scheduled (gloo) suffer
 yields, an allreduce of 80 KB between two actors took 1 to 4 ms instead of 0.65. While a process is
 in such a group its waiter does not yield (`calm`), nor does the driver in a graph that uses one.
 
-The GIL is given back in ``sched_yield`` and in the futex, not while looking (under 1 us).
+``COMPILED_DAG_WAIT_MODE`` sets how long to yield: ``latency`` (5 ms), ``balanced`` (200 us) or
+``eco`` (not at all). The GIL is given back in ``sched_yield`` and in the futex, not while looking
+(under 1 us).
 """
 
 from __future__ import annotations
@@ -34,13 +36,14 @@ if TYPE_CHECKING:
 
 WaitMode = Literal["latency", "balanced", "eco"]
 
+_MODE_VARIABLE: Final = "COMPILED_DAG_WAIT_MODE"
 _LOOKS: Final = 12
 _SLOW_YIELD_S: Final = 500e-6
 _MAX_BACKOFF: Final = 10
 _GOOD_WAITS: Final = 8
 _YIELD_S: Final[dict[WaitMode, float]] = {"latency": 5e-3, "balanced": 200e-6, "eco": 0.0}
 _LONG_S: Final = 400e-6
-"""What counts as long: twice the yield budget; a chain of 8 actors that sleep takes 250 us."""
+"""What counts as long, or twice the yield budget: a chain of 8 actors that sleep takes 250 us."""
 _LONG: Final = 2
 _LONGEST: Final = 3
 
@@ -50,6 +53,21 @@ _SLICE: Final = Timespec.of(SLICE_S)
 
 Words = memoryview
 Guard = Callable[[], None]
+
+
+def mode_from_environment() -> WaitMode:
+    """Return the mode ``COMPILED_DAG_WAIT_MODE`` asks for.
+
+    Raises:
+        ValueError: It is none of the modes.
+    """
+    given = os.environ.get(_MODE_VARIABLE, "balanced")
+    for mode in _YIELD_S:
+        if mode == given:
+            return mode
+    modes = ", ".join(_YIELD_S)
+    msg = f"environment variable {_MODE_VARIABLE}={given!r} is none of {modes}"
+    raise ValueError(msg)
 
 
 class Site:
@@ -71,15 +89,26 @@ class Waiter:
         "_backoff",
         "_doorbell",
         "_good",
+        "_long_s",
         "_skip",
         "_yield_s",
         "calm",
         "sleeps",
     )
 
-    def __init__(self, doorbell: Doorbell, mode: WaitMode = "balanced") -> None:
+    def __init__(self, doorbell: Doorbell, mode: WaitMode | None = None) -> None:
+        """Make a waiter for this thread.
+
+        Args:
+            doorbell: The process's doorbell.
+            mode: How long to yield; None takes ``COMPILED_DAG_WAIT_MODE``, or ``"balanced"``.
+
+        Raises:
+            ValueError: The variable names no mode.
+        """
         self._doorbell = doorbell
-        self._yield_s = _YIELD_S[mode]
+        self._yield_s = _YIELD_S[mode or mode_from_environment()]
+        self._long_s = max(2 * self._yield_s, _LONG_S)
         self._anywhere = Site()
         self._backoff = 0
         self._good = 0
@@ -185,16 +214,16 @@ class Waiter:
                     timeout = Timespec.of(left)
             token = doorbell.arm()
             try:
-                guard()
-                if not ready():
+                if not ready():  # first: what is there is taken, also after the end
+                    guard()
                     self.sleeps += 1
                     doorbell.sleep(token, timeout)
-                    guard()
                     if not ready():
+                        guard()
                         continue
             finally:
                 doorbell.disarm()
-            long = clock() - start > _LONG_S
+            long = clock() - start > self._long_s
             site.length = min(site.length + 1, _LONGEST) if long else max(site.length - 1, 0)
             return True
 

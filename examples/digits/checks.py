@@ -38,10 +38,11 @@ def check_same_work(comparison: Comparison, dtype: str) -> Check:
     """Judge how far apart the timed loops' parameters are."""
     limit = TOLERANCE[dtype]
     holds = comparison.apart <= limit
-    verb, sign = ("agree", "<=") if holds else ("do not agree", ">")
+    verb, sign = ("reach", "<=") if holds else ("do not reach", ">")
     loops = f"the timed loops at batch size {comparison.batch_size}"
     return Check(
-        holds=holds, text=f"{loops} {verb} on them: {comparison.apart:.1e} {sign} {limit:g}"
+        holds=holds,
+        text=f"{loops} {verb} the same parameters: {comparison.apart:.1e} {sign} {limit:g}",
     )
 
 

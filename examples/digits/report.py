@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from digits.checks import Check
+    from digits.options import Options
     from digits.timing import Comparison, LoopFigures
 
 WIDTH = 80
 NOTES = (
-    ("step", "a training step, from the end of the one before it: the median"),
+    ("step", "a training step, from the end of the one before: the median"),
     ("compute", "in the replicas: the slowest backward, then the slowest step"),
     ("outside", "step - compute, for the median step and its neighbours"),
     ("allreduce", "as torch.distributed's last rank to arrive sees the call"),
@@ -33,7 +34,7 @@ NOTES = (
 class Report:
     """Everything the run found."""
 
-    title: str
+    options: Options
     num_steps: int
     training_s: float
     samples_per_s: float
@@ -61,7 +62,7 @@ def summary_table(report: Report) -> tuple[Text, Table]:
     table.add_row("test accuracy", f"{report.test_accuracy:.4f}")
     table.add_row("training", f"{report.num_steps} steps in {report.training_s:.2f} s")
     table.add_row("samples/s", f"{report.samples_per_s:,.0f}")
-    return heading(report.title), table
+    return heading(report.options.title), table
 
 
 def comparison_table(comparison: Comparison) -> tuple[Text, Table]:
@@ -118,5 +119,5 @@ def write_report(report: Report, folder: Path) -> None:
     """Write the report as text and as JSON."""
     with (folder / "report.txt").open("w", encoding="utf-8") as file:
         Console(file=file, width=WIDTH).print(report)
-    text = json.dumps(asdict(report) | {"ok": report.ok}, indent=2)
+    text = json.dumps(asdict(report) | {"ok": report.ok}, indent=2, default=str)
     (folder / "report.json").write_text(f"{text}\n", encoding="utf-8")

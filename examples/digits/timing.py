@@ -97,6 +97,7 @@ class LoopFigures:
     outside_s: float
     allreduce_s: float
     overhead_s: float
+    samples_per_s: float
     ratio_to_raw: float
 
 
@@ -140,7 +141,7 @@ def compare(compiled: Loop, remote: Loop, raw: Loop, plan: Plan, rounds: int) ->
     return Comparison(
         batch_size=plan.batch_size,
         num_timed_steps=rounds * (STEPS_PER_BLOCK - NUM_UNTIMED_STEPS),
-        loops=_figures(loops, [StepTimes.join(timed) for timed in blocks]),
+        loops=_figures(loops, [StepTimes.join(timed) for timed in blocks], plan.batch_size),
         apart=max(distance(end, ends[-1]) for end in ends),
     )
 
@@ -151,25 +152,29 @@ def _first_block(loop: Loop, plan: Plan) -> NDArray[Any]:
     return loop.parameters()
 
 
-def _figures(loops: Sequence[Loop], times: Sequence[StepTimes]) -> tuple[LoopFigures, ...]:
+def _figures(
+    loops: Sequence[Loop], times: Sequence[StepTimes], batch_size: int
+) -> tuple[LoopFigures, ...]:
     raw = times[-1]
+    raw_step_s = float(np.median(raw.step_s))
     # The graph's allreduce is the raw loop's call, on the same bucket.
-    allreduce_s = float(raw.typical().allreduce_s.mean())
-    return tuple(
-        _figures_of(loop, of_loop, allreduce_s if loop.allreduces else 0.0, raw)
-        for loop, of_loop in zip(loops, times, strict=True)
-    )
-
-
-def _figures_of(loop: Loop, times: StepTimes, allreduce_s: float, raw: StepTimes) -> LoopFigures:
-    typical = times.typical()
-    outside_s = float((typical.step_s - typical.compute_s).mean())
-    return LoopFigures(
-        name=loop.name,
-        step_s=float(np.median(times.step_s)),
-        compute_s=float(typical.compute_s.mean()),
-        outside_s=outside_s,
-        allreduce_s=allreduce_s,
-        overhead_s=outside_s - allreduce_s,
-        ratio_to_raw=float(np.median(times.step_s) / np.median(raw.step_s)),
-    )
+    raw_allreduce_s = float(raw.typical().allreduce_s.mean())
+    figures = []
+    for loop, of_loop in zip(loops, times, strict=True):
+        typical = of_loop.typical()
+        step_s = float(np.median(of_loop.step_s))
+        outside_s = float((typical.step_s - typical.compute_s).mean())
+        allreduce_s = raw_allreduce_s if loop.allreduces else 0.0
+        figures.append(
+            LoopFigures(
+                name=loop.name,
+                step_s=step_s,
+                compute_s=float(typical.compute_s.mean()),
+                outside_s=outside_s,
+                allreduce_s=allreduce_s,
+                overhead_s=outside_s - allreduce_s,
+                samples_per_s=batch_size / step_s,
+                ratio_to_raw=step_s / raw_step_s,
+            )
+        )
+    return tuple(figures)

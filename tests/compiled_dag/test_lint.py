@@ -12,6 +12,7 @@ from compiled_dag.lint import (
     check_has_input,
     check_input_forms,
     check_leaves,
+    check_outputs,
     contributing,
     lint,
 )
@@ -108,6 +109,19 @@ def test_an_input_given_out_whole_counts_as_used_whole(worker) -> None:
         output = MultiOutputNode([inp, worker.add.bind(inp[0])])
     with pytest.raises(GraphError, match=r"whole \(by the MultiOutputNode\)"):
         check_input_forms(graph_of(output))
+
+
+@pytest.mark.parametrize("wrap", [lambda n: [n], lambda n: (1, n), lambda n: {"k": [n]}])
+def test_a_node_inside_an_output_is_refused_with_the_remedy(worker, wrap) -> None:
+    with InputNode() as inp:
+        output = MultiOutputNode([inp, wrap(worker.add.bind(inp))])
+    with pytest.raises(GraphError, match=rf"^output 1 .* Worker\.add {HERE} inside\. Make each"):
+        check_outputs(graph_of(output))
+
+
+def test_a_container_of_constants_is_an_output(worker) -> None:
+    with InputNode() as inp:
+        check_outputs(graph_of(MultiOutputNode([worker.add.bind(inp), [1, {"k": 2}]])))
 
 
 def test_a_cycle_made_by_hand_is_shown(worker) -> None:

@@ -126,7 +126,7 @@ class FakeTime:
 @pytest.fixture
 def fake(monkeypatch):
     fake = FakeTime()
-    monkeypatch.setattr(waiters, "os", SimpleNamespace(sched_yield=fake.sched_yield))
+    monkeypatch.setattr(waiters, "os", SimpleNamespace(environ={}, sched_yield=fake.sched_yield))
     monkeypatch.setattr(waiters, "time", SimpleNamespace(monotonic=fake.monotonic))
     return fake
 

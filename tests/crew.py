@@ -1,0 +1,198 @@
+"""Actors that fail on demand. Every actor imports this file: nothing slow, no pytest.
+
+An actor fails at a point that is part of the input (`Order`), so no test has to guess when.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+POLL_S = 0.005
+
+
+@dataclass(frozen=True)
+class Order:
+    """An input: the actor of number `at` does `what`, the others pass the input on."""
+
+    at: int
+    what: str
+    path: str = ""
+
+
+class Deadly:
+    """A value that kills the process that pickles it."""
+
+    def __reduce__(self) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return Deadly, ()
+
+
+class Locked(Exception):  # noqa: N818  its name is not what is tested
+    """Cannot be pickled."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.lock = threading.Lock()
+
+
+class TwoArguments(Exception):  # noqa: N818  its name is not what is tested
+    """Can be pickled, but not rebuilt: pickle passes `args`, which has one item."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} {second}")
+
+
+class Fragile:
+    """A value that cannot be rebuilt in the processes that refuse it."""
+
+    def __reduce__(self) -> Any:
+        return make_fragile, ()
+
+
+def make_fragile() -> Fragile:
+    if "REFUSE_FRAGILE" in os.environ:
+        raise LookupError("refused here")
+    return Fragile()
+
+
+def obey(order: Order) -> Any:
+    """Do as told; what returns, returns `what` or the value that is asked for."""
+    result = DEEDS[order.what](order)
+    return order.what if result is None else result
+
+
+def _raise(error: BaseException) -> Any:
+    raise error
+
+
+DEEDS: dict[str, Callable[[Order], Any]] = {
+    "sigkill": lambda _: os.kill(os.getpid(), signal.SIGKILL),
+    "sigsegv": lambda _: ctypes.string_at(0),
+    "abort": lambda _: os.abort(),
+    "exit": lambda _: os._exit(3),
+    "sys_exit": lambda _: sys.exit(5),
+    "interrupt": lambda _: _raise(KeyboardInterrupt()),
+    "die_pickling": lambda _: [bytes(1 << 20), Deadly()],
+    "stop": lambda _: os.kill(os.getpid(), signal.SIGSTOP),
+    "hold_gil": lambda _: ctypes.PyDLL(None).sleep(1000),
+    "wait": lambda order: wait_for_file(order.path),
+    "raise": lambda order: _raise(ValueError(f"actor {order.at} was told to")),
+    "raise_locked": lambda order: _raise(Locked(f"actor {order.at} was told to")),
+    "raise_two_arguments": lambda _: _raise(TwoArguments("told", "to")),
+    "return_lock": lambda _: {"deep": [threading.Lock()]},
+    "return_fragile": lambda _: Fragile(),
+}
+
+
+def wait_for_file(path: str) -> None:
+    """Wait, in an actor, for something that the test decides."""
+    while not Path(path).exists():
+        time.sleep(POLL_S)
+
+
+@runtime.remote
+class Worker:
+    """One place of a chain: ``work`` appends the actor's digit to a number."""
+
+    def __init__(self, number: int = 0, path: str = "") -> None:
+        if path:
+            wait_for_file(path)
+        self.number = number
+        self.held: list[Any] = []
+
+    def work(self, value):
+        if isinstance(value, Order):
+            return obey(value) if value.at == self.number else value
+        return value if isinstance(value, str) else value * 10 + self.number
+
+    def pair(self, value):
+        return (value,) if value == "one" else (value, self.number)
+
+    def hold(self, value):
+        self.held.append(value)
+        return value
+
+    def held_sums(self):
+        return [float(value.sum()) for value in self.held]
+
+    def forget(self):
+        self.held.clear()
+
+    def grad(self, value, size=1000):
+        import torch
+
+        if isinstance(value, Order) and value.at == self.number:
+            obey(value)
+        return torch.full((size,), float(self.number))
+
+    def total(self, tensor):
+        return float(tensor[0] + tensor[-1])
+
+    # --- by ordinary calls
+
+    def pid(self):
+        return os.getpid()
+
+    def refuse_fragile(self):
+        os.environ["REFUSE_FRAGILE"] = "1"
+
+    def die_before_publishing(self):
+        """Have the next message be written, and never shown."""
+        from compiled_dag.channel.writer import Writer
+
+        Writer.publish = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+
+    def die_reading(self):
+        """Have the process die in the middle of the next array that it reads."""
+        from compiled_dag.channel.reader import Reader
+
+        Reader._decode = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+
+    def die_in_gloo(self):
+        """Have the next operation be launched, and never finished."""
+        from collective.torch_group import GlooGroup
+
+        launch = GlooGroup.allreduce
+
+        def launch_and_die(group, tensor, op):
+            launch(group, tensor, op)
+            time.sleep(0.005)  # some of it is sent
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        GlooGroup.allreduce = launch_and_die
+
+    def fail_in_gloo(self):
+        """Have the backend fail on this rank, once, with everybody alive."""
+        from collective.torch_group import GlooGroup
+
+        launch = GlooGroup.allreduce
+
+        def fail(group, tensor, op):
+            GlooGroup.allreduce = launch
+            raise RuntimeError("connection reset")
+
+        GlooGroup.allreduce = fail
+
+    def wait(self, path):
+        wait_for_file(path)
+
+    def memory_files(self):
+        """Return how many descriptors of shared memory this process has."""
+        gc.collect()
+        links = [str(entry.readlink()) for entry in Path("/proc/self/fd").iterdir()
+                 if entry.is_symlink()]  # fmt: skip
+        return sum("memfd:" in link for link in links)

@@ -1,0 +1,63 @@
+"""Actors that wait where a test wants them to, so that no test needs to sleep."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+PATIENCE_S = 30
+
+
+class Gate:
+    """An actor whose method waits until the test opens the gate."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Semaphore(0)
+        self.opened = threading.Event()
+        self.seen: list[Any] = []
+
+    def hold(self, value: Any) -> Any:
+        self.seen.append(value)
+        self.entered.release()
+        assert self.opened.wait(PATIENCE_S), "nobody opened the gate"
+        return value
+
+    def echo(self, value: Any) -> Any:
+        self.seen.append(value)
+        return value
+
+    def fail(self, value: Any) -> Any:
+        raise ValueError(f"{value!r} is bad")
+
+    def wait_entered(self) -> None:
+        assert self.entered.acquire(timeout=PATIENCE_S), "the method was not called"
+
+
+class Background:
+    """One call on a thread of its own; `result` waits for it, bounded."""
+
+    def __init__(self, function: Any, *args: Any, **kwargs: Any) -> None:
+        self._work = (function, args, kwargs)
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        function, args, kwargs = self._work
+        try:
+            self._value = function(*args, **kwargs)
+        except BaseException as error:
+            self._error = error
+
+    def running(self, timeout_s: float = 0) -> bool:
+        """Tell whether it still runs, having waited that long at most."""
+        self._thread.join(timeout_s)
+        return self._thread.is_alive()
+
+    def result(self) -> Any:
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive(), "it never returned"
+        if self._error is not None:
+            raise self._error
+        return self._value
