@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from compiled_dag.host import Actor, ActorContext, ActorId, Host, Pending
 
 _group_ids = itertools.count(1)
+_ROLLBACK_S = 0.3
+"""How long a group that did not form waits for its ranks to let go; a busy one does so later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +56,7 @@ class DriverGroup:
         try:
             self._join(processes, backend, deadline)
         except BaseException:
-            self.close(time.monotonic() + 1.0)
+            self.close(time.monotonic() + _ROLLBACK_S)
             raise
 
     def end(self) -> None:

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 _graph_ids = itertools.count(1)
 _SHUTDOWN_S = 2.0
 """How long a session's end waits for actors to let go of a graph; then they are killed."""
+_ROLLBACK_S = 0.3
+"""How long a compile that failed, or Ctrl-C in it, waits for that; a busy actor lets go later."""
 
 
 class Deployment:
@@ -79,7 +81,7 @@ class Deployment:
             parts = self._open_groups(deadline)
             self._load(processes, captured.constants, parts, options, deadline)
         except BaseException:
-            self.close(5.0)
+            self.close(_ROLLBACK_S)
             raise
 
     def _line(self, actor_id: ActorId, deadline: float, options: CompileOptions) -> int:

@@ -26,11 +26,12 @@ from compiled_dag.channel.writer import Writer
 from compiled_dag.compiler import compile_graph
 from compiled_dag.deployment import Deployment, check_constants
 from compiled_dag.entries import Inputs, Output
-from compiled_dag.errors import CapacityExceededError, ChannelError, ChannelTimeoutError
+from compiled_dag.errors import CapacityExceededError, ChannelTimeoutError
 from compiled_dag.options import CompileOptions, DAGContext, is_seconds
 from compiled_dag.outcome import Error
 from compiled_dag.program import Program, Read, Write
-from compiled_dag.ref import PENDING, CompiledDAGRef
+from compiled_dag.ref import CompiledDAGRef
+from compiled_dag.results import Results
 from compiled_dag.shm.waiter import Site
 
 if TYPE_CHECKING:
@@ -61,18 +62,17 @@ class CompiledDAG:
             for step in driver if isinstance(step, Write)
         ]  # fmt: skip
         reads = [step for step in driver if isinstance(step, Read)]
-        self._readers = [Reader(graph, program.channels[step.channel], 0) for step in reads]
+        readers = [Reader(graph, program.channels[step.channel], 0) for step in reads]
         reader_of = {step.slot: number for number, step in enumerate(reads)}
         self._outputs = [Output(tree, reader_of, captured.constants) for tree in program.outputs]
-        self._own_readers = [
-            None
-            if output.reader is None or self._shared(output.reader)
-            else self._readers[output.reader]
-            for output in self._outputs
-        ]
-        """Per output, the reader that serves it alone, if there is one."""
+        self._results = Results(
+            graph,
+            readers,
+            [output.reader for output in self._outputs],
+            options.max_buffered_results,
+        )
         self._any_site = Site(calm=deployment.needs_calm)
-        for reader in self._readers:
+        for reader in readers:
             reader.site.calm = deployment.needs_calm
         self._single = program.single_output
         self._has_own_outputs = any(output.reader is None for output in self._outputs)
@@ -85,10 +85,7 @@ class CompiledDAG:
         """Whether an `execute` is, or was when it was interrupted, between first and last input."""
         self._low = 0
         """Executions known to be fetched: a lower bound, made exact when the window looks full."""
-        self._results: list[dict[int, Any]] = [{} for _ in self._readers]
-        self._dropped: list[set[int]] = [set() for _ in self._readers]
         self._submit_lock = threading.RLock()
-        self._read_lock = threading.RLock()
         self._close_when_collected = weakref.finalize(self, deployment.abandon)
 
     # --- submitting -------------------------------------------------------------------------------
@@ -155,8 +152,7 @@ class CompiledDAG:
             for writer, _ in self._writers:
                 if writer.published() < published:
                     writer.publish()
-            for dropped in self._dropped:
-                dropped.add(self._next)
+            self._results.forget_execution(self._next)
             self._next = published
         self._sending = False
 
@@ -175,26 +171,22 @@ class CompiledDAG:
 
     def _make_room(self) -> None:
         """Find that an execution was fetched meanwhile, wait for that, or refuse."""
-        if self._deployment.fault is not None:
-            return
-        options = self._options
+        results, options = self._results, self._options
         blocking = options.capacity_policy == "block"
         timeout_s = options.submit_timeout_s if blocking else 0.0
         deadline = None if timeout_s < 0 else time.monotonic() + timeout_s
-        with self._read_lock:
-            while True:
-                self._skip_dropped()
-                self._low = min(reader.sequence for reader in self._readers)
-                if self._next - self._low < self._limit:
-                    return
-                oldest = self._low
-                behind = [n for n, r in enumerate(self._readers) if r.sequence == oldest]
-                if not blocking:
-                    raise CapacityExceededError(self._full(oldest))
-                for number in behind:
-                    if not self._wait(number, deadline):
-                        raise CapacityExceededError(self._full(oldest))
-                    self._take(number)
+        while self._words[at.STATE_WORD] == at.OPEN:
+            if not results.lock_by(deadline):
+                raise CapacityExceededError(self._full(self._low))
+            try:
+                low = self._low = results.fetched(move=blocking)
+                awaited = results.awaited_after(low)
+            finally:
+                results.lock.release()
+            if self._next - low < self._limit:
+                return
+            if not blocking or not self._wait_any(awaited, deadline):
+                raise CapacityExceededError(self._full(low))
 
     def _full(self, oldest: int) -> str:
         waiting = self._next - oldest
@@ -208,36 +200,36 @@ class CompiledDAG:
 
     def _fetch_one(self, ref: CompiledDAGRef, timeout: float | None) -> None:
         """Fill in `ref`. The usual case is flat: the next message of a channel of its own."""
-        reader = self._own_readers[ref._output]
-        execution = ref._execution
+        reader = self._results.own[ref._output]
+        execution, words = ref._execution, self._words
         if (
             reader is None
             or reader.sequence != execution
             or timeout is not None
+            or words[at.STATE_WORD] != at.OPEN
             or self._owner != os.getpid()
-            or not self._read_lock.acquire(blocking=False)
         ):
             self._fetch((ref,), timeout)
             return
-        try:
-            words, word = self._words, reader.sequence_word
-            if reader.sequence == execution and (
-                words[word] != execution
-                or self._host.waiter.word(
-                    words,
-                    word,
-                    execution,
-                    self._deployment.guard,
-                    self._default_deadline(),
-                    reader.site,
-                )
-            ):
-                ref._value = reader.peek()
-                reader.advance()
-                return
-        finally:
-            self._read_lock.release()
-        raise self._late((ref,), None, self._options.get_timeout_s)
+        word, lock = reader.sequence_word, self._results.lock
+        if words[word] == execution and not self._host.waiter.word(
+            words,
+            word,
+            execution,
+            self._deployment.guard,
+            self._default_deadline(),
+            reader.site,
+        ):
+            raise self._late((ref,), None, self._options.get_timeout_s)
+        if lock.acquire(blocking=False):
+            try:
+                if reader.sequence == execution:
+                    ref._value = reader.peek()
+                    reader.advance()
+                    return
+            finally:
+                lock.release()
+        self._fetch((ref,), timeout)
 
     def _default_deadline(self) -> float | None:
         timeout_s = self._options.get_timeout_s
@@ -251,20 +243,25 @@ class CompiledDAG:
         """
         timeout_s = self._timeout_s(timeout)
         deadline = None if timeout_s < 0 else time.monotonic() + timeout_s
-        self._host.check_owner()
-        if not self._lock_reading(deadline):
-            raise self._late(refs, timeout, timeout_s)
-        try:
-            missing = [ref for ref in refs if not self._fill(ref)]
-            while missing and not any(ref._value.__class__ is Error for ref in refs):
-                if not self._wait_any(missing, deadline):
-                    raise self._late(missing, timeout, timeout_s)
+        if self._owner != os.getpid():
+            self._host.check_owner()
+        results, missing = self._results, list(refs)
+        while True:
+            if not results.lock_by(deadline):
+                raise self._late(missing, timeout, timeout_s)
+            try:
                 before = len(missing)
-                missing = [ref for ref in missing if not self._fill(ref)]
-                if timeout is None and deadline is not None and len(missing) < before:
-                    deadline = time.monotonic() + timeout_s
-        finally:
-            self._read_lock.release()
+                missing = [ref for ref in missing if not results.fill(ref)]
+                awaited = results.awaited(missing)
+            finally:
+                results.lock.release()
+            if not missing or any(ref._value.__class__ is Error for ref in refs):
+                return
+            if timeout is None and deadline is not None and len(missing) < before:
+                deadline = time.monotonic() + timeout_s
+            self._deployment.guard()
+            if not self._wait_any(awaited, deadline):
+                raise self._late(missing, timeout, timeout_s)
 
     def _timeout_s(self, timeout: float | None) -> float:
         if timeout is None:
@@ -277,85 +274,18 @@ class CompiledDAG:
             raise ValueError(msg)
         return timeout
 
-    def _lock_reading(self, deadline: float | None) -> bool:
-        """Become the thread that reads. Waits in slices, so that Ctrl-C gets through."""
-        while not self._read_lock.acquire(timeout=0.05):
-            if deadline is not None and time.monotonic() >= deadline:
-                return False
-        return True
-
-    def _fill(self, ref: CompiledDAGRef) -> bool:
-        """Fill `ref` in if its result is there."""
-        if ref._value is not PENDING:
-            return True
-        output = self._outputs[ref._output]
-        number, execution = output.reader, ref._execution
-        assert number is not None, "an output of the driver's own is filled in by execute"
-        reader, results = self._readers[number], self._results[number]
-        while reader.sequence <= execution and reader.ready():
-            self._take(number)
-        if execution in results:
-            ref._value = self._settle(number, execution)
-            return True
-        if reader.sequence > execution:
-            msg = f"the result of execution {execution} was lost: its get was interrupted"
-            raise ChannelError(msg)
-        return False
-
-    def _take(self, number: int) -> None:
-        """Read the next message of output channel `number`, which is there, into the results."""
-        reader, results = self._readers[number], self._results[number]
-        execution = reader.sequence
-        dropped = self._dropped[number]
-        if len(dropped) and execution in dropped:
-            dropped.discard(execution)
-            reader.skip()
-            return
-        if len(results) > self._options.max_buffered_results:
-            msg = (
-                f"{len(results)} results of graph {self.get_id()} are kept for refs that were not "
-                f"got, from execution {min(results)} on, and "
-                f"_max_buffered_results={self._options.max_buffered_results}. "
-                "Get or drop older refs, or raise the limit"
-            )
-            raise CapacityExceededError(msg)
-        if execution not in results:  # it is there if an interrupt came between these two lines
-            results[execution] = reader.peek()
-        reader.advance()
-
-    def _settle(self, number: int, execution: int) -> Any:
-        """Return a result; forget it if no other output of the graph is the same value."""
-        results = self._results[number]
-        if self._shared(number):
-            return results[execution]
-        return results.pop(execution)
-
-    def _shared(self, number: int) -> bool:
-        return sum(output.reader == number for output in self._outputs) > 1
-
-    def _wait(self, number: int, deadline: float | None) -> bool:
-        reader = self._readers[number]
-        word, sequence = reader.sequence_word, reader.sequence
+    def _wait_any(self, awaited: Sequence[tuple[Reader, int]], deadline: float | None) -> bool:
+        """Wait until one of these channels shows another sequence than the one given."""
         waiter, guard = self._host.waiter, self._deployment.guard
-        return waiter.word(reader.words, word, sequence, guard, deadline, reader.site)
-
-    def _wait_any(self, refs: Sequence[CompiledDAGRef], deadline: float | None) -> bool:
-        """Wait until one of `refs` has news."""
-        numbers = {self._outputs[ref._output].reader for ref in refs}
-        readers = [self._readers[number] for number in numbers if number is not None]
-        if len(readers) == 1:
-            reader = readers[0]
-            return self._host.waiter.word(
-                reader.words,
-                reader.sequence_word,
-                reader.sequence,
-                self._deployment.guard,
-                deadline,
-                reader.site,
+        if len(awaited) == 1:
+            ((reader, seen),) = awaited
+            return waiter.word(
+                reader.words, reader.sequence_word, seen, guard, deadline, reader.site
             )
-        return self._host.waiter.until(
-            lambda: any(reader.ready() for reader in readers),
-            self._deployment.guard,
+        places = [(reader.words, reader.sequence_word, seen) for reader, seen in awaited]
+        return waiter.until(
+            lambda: any(words[word] != seen for words, word, seen in places),
+            guard,
             deadline,
             self._any_site,
         )
@@ -375,30 +305,7 @@ class CompiledDAG:
 
     def _is_ready(self, ref: CompiledDAGRef) -> bool:
         """Tell whether getting `ref` would not wait."""
-        output = self._outputs[ref._output]
-        if output.reader is None or self._deployment.fault is not None:
-            return True
-        if self._deployment.closed_at is not None:
-            return True
-        reader = self._readers[output.reader]
-        published = reader.words[reader.sequence_word]
-        return published > ref._execution
-
-    def _forget(self, execution: int, output: int) -> None:
-        """Drop the result of a ref that is gone; called by the garbage collector, never waits."""
-        number = self._outputs[output].reader
-        if number is None or self._shared(number):
-            return
-        if self._results[number].pop(execution, None) is None:
-            self._dropped[number].add(execution)
-
-    def _skip_dropped(self) -> None:
-        """Pass over finished results that nobody can ask for any more."""
-        for number, reader in enumerate(self._readers):
-            dropped = self._dropped[number]
-            while reader.sequence in dropped and reader.ready():
-                dropped.discard(reader.sequence)
-                reader.skip()
+        return self._words[at.STATE_WORD] != at.OPEN or self._results.is_published(ref)
 
     # --- the end, and looking in ------------------------------------------------------------------
 

@@ -68,6 +68,8 @@ class CompiledDAGRef:
         for ref in refs:
             if ref._value is PENDING:
                 by_graph.setdefault(id(ref._dag), []).append(ref)
+        for group in by_graph.values():
+            group[0]._dag._timeout_s(timeout)
         deadline = None if timeout is None or timeout < 0 else time.monotonic() + timeout
         for group in by_graph.values():
             left = timeout if deadline is None else max(0.0, deadline - time.monotonic())
@@ -83,7 +85,7 @@ class CompiledDAGRef:
 
     def __del__(self) -> None:
         if self._value is PENDING:
-            self._dag._forget(self._execution, self._output)
+            self._dag._results.forget(self._execution, self._output)
 
     def __copy__(self) -> NoReturn:
         msg = f"{self!r} cannot be copied: it is the one handle on its result. Copy the value"

@@ -96,9 +96,13 @@ class Supervisor:
 
     def _run(self) -> None:
         while not self._stopping:
-            for fd, events in self._epoll.poll(self._timeout()):
-                handler = self._handlers.get(fd)
-                if handler is not None:
+            batch = [
+                (fd, ev, self._handlers.get(fd)) for fd, ev in self._epoll.poll(self._timeout())
+            ]
+            for fd, events, handler in batch:
+                # A handler may close a descriptor whose event is in this batch, and its number
+                # may be another's by now: the event is not for that one.
+                if handler is not None and self._handlers.get(fd) is handler:
                     self._guarded(lambda handler=handler, events=events: handler(events))  # type: ignore[misc]
             self._run_due()
         self._run_due()

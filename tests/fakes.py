@@ -210,9 +210,14 @@ class ThreadHost:
     def kill(self, actor_id: ActorId) -> None:
         """Stop an actor between two executions and report it dead."""
         actor = self.actors[actor_id]
-        actor.error = ActorDiedError(f"actor {actor.label} was killed", signal="SIGKILL")
         actor.post(actor.loop.stop)
         actor.thread.join(5)
+        self.report_death(actor_id)
+
+    def report_death(self, actor_id: ActorId) -> None:
+        """Report an actor dead, in whatever method it is: its thread goes on to the method's end."""
+        actor = self.actors[actor_id]
+        actor.error = ActorDiedError(f"actor {actor.label} was killed", signal="SIGKILL")
         for callback in list(self._watchers.values()):
             callback(actor_id, actor.error)
 
@@ -228,4 +233,6 @@ class ThreadHost:
             actor.thread.join(5)
             assert not actor.thread.is_alive(), f"{actor.label} did not stop"
         for actor in self.actors.values():
+            for resource in actor.resources.values():
+                resource.close()  # of an actor that died, as the end of its process would
             vars(actor).clear()  # nodes refer to it, in cycles: its memory would wait for the collector

@@ -79,7 +79,7 @@ import os, signal, sys, threading, time
 import runtime
 from compiled_dag import DAGContext, InputNode, MultiOutputNode
 from tests.crew import Order, Worker
-from tests.live import chain, make, pids_of
+from tests.live import chain, make, pids_of, wait_until, where
 """
 
 

@@ -263,7 +263,7 @@ def test_results_of_dropped_refs_make_room(host) -> None:
         for number in range(20):
             graph.execute(number)
         assert graph.execute(20).get(30) == 20
-        assert graph._results == [{}]
+        assert graph._results._kept == [{}]
 
 
 def test_refs_dropped_after_their_results_came_leave_nothing_behind(host) -> None:
@@ -273,8 +273,8 @@ def test_refs_dropped_after_their_results_came_leave_nothing_behind(host) -> Non
                 refs = [graph.execute(value) for _ in range(4)]
                 assert refs[-1].get(30) == value
                 del refs
-        assert graph._results == [{}]
-        assert graph._dropped == [set()]
+        assert graph._results._kept == [{}]
+        assert graph._results._dropped == [set()]
 
 
 def test_dropping_some_outputs_of_an_execution_frees_their_memory_alone(host) -> None:
@@ -297,7 +297,7 @@ def test_dropping_some_outputs_of_an_execution_frees_their_memory_alone(host) ->
 def _finish(graph) -> None:
     """Wait until an execution could be submitted, without submitting one."""
     deadline = time.monotonic() + PATIENCE_S
-    readers = graph._readers
+    readers = graph._results.readers
     waiter: Waiter = graph._host.waiter
     ready = waiter.until(
         lambda: all(r.words[r.sequence_word] == graph._next for r in readers),

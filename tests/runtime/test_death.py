@@ -7,6 +7,8 @@ import os
 import signal
 import threading
 import time
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -243,3 +245,17 @@ except KeyboardInterrupt:
 """)
     assert done.stdout == "interrupted 0.5\n"
     assert done.returncode == 0
+
+
+@pytest.mark.skipif(not find_spec("torch"), reason="torch is not installed")
+@pytest.mark.filterwarnings("ignore:.*physical GPUs:UserWarning")
+def test_actors_that_wait_for_torch_start_without_it_if_its_zygote_dies():
+    with runtime.init(num_gpus=2):
+        workers = [Worker.options(num_gpus=1).remote() for _ in range(2)]
+        (base,) = lifecycle.current().zygotes._pids
+        children = Path(f"/proc/{base}/task/{base}/children")
+        pause = threading.Event()
+        while not (pids := children.read_text().split()):
+            pause.wait(0.005)
+        os.kill(int(pids[0]), signal.SIGKILL)
+        assert runtime.get([worker.echo.remote(1) for worker in workers], timeout=30) == [1, 1]

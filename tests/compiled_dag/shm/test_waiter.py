@@ -9,7 +9,7 @@ import pytest
 from compiled_dag import ChannelClosedError
 from compiled_dag.shm import waiter as waiters
 from compiled_dag.shm.board import Board, Doorbell
-from compiled_dag.shm.waiter import Waiter
+from compiled_dag.shm.waiter import Site, Waiter, mode_from_environment
 
 SLOW_S = 600e-6
 
@@ -152,18 +152,25 @@ class Waits:
         self.bell = FakeBell()
         self.waiter = Waiter(self.bell)
 
-    def wait(self, after_yields: int | None, cost: float = 1e-6) -> int:
+    def wait(
+        self, after_yields: int | None, cost: float = 1e-6, site: Site | None = None, asleep: float = 0
+    ) -> int:
         """Wait for what comes with that many yields (or asleep only); return how many it took."""
         start = self.fake.yields
         self.fake.costs = [cost]
         came = []
-        self.bell.rung = lambda: came.append(True)
+
+        def ring() -> None:
+            self.fake.now += asleep
+            came.append(True)
+
+        self.bell.rung = ring
 
         def ready() -> bool:
             done = self.fake.yields - start
             return bool(came) or (after_yields is not None and done >= after_yields)
 
-        assert self.waiter.until(ready, fine)
+        assert self.waiter.until(ready, fine, None, site)
         return self.fake.yields - start
 
     def good(self, count: int) -> None:
@@ -256,6 +263,53 @@ def test_eco_never_yields(fake) -> None:
     waits = Waits(fake)
     waits.waiter = Waiter(waits.bell, "eco")
     assert waits.wait(None) == 0
+
+
+def test_a_place_where_two_waits_were_long_sleeps_at_once_and_others_do_not(waits) -> None:
+    here, there = Site(), Site()
+    yields = [waits.wait(None, site=here, asleep=0.01) for _ in range(4)]
+    assert [count > 0 for count in yields] == [True, True, False, False]
+    assert waits.wait(5, site=there) == 5
+
+
+def test_a_place_yields_again_after_short_waits(waits) -> None:
+    here = Site()
+    for _ in range(5):
+        waits.wait(None, site=here, asleep=0.01)
+    yields = [waits.wait(5, site=here) for _ in range(3)]
+    assert yields == [0, 0, 5]
+
+
+def test_one_long_wait_among_short_ones_changes_nothing(waits) -> None:
+    here = Site()
+    for _ in range(5):
+        assert waits.wait(5, site=here) == 5
+        assert waits.wait(None, site=here, asleep=0.01) > 0
+
+
+def test_a_calm_waiter_and_a_calm_place_never_yield(waits) -> None:
+    assert waits.wait(5, site=Site(calm=True)) == 0
+    waits.waiter.calm += 1
+    assert waits.wait(5) == 0
+    waits.waiter.calm -= 1
+    assert waits.wait(5) == 5
+
+
+@pytest.mark.parametrize("mode", ["latency", "balanced", "eco"])
+def test_the_environment_sets_the_mode(monkeypatch, mode) -> None:
+    monkeypatch.setenv("COMPILED_DAG_WAIT_MODE", mode)
+    assert mode_from_environment() == mode
+
+
+def test_the_mode_is_balanced_unless_set(monkeypatch) -> None:
+    monkeypatch.delenv("COMPILED_DAG_WAIT_MODE", raising=False)
+    assert mode_from_environment() == "balanced"
+
+
+def test_an_unknown_mode_is_refused_with_the_known_ones(monkeypatch, board) -> None:
+    monkeypatch.setenv("COMPILED_DAG_WAIT_MODE", "fast")
+    with pytest.raises(ValueError, match=r"COMPILED_DAG_WAIT_MODE='fast' is none of latency, bal"):
+        Waiter(Doorbell(board, 1))
 
 
 def test_waiting_for_a_word_learns_as_waiting_for_a_condition_does(fake) -> None:
