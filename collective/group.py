@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from compiled_dag.host import Actor, ActorContext, ActorId, Host, Pending
+    from compiled_dag.shm.waiter import Waiter
 
 _group_ids = itertools.count(1)
 _ROLLBACK_S = 0.3
@@ -114,8 +115,14 @@ class DriverGroup:
         except (TimeoutError, RuntimeError, ChannelClosedError) as error:
             self._check_alive()  # a death is why the others did not get on
             labels = ", ".join(actor.label for actor in self._actors)
-            msg = f"the {backend} group of {labels} did not form: {actor.label}: {error}"
+            msg = f"the {backend} group of {labels} did not form: {self._why(actor, error)}"
             raise GraphError(msg) from error
+
+    def _why(self, actor: Actor, error: Exception) -> str:
+        absent = ", ".join(self._actors[rank].label for rank in self._header.absent())
+        if isinstance(error, TimeoutError) and absent:
+            return f"{absent} did not join in time: busy in another call, or importing torch"
+        return f"{actor.label}: {error}"
 
     def _on_death(self, actor_id: ActorId, _error: ActorDiedError) -> None:
         if any(actor.actor_id == actor_id for actor in self._actors):
@@ -155,6 +162,7 @@ def join_group(context: ActorContext, payload: bytes, fds: Sequence[int]) -> byt
     world_size = len(join.processes)
     header = GroupHeader(fds[0], world_size, context.board, join.processes)
     try:
+        _meet(header, join, context.waiter)
         store = SharedMemoryStore(header, context.waiter, join.timeout_s)
         torch_group = make_group(join.backend, store, join.rank, world_size)
     except BaseException:
@@ -165,6 +173,21 @@ def join_group(context: ActorContext, payload: bytes, fds: Sequence[int]) -> byt
         header, preflight, torch_group, join.rank, context.waiter
     )
     return b""
+
+
+def _meet(header: GroupHeader, join: Join, waiter: Waiter) -> None:
+    """Wait for all ranks where the end of the group is noticed: inside a backend it is not.
+
+    Raises:
+        ChannelClosedError: The driver has given the group up.
+        TimeoutError: Not all ranks came in time.
+    """
+    header.arrive(join.rank)
+    deadline = time.monotonic() + join.timeout_s
+    if not waiter.until(lambda: not header.absent(), header.guard, deadline):
+        msg = f"ranks {header.absent()} did not arrive within {join.timeout_s:.1f} s"
+        raise TimeoutError(msg)
+    header.guard()
 
 
 def leave_group(context: ActorContext, payload: bytes, fds: Sequence[int]) -> bytes:  # noqa: ARG001

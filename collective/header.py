@@ -3,7 +3,7 @@
 ::
 
     page 0               u64 magic, epoch, state, ranks
-    then, 128 bytes each rank's line: u64 preflights reached
+    then, 128 bytes each rank's line: u64 preflights reached, whether it is here
     then, per rank       2 x RECORD  what it brings to this and the previous operation
     then, per rank       2 x POISON  the error it brings instead of a value
     then                 the rendezvous log (see `collective.store`)
@@ -42,7 +42,7 @@ LOG_BYTES: Final = 1 << 20
 OPEN, CLOSED, BROKEN, FAULTED = 1, 2, 3, 4
 _EPOCH_WORD, _STATE_WORD, _RANKS_WORD = 1, 16, 2
 _POISON_TEXT: Final = POISON // 4
-"""Characters of an error that does not fit."""
+"""Characters of each part of an error that does not fit; they may be of several bytes."""
 
 
 class GroupHeader:
@@ -109,6 +109,15 @@ class GroupHeader:
     def line(self, rank: int) -> int:
         """Return the index in `words` of a rank's count."""
         return (self._lines + rank * _LINE) // 8
+
+    def arrive(self, rank: int) -> None:
+        """Show that a rank is about to join."""
+        self.words[self.line(rank) + 1] = 1
+        self.ring_all()
+
+    def absent(self) -> list[int]:
+        """Return the ranks that have not arrived."""
+        return [rank for rank in range(self.world_size) if not self.words[self.line(rank) + 1]]
 
     def record(self, rank: int, turn: int) -> int:
         """Return the offset of a rank's record for preflight number `turn`."""
@@ -198,8 +207,8 @@ class Preflight:
 
 
 def _small(error: Error) -> bytes:
-    """Pickle `error` so that it fits: first without its cause, then with less text."""
-    data = pickle.dumps(error)
-    if len(data) > POISON - 8:
-        data = pickle.dumps(error.shortened(_POISON_TEXT))
+    """Pickle `error` so that it fits: first without its cause, then with less and less text."""
+    data, limit = pickle.dumps(error), _POISON_TEXT
+    while len(data) > POISON - 8:
+        data, limit = pickle.dumps(error.shortened(limit)), limit // 2
     return data

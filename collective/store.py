@@ -19,6 +19,7 @@ from torch.distributed import Store  # type: ignore[attr-defined]  # exported, n
 
 from collective.header import LOG_BYTES, GroupHeader
 from compiled_dag.errors import CollectiveTimeoutError
+from compiled_dag.shm.futex import fence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
     from compiled_dag.shm.waiter import Waiter
 
 _ENTRY = struct.Struct("<II")  # length of key, length of value
-_DELETED = b"\0deleted"
+_DELETED = 0xFFFFFFFF  # in place of the length of a value
+
+# POSIX locks belong to processes: the threads of one need a lock of their own, for all stores.
+_lock = threading.Lock()
 
 
 class SharedMemoryStore(Store):
@@ -39,7 +43,6 @@ class SharedMemoryStore(Store):
         self._waiter = waiter
         self._timeout_s = timeout_s
         self._start = header.log + 8
-        self._lock = threading.Lock()
 
     def set(self, key: str, value: str | bytes) -> None:
         """Store a value, replacing an older one."""
@@ -91,7 +94,7 @@ class SharedMemoryStore(Store):
         """Forget a key; tells whether it was there."""
         with self._exclusive():
             found = key in self._entries()
-            self._append(key, _DELETED)
+            self._append(key, None)
         return found
 
     def num_keys(self) -> int:
@@ -104,7 +107,7 @@ class SharedMemoryStore(Store):
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
-        with self._lock:  # POSIX locks belong to processes: threads need one of their own
+        with _lock:
             fd = self._header.segment.fd
             fcntl.lockf(fd, fcntl.LOCK_EX, 8, self._header.log, os.SEEK_SET)
             try:
@@ -112,15 +115,18 @@ class SharedMemoryStore(Store):
             finally:
                 fcntl.lockf(fd, fcntl.LOCK_UN, 8, self._header.log, os.SEEK_SET)
 
-    def _append(self, key: str, value: bytes) -> None:
+    def _append(self, key: str, value: bytes | None) -> None:
+        """Append that `key` is `value` from now on, or is no more."""
         view, used = self._header.view, self._used()
         name = key.encode()
-        entry = _ENTRY.pack(len(name), len(value)) + name + value
+        length = _DELETED if value is None else len(value)
+        entry = _ENTRY.pack(len(name), length) + name + (value or b"")
         if used + len(entry) > LOG_BYTES - 8:
             msg = f"the rendezvous of a group is limited to {LOG_BYTES} bytes"
             raise MemoryError(msg)
         place = self._start + used
         view[place : place + len(entry)] = entry
+        fence()
         struct.pack_into("Q", view, self._header.log, used + len(entry))
         self._header.ring_all()
 
@@ -129,19 +135,21 @@ class SharedMemoryStore(Store):
         return int(used)
 
     def _entries(self) -> dict[str, bytes]:
-        data = bytes(self._header.view[self._start : self._start + self._used()])
+        used = self._used()
+        fence()
+        data = bytes(self._header.view[self._start : self._start + used])
         found: dict[str, bytes] = {}
         at = 0
         while at < len(data):
             key_bytes, value_bytes = _ENTRY.unpack_from(data, at)
             at += _ENTRY.size
             key = data[at : at + key_bytes].decode()
-            value = data[at + key_bytes : at + key_bytes + value_bytes]
-            at += key_bytes + value_bytes
-            if value == _DELETED:
+            at += key_bytes
+            if value_bytes == _DELETED:
                 found.pop(key, None)
             else:
-                found[key] = value
+                found[key] = data[at : at + value_bytes]
+                at += value_bytes
         return found
 
 

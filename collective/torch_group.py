@@ -21,6 +21,10 @@ dist: Any = torch.distributed  # its C++ classes are exported but not declared
 OP_TIMEOUT: Final = timedelta(hours=1)
 """Of the backend itself; people are told by the graph's own time-outs long before."""
 
+_CONNECT_TIMEOUT: Final = timedelta(seconds=20)
+"""For gloo's ranks to connect, which nothing interrupts. They have met before: it takes
+milliseconds unless one dies on the way."""
+
 _REDUCE: Final = {
     "SUM": dist.ReduceOp.SUM,
     "AVG": dist.ReduceOp.SUM,
@@ -87,7 +91,7 @@ class GlooGroup:
     def __init__(self, store: SharedMemoryStore, rank: int, world_size: int) -> None:
         options = dist.ProcessGroupGloo._Options()
         options._devices = [dist.ProcessGroupGloo.create_device(interface="lo")]
-        options._timeout = OP_TIMEOUT
+        options._timeout = _CONNECT_TIMEOUT
         self._store = store  # the C++ side calls back into it
         self._group: Any = dist.ProcessGroupGloo(
             dist.PrefixStore("gloo/", store), rank, world_size, options
@@ -105,6 +109,7 @@ class GlooGroup:
         copy = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         options = dist.AllreduceOptions()
         options.reduceOp = _REDUCE[op]
+        options.timeout = OP_TIMEOUT
         work = self._group.allreduce([copy], options)
         return copy, work
 

@@ -87,6 +87,7 @@ class CompiledDAG:
         """Executions known to be fetched: a lower bound, made exact when the window looks full."""
         self._submit_lock = threading.RLock()
         self._close_when_collected = weakref.finalize(self, deployment.abandon)
+        self._close_when_collected.atexit = False  # the session's end closes it, and waits
 
     # --- submitting -------------------------------------------------------------------------------
 

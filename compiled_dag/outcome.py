@@ -44,6 +44,15 @@ class Place:
     source: str = ""
     """``file:line`` of the ``.bind()``."""
 
+    def shortened(self, limit: int) -> Place:
+        """Return this place with at most `limit` characters in each name."""
+        return dataclasses.replace(
+            self,
+            method=self.method[:limit],
+            actor=self.actor[:limit],
+            source=self.source[-limit:],
+        )
+
     def __str__(self) -> str:
         if self.node is None:
             return f"{self.method} on actor {self.actor}"
@@ -92,12 +101,13 @@ class Error:
         )
 
     def shortened(self, limit: int) -> Error:
-        """Return this error without its cause and with at most `limit` characters of text."""
+        """Return this error without its cause and with at most `limit` characters in each text."""
         return dataclasses.replace(
             self,
             cause=None,
             summary=self.summary[:limit],
             traceback_text=self.traceback_text[-limit:],
+            place=self.place and self.place.shortened(limit),
         )
 
     def exception(self) -> TaskError:

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+
+from collective import ReduceOp, allreduce
+from compiled_dag import CollectiveOutputNode, GraphError, InputNode
+from tests.graphs import paper
+
+
+def test_an_allreduce_is_a_list_of_one_node_per_input() -> None:
+    with InputNode() as inp:
+        nodes = allreduce.bind([actor.grad.bind(inp) for actor in paper(3)])
+    assert [type(node) for node in nodes] == [CollectiveOutputNode] * 3
+    assert nodes[1]._label == "allreduce(SUM), rank 1"
+
+
+def test_the_operation_is_sum_unless_given() -> None:
+    (worker,) = paper(1)
+    with InputNode() as inp:
+        for op in ReduceOp:
+            (node,) = allreduce.bind([worker.grad.bind(inp)], op=op)
+            assert node._label == f"allreduce({op.name}), rank 0"
+
+
+def test_a_tuple_of_nodes_will_do() -> None:
+    with InputNode() as inp:
+        assert len(allreduce.bind(tuple(actor.grad.bind(inp) for actor in paper(2)))) == 2
+
+
+def test_an_operation_is_refused_before_anything_is_drawn() -> None:
+    (worker,) = paper(1)
+    with InputNode() as inp:
+        node = worker.grad.bind(inp)
+    with pytest.raises(ValueError, match="op='mean' is not a reduce op"):
+        allreduce.bind([node], op="mean")
+    assert node._downstream == []
+
+
+@pytest.mark.parametrize(
+    ("inputs", "text"),
+    [
+        ([], r"^allreduce\(SUM\): the list of inputs is empty"),
+        ([3], r"^allreduce\(SUM\): input 0 \(3\) is not a method of an actor"),
+        ("nodes", "takes a list with one node per actor, not str"),
+    ],
+)
+def test_inputs_that_are_no_nodes_are_refused(inputs, text) -> None:
+    with pytest.raises(GraphError, match=text):
+        allreduce.bind(inputs)
+
+
+def test_a_node_given_twice_is_refused_by_position() -> None:
+    (worker,) = paper(1)
+    with InputNode() as inp:
+        node = worker.grad.bind(inp)
+    with pytest.raises(GraphError, match=r"inputs 0 and 1 are both on actor Worker\(1\)"):
+        allreduce.bind([node, node])
