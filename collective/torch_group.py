@@ -107,6 +107,8 @@ class GlooGroup:
     def allreduce(self, tensor: torch.Tensor, op: str) -> tuple[torch.Tensor, Work]:
         """Start reducing a copy of `tensor`; returns the copy and the work."""
         copy = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        if tensor.dtype is torch.bool and op == "SUM":
+            op = "MAX"  # gloo would add the bytes: a bool of 3 is neither True nor False
         options = dist.AllreduceOptions()
         options.reduceOp = _REDUCE[op]
         options.timeout = OP_TIMEOUT

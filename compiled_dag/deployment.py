@@ -278,12 +278,16 @@ class Deployment:
         replies = self._unload()
         for group in self._groups:
             group.release()
-        busy = [line for actor, reply in replies for line in _collect(actor, reply, deadline)]
-        for group in self._groups:
-            group.close(deadline)
-        self._unwatch()
-        self._stay()
-        self.segment.close()
+        try:
+            busy = [line for actor, reply in replies for line in _collect(actor, reply, deadline)]
+            for group in self._groups:
+                group.close(deadline)
+        finally:  # also when Ctrl-C ends the waiting
+            for group in self._groups:
+                group.close(0.0)
+            self._unwatch()
+            self._stay()
+            self.segment.close()
         return busy
 
     def _unload(self) -> list[tuple[str, Pending]]:
