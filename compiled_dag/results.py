@@ -51,8 +51,8 @@ class Results:
         shares = Counter(reader_of)
         self._shares = [shares[number] for number in range(len(readers))]
         """How many refs of an execution get the same result."""
-        self._claimed: list[dict[int, int]] = [{} for _ in readers]
-        """How many of these have got or dropped it, by execution; only where several do."""
+        self._claimed: list[dict[int, list[None]]] = [{} for _ in readers]
+        """One entry for each of these that has got or dropped it; only where there are several."""
         self._kept: list[dict[int, Any]] = [{} for _ in readers]
         self._dropped: list[set[int]] = [set() for _ in readers]
         self.own = tuple(
@@ -80,7 +80,7 @@ class Results:
         if execution in kept:
             ref._value = kept[execution]
             if self._is_last_claim(number, execution):
-                del kept[execution]
+                kept.pop(execution, None)
             return True
         if reader.sequence > execution:
             msg = f"the result of execution {execution} was lost: its get was interrupted"
@@ -125,12 +125,19 @@ class Results:
         return reader.words[reader.sequence_word] > ref._execution
 
     def forget(self, execution: int, output: int) -> None:
-        """Drop the result of a ref that is gone; called by the garbage collector, takes no lock."""
+        """Drop the result of a ref that is gone.
+
+        Called by the garbage collector, at any point of any thread: it takes no lock, and what it
+        does between two lines of `_take` comes right, because both mark first and look second.
+        """
         number = self._reader_of[output]
         if number is None or not self._is_last_claim(number, execution):
             return
-        if self._kept[number].pop(execution, PENDING) is PENDING:
-            self._dropped[number].add(execution)
+        dropped = self._dropped[number]
+        dropped.add(execution)
+        was_kept = self._kept[number].pop(execution, PENDING) is not PENDING
+        if was_kept or self.readers[number].sequence > execution:
+            dropped.discard(execution)
 
     def forget_execution(self, execution: int) -> None:
         """Drop all results of an execution that has no refs."""
@@ -144,12 +151,12 @@ class Results:
         """Count one more ref that needs the result no longer; tells whether it was the last."""
         if self._shares[number] == 1:
             return True
-        claimed = self._claimed[number]
-        count = claimed.pop(execution, 0) + 1
-        if count == self._shares[number]:
-            return True
-        claimed[execution] = count
-        return False
+        claims = self._claimed[number].setdefault(execution, [])
+        claims.append(None)
+        if len(claims) < self._shares[number]:
+            return False
+        self._claimed[number].pop(execution, None)
+        return True
 
     def _take(self, number: int) -> None:
         """Take the next message of a channel, which is there, into what is kept."""
@@ -163,10 +170,13 @@ class Results:
         if len(kept) > self._max_kept:
             msg = (
                 f"{len(kept)} results of {reader.spec.label} are kept for refs that were not got, "
-                f"from execution {min(kept)} on, and _max_buffered_results={self._max_kept}. "
+                f"from execution {min(list(kept))} on, and _max_buffered_results={self._max_kept}. "
                 "Get or drop older refs, or raise the limit"
             )
             raise CapacityExceededError(msg)
         if execution not in kept:  # it is there if an interrupt came between these two lines
             kept[execution] = reader.peek()
+        if execution in dropped:  # since the look above
+            dropped.discard(execution)
+            kept.pop(execution, None)
         reader.advance()

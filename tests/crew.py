@@ -104,8 +104,12 @@ def wait_for_file(path: str) -> None:
         time.sleep(POLL_S)
 
 
-@runtime.remote
-class Worker:
+def extremes(arrays: list[Any]) -> list[tuple[float, float]]:
+    """Return what shows that arrays full of one number still are what they were."""
+    return [(float(array.min()), float(array.max())) for array in arrays]
+
+
+class Member:
     """One place of a chain: ``work`` appends the actor's digit to a number."""
 
     def __init__(self, number: int = 0, path: str = "") -> None:
@@ -122,25 +126,15 @@ class Worker:
     def pair(self, value):
         return (value,) if value == "one" else (value, self.number)
 
+    def both(self, left, right):
+        return left, right
+
     def hold(self, value):
         self.held.append(value)
         return value
 
-    def held_sums(self):
-        return [float(value.sum()) for value in self.held]
-
-    def forget(self):
-        self.held.clear()
-
-    def grad(self, value, size=1000):
-        import torch
-
-        if isinstance(value, Order) and value.at == self.number:
-            obey(value)
-        return torch.full((size,), float(self.number))
-
-    def total(self, tensor):
-        return float(tensor[0] + tensor[-1])
+    def held_values(self):
+        return extremes(self.held)
 
     # --- by ordinary calls
 
@@ -161,6 +155,46 @@ class Worker:
         from compiled_dag.channel.reader import Reader
 
         Reader._decode = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+
+    def fork_and_drop(self, count):
+        """Fork children that drop every array and end."""
+        for _ in range(count):
+            pid = os.fork()
+            if not pid:
+                self.held.clear()
+                gc.collect()
+                os._exit(0)
+            os.waitpid(pid, 0)
+
+    def wait(self, path):
+        wait_for_file(path)
+
+    def memory_files(self):
+        """Return how many descriptors of shared memory this process has."""
+        gc.collect()
+        links = [str(entry.readlink()) for entry in Path("/proc/self/fd").iterdir()
+                 if entry.is_symlink()]  # fmt: skip
+        return sum("memfd:" in link for link in links)
+
+
+@runtime.remote
+class Worker(Member):
+    """A member that has nothing to do with torch: starts at once, also when the driver has it."""
+
+
+@runtime.remote
+class Rank(Member):
+    """A member that takes part in collectives."""
+
+    def grad(self, value, size=1000):
+        import torch
+
+        if isinstance(value, Order) and value.at == self.number:
+            obey(value)
+        return torch.full((size,), float(self.number))
+
+    def total(self, tensor):
+        return float(tensor[0] + tensor[-1])
 
     def die_in_gloo(self):
         """Have the next operation be launched, and never finished."""
@@ -187,12 +221,53 @@ class Worker:
 
         GlooGroup.allreduce = fail
 
-    def wait(self, path):
-        wait_for_file(path)
 
-    def memory_files(self):
-        """Return how many descriptors of shared memory this process has."""
-        gc.collect()
-        links = [str(entry.readlink()) for entry in Path("/proc/self/fd").iterdir()
-                 if entry.is_symlink()]  # fmt: skip
-        return sum("memfd:" in link for link in links)
+class Rows:
+    """A dataset over arrays that somebody holds: its workers inherit them, and let go of them."""
+
+    def __init__(self, arrays: list[Any]) -> None:
+        self.arrays = arrays
+
+    def __len__(self) -> int:
+        return 1000
+
+    def __getitem__(self, index: int) -> float:
+        array = self.arrays[index % len(self.arrays)]
+        return float(array[index] + array[-1])
+
+
+def load(arrays: list[Any]) -> Any:
+    """Start to iterate over `Rows` with two forked workers, two rows at a time."""
+    from torch.utils.data import DataLoader
+
+    loader: Any = DataLoader(
+        Rows(arrays), batch_size=2, num_workers=2, multiprocessing_context="fork"
+    )
+    return iter(loader)
+
+
+@runtime.remote
+class Feeder:
+    """Holds every array it is given, and iterates a DataLoader over the first three."""
+
+    def __init__(self) -> None:
+        self.held: list[Any] = []
+        self.batches: Any = None
+
+    def feed(self, array):
+        self.held.append(array)
+        if len(self.held) < 3:
+            return None
+        if self.batches is None:
+            self.batches = load(self.held[:3])
+        return next(self.batches).tolist()
+
+    def held_values(self):
+        return extremes(self.held)
+
+    def pids(self):
+        workers = [] if self.batches is None else self.batches._workers
+        return [os.getpid(), *(worker.pid for worker in workers)]
+
+    def stop(self):
+        self.batches = None

@@ -133,7 +133,7 @@ class FakeMethod:
 
 
 def bound_by_caller(nodes: Any) -> Any:
-    """Say that the caller's caller bound `nodes`: it would be this file, which is not the project's."""
+    """Say that the caller's caller bound `nodes`; otherwise messages would name this file."""
     frame = sys._getframe(2)
     for node in nodes if isinstance(nodes, tuple) else (nodes,):
         for part in (node, getattr(node, "_call", node)):
@@ -215,7 +215,7 @@ class ThreadHost:
         self.report_death(actor_id)
 
     def report_death(self, actor_id: ActorId) -> None:
-        """Report an actor dead, in whatever method it is: its thread goes on to the method's end."""
+        """Report an actor dead, in whatever method it is; its thread goes on to the end of it."""
         actor = self.actors[actor_id]
         actor.error = ActorDiedError(f"actor {actor.label} was killed", signal="SIGKILL")
         for callback in list(self._watchers.values()):
@@ -235,4 +235,4 @@ class ThreadHost:
         for actor in self.actors.values():
             for resource in actor.resources.values():
                 resource.close()  # of an actor that died, as the end of its process would
-            vars(actor).clear()  # nodes refer to it, in cycles: its memory would wait for the collector
+            vars(actor).clear()  # nodes refer to it in cycles: memory would wait for the collector

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import runtime
-from compiled_dag import InputNode
+from collective import allreduce
+from compiled_dag import InputNode, MultiOutputNode
 from compiled_dag.errors import GraphActorDiedError
-from tests.crew import POLL_S, Worker
+from runtime import lifecycle
+from tests.crew import POLL_S, Rank, Worker
 from tests.runtime.actors import wait_until_dead
 
 if TYPE_CHECKING:
@@ -32,9 +34,16 @@ LONG_S = 30.0
 """Bounds waits that end at once unless something hangs."""
 
 
-def make(count: int) -> list[Any]:
-    """Start workers numbered from 1."""
-    return [Worker.remote(number) for number in range(1, count + 1)]
+def make(count: int, kind: Any = Worker) -> list[Any]:
+    """Start actors numbered from 1."""
+    return [kind.remote(number) for number in range(1, count + 1)]
+
+
+def make_ranks(count: int) -> list[Any]:
+    """Start actors that take part in collectives."""
+    # Actors made before torch is imported in the zygote would each import it.
+    wait_until(lambda: len(lifecycle.current().zygotes.pids()) == 2)
+    return make(count, Rank)
 
 
 def chain(workers: Sequence[Any]) -> DAGNode:
@@ -44,6 +53,14 @@ def chain(workers: Sequence[Any]) -> DAGNode:
         for worker in workers:
             node = worker.work.bind(node)
     return node
+
+
+def reduce(ranks: Sequence[Any], *arguments: Any) -> DAGNode:
+    """Draw a graph whose every output is twice the sum of the ranks' numbers."""
+    with InputNode() as inp:
+        sums = allreduce.bind([rank.grad.bind(inp, *arguments) for rank in ranks])
+        totals = [rank.total.bind(part) for rank, part in zip(ranks, sums, strict=True)]
+        return MultiOutputNode(totals)
 
 
 def pids_of(workers: Sequence[Any]) -> list[int]:
@@ -72,6 +89,24 @@ def where(dag: CompiledDAG) -> dict[str, str]:
     return dict(line.strip().split(": ", 1) for line in lines)
 
 
+def in_fork(function: Callable[[], object]) -> str:
+    """Return what `function` returns or raises in a forked child, as text."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            text = str(function())
+        except BaseException as error:
+            text = f"{type(error).__name__}: {error}"
+        os.write(write, text.encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as file:
+        text = file.read()
+    os.waitpid(pid, 0)
+    return text
+
+
 # --- drivers of their own -------------------------------------------------------------------------
 
 HEAD = """
@@ -79,7 +114,7 @@ import os, signal, sys, threading, time
 import runtime
 from compiled_dag import DAGContext, InputNode, MultiOutputNode
 from tests.crew import Order, Worker
-from tests.live import chain, make, pids_of, wait_until, where
+from tests.live import chain, make, make_ranks, pids_of, wait_until, where
 """
 
 

@@ -9,6 +9,7 @@ import gc
 import os
 import signal
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,11 +17,22 @@ import numpy as np
 import pytest
 
 import runtime
-from compiled_dag import DAGContext, InputNode, MultiOutputNode
+from compiled_dag import DAGContext, InputNode
 from compiled_dag.errors import ActorDiedError, ChannelClosedError, GraphError
 from tests import leaks
-from tests.crew import Order, Worker
-from tests.live import LONG_S, chain, driver, end_all, make, pids_of, wait_until, where
+from tests.crew import Order, Worker, extremes
+from tests.live import (
+    LONG_S,
+    chain,
+    driver,
+    end_all,
+    make,
+    make_ranks,
+    pids_of,
+    reduce,
+    wait_until,
+    where,
+)
 
 pytestmark = pytest.mark.proc
 
@@ -55,7 +67,7 @@ def test_results_outlive_teardown_and_shutdown(no_leaks):
         held = [dag.execute(np.full(1 << 17, float(n))).get(timeout=LONG_S) for n in range(4)]
     runtime.shutdown()
     gc.collect()
-    assert [(array.min(), array.max()) for array in held] == [(n * 100 + 12,) * 2 for n in range(4)]
+    assert extremes(held) == [(n * 100 + 12,) * 2 for n in range(4)]
     with pytest.raises(ValueError, match="read-only"):
         held[0][0] = 1
 
@@ -152,6 +164,7 @@ def test_a_graph_that_is_dropped_is_torn_down(session):
 def test_shutdown_ends_graphs_that_are_up_and_busy(no_leaks, tmp_path):
     runtime.init()
     crew = make(3)
+    pids_of(crew)
     dags = [chain(crew).experimental_compile() for _ in range(2)]
     ref = dags[0].execute(Order(2, "wait", str(tmp_path / "never")))
     runtime.shutdown()
@@ -163,20 +176,18 @@ def test_shutdown_ends_graphs_that_are_up_and_busy(no_leaks, tmp_path):
 # --- compiles that fail ---------------------------------------------------------------------------
 
 
-@pytest.fixture
-def nothing_left(session):
+@contextmanager
+def nothing_left(crew):
     """Check that a block leaves the driver's and the actors' descriptors as they were."""
-    crew = make(3)
     pids_of(crew)
     files = runtime.get([worker.memory_files.remote() for worker in crew], timeout=LONG_S)
     before = leaks.snapshot()
-    yield crew
+    yield
     assert leaks.settle(before) == []
     after = runtime.get([worker.memory_files.remote() for worker in crew], timeout=LONG_S)
     assert after == files
     with chain(crew).experimental_compile() as dag:
         assert dag.execute(0).get(timeout=LONG_S) == 123
-    crew.clear()  # pytest keeps it until after the session's own check
 
 
 @contextmanager
@@ -189,7 +200,7 @@ def compile_timeout(seconds):
         context.compile_timeout = before
 
 
-def test_a_compile_with_a_constructor_that_raises(nothing_left):
+def test_a_compile_with_a_constructor_that_raises(session):
     @runtime.remote
     class Broken:
         def __init__(self):
@@ -198,11 +209,34 @@ def test_a_compile_with_a_constructor_that_raises(nothing_left):
         def work(self, value):
             return value
 
-    crew = [*nothing_left[:2], Broken.remote(), nothing_left[2]]
-    with pytest.raises(ActorDiedError, match="no such thing") as caught:
-        chain(crew).experimental_compile()
+    crew, broken = make(3), Broken.remote()
+    with pytest.raises(ActorDiedError):
+        runtime.get(broken.work.remote(1), timeout=LONG_S)
+    with nothing_left(crew), pytest.raises(ActorDiedError, match="no such thing") as caught:
+        chain([*crew[:2], broken, crew[2]]).experimental_compile()
     assert isinstance(caught.value.cause, LookupError)
-    del caught
+
+
+def test_a_compile_that_waits_for_a_constructor_that_raises(session, tmp_path):
+    @runtime.remote
+    class Broken:
+        def __init__(self, path):
+            while not Path(path).exists():
+                time.sleep(0.005)
+            raise LookupError("no such thing")
+
+        def work(self, value):
+            return value
+
+    crew = make(2)
+    broken = Broken.remote(str(tmp_path / "release"))
+    thread = threading.Timer(0.1, (tmp_path / "release").touch)
+    thread.start()
+    with pytest.raises(ActorDiedError, match="no such thing"):
+        chain([*crew, broken]).experimental_compile()
+    thread.join()
+    with chain(crew).experimental_compile() as dag:
+        assert dag.execute(0).get(timeout=LONG_S) == 12
 
 
 @pytest.mark.parametrize("at", [0, 1, 2], ids=["first", "middle", "last"])
@@ -218,48 +252,33 @@ def test_a_compile_with_a_dead_actor(session, at):
     assert leaks.settle(before) == []
 
 
-def test_a_compile_with_a_busy_actor(nothing_left, tmp_path):
-    crew = nothing_left
+@pytest.mark.parametrize("collective", [False, True])
+def test_a_compile_with_a_busy_actor(session, tmp_path, collective):
+    crew = make_ranks(3) if collective else make(3)
+    graph = reduce(crew) if collective else chain(crew)
+    message = r"\(2\)[^:]* did not join" if collective else r"\(2\).*compile_timeout=0.3.*busy"
     release = tmp_path / "release"
-    call = crew[1].wait.remote(str(release))
-    message = r"Worker\(2\).*compile_timeout=0.1.*busy"
-    with compile_timeout(0.1), pytest.raises(GraphError, match=message):
-        chain(crew).experimental_compile()
-    release.touch()
-    runtime.get(call, timeout=LONG_S)
+    with nothing_left(crew):
+        call = crew[1].wait.remote(str(release))
+        with compile_timeout(0.3), pytest.raises(GraphError, match=message) as caught:
+            graph.experimental_compile()
+        del caught
+        release.touch()
+        runtime.get(call, timeout=LONG_S)
+    with graph.experimental_compile() as dag:
+        expected = [12.0] * 3 if collective else 123
+        result = dag.execute(0)
+        assert (runtime.get(result, timeout=LONG_S)) == expected
 
 
-@pytest.mark.parametrize("first", [True, False])  # importing torch takes longer than the time-out
-def test_a_compile_of_a_collective_with_a_busy_actor(nothing_left, tmp_path, first):
-    crew = nothing_left
-    release = tmp_path / "release"
-    if not first:
-        collective_of(crew).experimental_compile().teardown()
-    call = crew[1].wait.remote(str(release))
-    message = r"did not form: .*Worker\(2\)[^:]* did not join"
-    with compile_timeout(0.3), pytest.raises(GraphError, match=message):
-        collective_of(crew).experimental_compile()
-    release.touch()
-    runtime.get(call, timeout=LONG_S)
-    with collective_of(crew).experimental_compile() as dag:
-        assert runtime.get(dag.execute(0), timeout=LONG_S) == [12.0] * 3
-
-
-def collective_of(crew):
-    from collective import allreduce
-
+def test_a_compile_with_a_constant_that_cannot_be_sent(session):
+    crew = make(3)
     with InputNode() as inp:
-        sums = allreduce.bind([worker.grad.bind(inp) for worker in crew])
-        return MultiOutputNode(
-            [worker.total.bind(part) for worker, part in zip(crew, sums, strict=True)]
-        )
-
-
-def test_a_compile_with_a_constant_that_cannot_be_sent(nothing_left):
-    with InputNode() as inp:
-        node = nothing_left[0].grad.bind(inp, threading.Lock())
-    with pytest.raises(TypeError, match=r"argument 1 of .*Worker\.grad"):
+        node = crew[0].both.bind(inp, threading.Lock())
+    message = r"argument 1 of .*Worker\.both"
+    with nothing_left(crew), pytest.raises(TypeError, match=message) as caught:
         node.experimental_compile()
+    del caught
 
 
 def test_too_few_descriptors_at_compile():

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 import runtime
-from collective import allreduce
 from compiled_dag import InputNode, MultiOutputNode
 from compiled_dag.errors import (
     ActorDiedError,
@@ -27,8 +26,8 @@ from compiled_dag.errors import (
     DeserializationError,
     TaskError,
 )
-from tests.crew import Order, Worker
-from tests.live import LONG_S, chain, died, make, pids_of, wait_until, where
+from tests.crew import Order, Rank, Worker, extremes
+from tests.live import LONG_S, chain, died, make, make_ranks, pids_of, reduce, wait_until, where
 
 pytestmark = pytest.mark.proc
 
@@ -170,12 +169,12 @@ def test_death_while_the_actor_and_the_driver_hold_results(session, at):
     check_error(died(dag.execute(np.zeros(1 << 17))), at, name="SIGKILL")
     survivors = [worker for worker in crew if worker is not crew[at - 1]]
     for worker in survivors:
-        sums = runtime.get(worker.held_sums.remote(), timeout=LONG_S)
-        assert sums[:5] == [n * float(1 << 17) for n in range(5)]
+        values = runtime.get(worker.held_values.remote(), timeout=LONG_S)
+        assert values[:5] == [(n, n) for n in range(5)]
     check_recovery(crew, at)
     dag.teardown()
     runtime.shutdown()
-    assert [(array.min(), array.max()) for array in held] == [(n, n) for n in range(5)]
+    assert extremes(held) == [(n, n) for n in range(5)]
 
 
 # --- more than one graph, more than one death -----------------------------------------------------
@@ -240,10 +239,7 @@ def test_results_read_before_the_death_can_be_got_after_it(session):
 
 
 def compile_collective(crew, size=1000):
-    with InputNode() as inp:
-        sums = allreduce.bind([worker.grad.bind(inp, size) for worker in crew])
-        outputs = [worker.total.bind(part) for worker, part in zip(crew, sums, strict=True)]
-        return MultiOutputNode(outputs).experimental_compile()
+    return reduce(crew, size).experimental_compile()
 
 
 def all_died(refs):
@@ -254,7 +250,7 @@ def all_died(refs):
 
 @pytest.mark.parametrize("moment", ["before", "preflight", "gloo"])
 def test_death_in_a_collective_of_four(session, moment, tmp_path):
-    crew = make(4)
+    crew = make_ranks(4)
     size = 4_000_000 if moment == "gloo" else 1000
     for victim in (1, 2, 4):
         pids = pids_of(crew)
@@ -275,10 +271,10 @@ def test_death_in_a_collective_of_four(session, moment, tmp_path):
             assert dag.actors[victim - 1].label in str(error)
             assert (error.signal, error.execution) == ("SIGKILL", 1)
             if moment == "before":
-                assert "Worker.grad" in error.node
+                assert "Rank.grad" in error.node
             else:
                 assert f"allreduce(SUM), rank {victim - 1} of 4" in error.node
-            crew[victim - 1] = Worker.remote(victim)
+            crew[victim - 1] = Rank.remote(victim)
             assert len(pids_of(crew)) == 4
     with compile_collective(crew) as dag:
         assert runtime.get(dag.execute(0), timeout=LONG_S) == [20.0] * 4
@@ -289,13 +285,13 @@ def num_in_allreduce(dag):
 
 
 def test_death_while_a_group_forms(session, tmp_path):
-    crew = make(3)
+    crew = make_ranks(3)
     pids = pids_of(crew)
     blocked = crew[2].wait.remote(str(tmp_path / "never"))
     killer = threading.Timer(0.2, os.kill, (pids[2], signal.SIGKILL))
     killer.start()
     try:
-        with pytest.raises(ActorDiedError, match=r"Worker\(3\)"):
+        with pytest.raises(ActorDiedError, match=r"Rank\(3\)"):
             compile_collective(crew)
     finally:
         killer.join()
@@ -306,7 +302,7 @@ def test_death_while_a_group_forms(session, tmp_path):
 
 
 def test_a_backend_that_fails_without_a_death_is_a_collective_error(session):
-    crew = make(2)
+    crew = make_ranks(2)
     with compile_collective(crew) as dag:
         assert runtime.get(dag.execute(0), timeout=LONG_S) == [6.0] * 2
         runtime.get(crew[1].fail_in_gloo.remote(), timeout=LONG_S)

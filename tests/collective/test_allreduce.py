@@ -90,10 +90,14 @@ def test_every_operation_on_every_dtype_and_shape_is_numpys(host, op, dtype) -> 
             for result in results_of(graph, shape):
                 assert result.dtype == getattr(torch, dtype)
                 assert tuple(result.shape) == shape
-                np.testing.assert_array_equal(np.array(result.tolist(), wide).reshape(shape), expected)
+                np.testing.assert_array_equal(
+                    np.array(result.tolist(), wide).reshape(shape), expected
+                )
 
 
-@pytest.mark.parametrize(("op", "expected"), [("SUM", "or"), ("MAX", "or"), ("MIN", "and"), ("PRODUCT", "and")])
+@pytest.mark.parametrize(
+    ("op", "expected"), [("SUM", "or"), ("MAX", "or"), ("MIN", "and"), ("PRODUCT", "and")]
+)
 def test_operations_on_booleans_give_booleans(host, op, expected) -> None:
     left, right = torch.tensor([True, True, False]), torch.tensor([True, False, False])
     answers = [lambda _: left, lambda _: right, lambda _: right]

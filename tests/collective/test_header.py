@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import threading
+from itertools import pairwise
 
 import pytest
 
@@ -51,7 +52,7 @@ def test_areas_of_ranks_do_not_overlap_and_the_log_comes_last(count) -> None:
             areas.append((header.record(rank, turn), header.record(rank, turn) + RECORD))
             areas.append((header.poison(rank, turn), header.poison(rank, turn) + POISON))
     areas.sort()
-    assert all(end <= start for (_, end), (start, _) in zip(areas, areas[1:], strict=False))
+    assert all(end <= start for (_, end), (start, _) in pairwise(areas))
     assert areas[-1][1] <= header.log
     assert os.fstat(header.segment.fd).st_size == header.log + head.LOG_BYTES
     segment.close()

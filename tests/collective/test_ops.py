@@ -42,7 +42,9 @@ def test_anything_else_is_refused_with_the_valid_names(op) -> None:
 
 @pytest.mark.parametrize("inputs", [None, 3, "nodes", {}, iter([])])
 def test_inputs_are_a_list_or_tuple(inputs) -> None:
-    with pytest.raises(GraphError, match=f"allreduce.bind takes a list .* not {type(inputs).__name__}"):
+    with pytest.raises(
+        GraphError, match=f"allreduce.bind takes a list .* not {type(inputs).__name__}"
+    ):
         check_inputs("allreduce", inputs)
 
 

@@ -68,7 +68,9 @@ def test_wait_wants_all_keys_and_says_which_are_missing(stores) -> None:
     first.set("a", "1")
     first.set("c", "1")
     second.wait(["a", "c"])
-    with pytest.raises(CollectiveTimeoutError, match=r"no rank published \['b', 'd'\] within 0.01 s"):
+    with pytest.raises(
+        CollectiveTimeoutError, match=r"no rank published \['b', 'd'\] within 0.01 s"
+    ):
         second.wait(["a", "b", "c", "d"], timedelta(seconds=0.01))
 
 

@@ -135,7 +135,9 @@ def test_a_second_output_is_refused_with_its_line() -> None:
         node = worker.echo.bind(inp)
         MultiOutputNode([node])
         output = MultiOutputNode([node])
-    with pytest.raises(GraphUsageError, match=f"another output, the MultiOutputNode made at {HERE}"):
+    with pytest.raises(
+        GraphUsageError, match=f"another output, the MultiOutputNode made at {HERE}"
+    ):
         capture(output)
 
 

@@ -53,7 +53,11 @@ ERROR = Error.capture(ValueError("earlier"))
         ("C0 v2=f()", [1, 2], ((), {})),
         ("C0 v2=f(c0)", [1, 2], (("a",), {})),
         ("C0 v2=f(k=v1)", [1, 2], ((), {"k": 2})),
-        ("C0 v2=f([v0, {c0: (v1, c1)}], c1, k=[v0])", [1, 2], (([1, {"a": (2, "b")}], "b"), {"k": [1]})),
+        (
+            "C0 v2=f([v0, {c0: (v1, c1)}], c1, k=[v0])",
+            [1, 2],
+            (([1, {"a": (2, "b")}], "b"), {"k": [1]}),
+        ),
     ],
 )
 def test_arguments_are_gathered_from_slots_and_constants(text, values, expected) -> None:
@@ -62,12 +66,18 @@ def test_arguments_are_gathered_from_slots_and_constants(text, values, expected)
 
 @pytest.mark.parametrize(
     "text",
-    ["C0 v2=f(v0)", "C0 v2=f(v1, v0)", "C0 v2=f([{c0: v0}])", "C0 v2=f(v1, k=(v0,))", "C0 v1,v2,=f(v0)"],
+    [
+        "C0 v2=f(v0)",
+        "C0 v2=f(v1, v0)",
+        "C0 v2=f([{c0: v0}])",
+        "C0 v2=f(v1, k=(v0,))",
+        "C0 v1,v2,=f(v0)",
+    ],
 )
 def test_an_error_among_the_arguments_is_the_result_and_nothing_is_called(text) -> None:
     bound = Bound(text, refuse, ["a"])
     results = bound(ERROR, 2)
-    assert results == ERROR or results == [ERROR, ERROR]
+    assert results in (ERROR, [ERROR, ERROR])
     assert bound.words[0] == 0
 
 

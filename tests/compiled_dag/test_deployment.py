@@ -58,7 +58,7 @@ def test_a_graph_that_was_torn_down_says_so(host) -> None:
     assert not graph.is_teardown
     graph.teardown()
     assert graph.is_teardown
-    with pytest.raises(ChannelClosedError, match=rf"graph \d+ was torn down \d+\.\d s ago"):
+    with pytest.raises(ChannelClosedError, match=r"graph \d+ was torn down \d+\.\d s ago"):
         graph.execute(1)
     for timeout in (None, 0, 10, -1):
         with pytest.raises(ChannelClosedError, match="was torn down"):
@@ -99,9 +99,7 @@ def test_a_result_that_arrived_and_was_not_got_is_gone(host, size) -> None:
 
 
 def test_a_full_graph_that_was_torn_down_says_that_it_was_torn_down(host) -> None:
-    with one_method(host.actor(Worker())).experimental_compile(
-        _max_inflight_executions=1
-    ) as graph:
+    with one_method(host.actor(Worker())).experimental_compile(_max_inflight_executions=1) as graph:
         ref = graph.execute(1)
     with pytest.raises(ChannelClosedError, match="was torn down"):
         graph.execute(2)
@@ -259,7 +257,9 @@ def test_a_death_says_what_died_how_in_which_node_of_which_execution(host, gate)
     error = raised.value
     assert error.node.startswith("Gate.hold (node 1, bound at test_deployment.py:")
     assert (error.execution, error.signal) == (0, "SIGKILL")
-    assert f"lost actor Gate(1) in {error.node} of execution 0: actor Gate(1) was killed" in str(error)
+    assert f"lost actor Gate(1) in {error.node} of execution 0: actor Gate(1) was killed" in str(
+        error
+    )
     assert "its other actors stay usable: compile again on them" in str(error)
     assert isinstance(error.__cause__, ActorDiedError)
     gate.opened.set()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import math
+import random
+import sys
 import threading
 import time
 
@@ -326,7 +328,9 @@ def test_a_get_that_is_late_says_where_everybody_is_and_loses_nothing(gated, gat
         with pytest.raises(ChannelTimeoutError) as raised:
             ref.get(timeout)
         text = str(raised.value)
-        assert f"execution 0 of graph {graph.get_id()} was not ready within timeout={timeout}" in text
+        assert (
+            f"execution 0 of graph {graph.get_id()} was not ready within timeout={timeout}" in text
+        )
         assert "Gate(1): execution 0: Gate.hold (node 1, bound at test_driver.py:" in text
         assert raised.value.report in text
     gate.opened.set()
@@ -336,7 +340,9 @@ def test_a_get_that_is_late_says_where_everybody_is_and_loses_nothing(gated, gat
 def test_the_default_time_is_the_graphs_option(gated, gate) -> None:
     graph = gated(_get_timeout=0.01)
     ref = graph.execute(7)
-    with pytest.raises(ChannelTimeoutError, match=r"_get_timeout \(COMPILED_DAG_GET_TIMEOUT\)=0.01"):
+    with pytest.raises(
+        ChannelTimeoutError, match=r"_get_timeout \(COMPILED_DAG_GET_TIMEOUT\)=0.01"
+    ):
         ref.get()
     gate.opened.set()
     assert ref.get(30) == 7
@@ -444,6 +450,93 @@ def test_several_threads_may_wait_for_one_ref(gated, gate) -> None:
     gate.wait_entered()
     gate.opened.set()
     assert [one.result() for one in waiting] == [7] * 4
+
+
+def test_whatever_threads_get_and_drop_values_are_right_and_nothing_is_left_behind(host) -> None:
+    first, second = host.actor(Worker()), host.actor(Worker())
+    with InputNode() as inp:
+        left, right = first.echo.bind(inp), second.echo.bind(inp)
+        output = MultiOutputNode([left, right, left])
+    graph = output.experimental_compile(_max_inflight_executions=4, _capacity_policy="block")
+
+    def work(thread: int) -> None:
+        chance, held = random.Random(thread), []
+        for number in range(80):
+            size = chance.choice([3, 100_000])
+            value = np.full(size, 1000 * thread + number)
+            held += [(ref, value) for ref in graph.execute(value) if chance.random() < 0.6]
+            while len(held) > chance.randrange(6):
+                ref, expected = held.pop(chance.randrange(len(held)))
+                if chance.random() < 0.7:
+                    assert np.array_equal(ref.get(30), expected)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for one in [Background(work, thread) for thread in range(4)]:
+            one.result()
+    finally:
+        sys.setswitchinterval(before)
+    gc.collect()
+    assert all(np.array_equal(value, [7]) for value in get_many(graph.execute(np.array([7])), 30))
+    results = graph._results
+    assert [results._kept, results._dropped, results._claimed] == [
+        [{}, {}],
+        [set(), set()],
+        [{}, {}],
+    ]
+    graph.teardown()
+
+
+# --- interrupts -----------------------------------------------------------------------------------
+
+
+def interrupt_once(monkeypatch, owner, name: str, *, after: bool) -> None:
+    """Have the next call of a method raise what Ctrl-C raises, before or after its work."""
+    method = getattr(owner, name)
+
+    def interrupted(*args):
+        monkeypatch.setattr(owner, name, method)
+        if after:
+            method(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(owner, name, interrupted)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("name", ["stage", "publish"])
+@pytest.mark.parametrize("which", [0, 1])
+def test_an_interrupted_execute_leaves_later_ones_right(
+    host, monkeypatch, which, name, after
+) -> None:
+    actor = Gate()
+    bound = host.actor(actor)
+    with InputNode() as inp:
+        output = MultiOutputNode([bound.echo.bind(inp[0]), bound.echo.bind(inp[1])])
+    with output.experimental_compile(_max_inflight_executions=3) as graph:
+        for number in range(4):
+            interrupt_once(monkeypatch, graph._writers[which][0], name, after=after)
+            with pytest.raises(KeyboardInterrupt):
+                graph.execute("interrupted", b"x" * 100_000)
+            assert get_many(graph.execute(number, -number), 30) == [number, -number]
+    # What was interrupted ran whole or not at all.
+    runs = actor.seen.count("interrupted")
+    assert len(actor.seen) == 2 * (4 + runs)
+    assert runs in (0, 4)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("name", ["peek", "advance"])
+@pytest.mark.parametrize("timeout", [None, 30])
+def test_an_interrupted_get_can_be_repeated(host, monkeypatch, timeout, name, after) -> None:
+    with one_method(host, _max_inflight_executions=2) as graph:
+        for number in range(4):
+            ref = graph.execute([number])
+            interrupt_once(monkeypatch, graph._results.readers[0], name, after=after)
+            with pytest.raises(KeyboardInterrupt):
+                ref.get(timeout)
+            assert ref.get(timeout) == [number]
 
 
 # --- looking in -----------------------------------------------------------------------------------

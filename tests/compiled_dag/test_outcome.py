@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import builtins
 import copy
 import dataclasses
 import errno
@@ -227,6 +228,7 @@ def test_an_error_that_is_no_exception_of_users_is_not_caught_as_one() -> None:
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups came with Python 3.11")
 def test_an_exception_group_keeps_its_members() -> None:
+    ExceptionGroup = builtins.ExceptionGroup  # noqa: N806  not there in 3.10
     error = arrived(ExceptionGroup("several", [ValueError("one"), KeyError("two")]))
     assert isinstance(error, ExceptionGroup)
     assert [type(member) for member in error.exceptions] == [ValueError, KeyError]

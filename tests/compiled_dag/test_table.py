@@ -22,7 +22,6 @@ from tests.compiled_dag import goldens
 from tests.graphs import SAMPLES, chain, paper, program_of
 from tests.recipes import Machine, draw, recipes
 
-
 GOOD = render(program_of(chain(paper(1)))).splitlines()
 
 
@@ -77,7 +76,9 @@ def test_a_step_is_a_few_characters_and_parses_back(step, text) -> None:
     assert parse_step(text) == step
 
 
-@pytest.mark.parametrize("text", ["", "R", "R0", "R0 0", "X0 v0", "R0 v0 v1", "D", "D v0,", "C v=f()"])
+@pytest.mark.parametrize(
+    "text", ["", "R", "R0", "R0 0", "X0 v0", "R0 v0 v1", "D", "D v0,", "C v=f()"]
+)
 def test_other_text_is_no_step(text) -> None:
     with pytest.raises(ValueError, match="not a step"):
         parse_step(text)
@@ -85,9 +86,7 @@ def test_other_text_is_no_step(text) -> None:
 
 @pytest.mark.parametrize("key", [None, 0, 3, "rate", "-", "two words", "it's", "tab\tnew\nline"])
 def test_any_key_of_an_input_survives(key) -> None:
-    program = dataclasses.replace(
-        program_of(chain(paper(1))), entries=(Entry(key=key, slot=0),)
-    )
+    program = dataclasses.replace(program_of(chain(paper(1))), entries=(Entry(key=key, slot=0),))
     assert parse(render(program)) == program
 
 

@@ -21,7 +21,7 @@ def in_fork(function) -> str:
     if not pid:
         try:
             text = function()
-        except BaseException as error:  # noqa: BLE001  told to the parent
+        except BaseException as error:
             text = f"{type(error).__name__}: {error}"
         os.write(write, text.encode())
         os._exit(0)

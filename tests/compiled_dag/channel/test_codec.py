@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import array
 import collections
-import datetime
+import datetime as dt
 import decimal
 import enum
 import pickle
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import types
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -52,7 +53,9 @@ class Colour(enum.Enum):
     RED = 1
 
 
-Point = collections.namedtuple("Point", "x y")
+class Point(NamedTuple):
+    x: int
+    y: list[int]
 
 
 class Holder:
@@ -103,7 +106,7 @@ def test_a_value_arrives_equal_and_of_its_type(value) -> None:
         Ellipsis,
         Colour.RED,
         Point(1, [2]),
-        datetime.timedelta(1),
+        dt.timedelta(1),
         decimal.Decimal("1.5"),
         array.array("d", [1.5]),
         collections.OrderedDict(a=1),
@@ -337,7 +340,9 @@ sys.stdout.buffer.write(head.head)
 
 @pytest.mark.proc
 def test_classes_and_functions_of_a_script_arrive_where_the_script_is_not() -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, check=True, timeout=60
+    )
     thing, function, kind = decode(int(Kind.PICKLE), done.stdout, [])
     assert thing.twice() == 42
     assert function(2) == 6

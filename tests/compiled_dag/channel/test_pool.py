@@ -103,8 +103,7 @@ def test_more_slots_are_added_while_all_are_held_and_used_again_later(wire) -> N
     assert all(shows(value, number) for number, value in enumerate(held))
     assert one.reserved() == 30 * SLOT
     held.clear()
-    for number in range(30):
-        held.append(one.send(filled(number)))
+    held += [one.send(filled(number)) for number in range(30)]
     assert one.reserved() == 30 * SLOT
 
 
@@ -212,10 +211,10 @@ def test_a_reader_forgets_what_was_outgrown(wire) -> None:
 def test_the_pool_says_when_it_has_run_out_of_places(wire, monkeypatch) -> None:
     monkeypatch.setattr(at, "MAX_EXTENTS", 2)
     one = wire(depth=1)
-    held = []
+    slots = 2 + 4  # of the first extent, and of one twice as large
+    held = [one.send(filled(number)) for number in range(slots)]
     with pytest.raises(MemoryCapError, match=r"Worker\.f#1 holds more pinned values than"):
-        for number in range(100):
-            held.append(one.send(filled(number)))
+        one.writer.write(filled(slots))
     assert all(shows(value, number) for number, value in enumerate(held))
     del held[3]
     assert shows(one.send(filled(3)), 3)

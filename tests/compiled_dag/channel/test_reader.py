@@ -97,7 +97,7 @@ def test_a_tensor_that_one_reader_changes_is_unchanged_for_the_others(
     tensors = [value if isinstance(value, torch.Tensor) else value[0] for value in arrived]
     for number, tensor in enumerate(tensors):
         assert tensor.sum() == 0
-        tensor += number + 1
+        tensor.add_(number + 1)
     assert [int(tensor[0]) for tensor in tensors] == list(range(1, num_readers + 1))
 
 
@@ -129,7 +129,7 @@ def test_several_readers_get_private_tensors_beside_shared_arrays(wire) -> None:
     one.writer.write([torch.zeros(LARGE), np.zeros(LARGE)])
     values = [reader.read() for reader in one.readers]
     for tensor, array in values:
-        tensor += 1
+        tensor.add_(1)
         assert not array.flags.writeable
     del tensor, array
     for value in values:

@@ -80,7 +80,7 @@ def test_a_received_tensor_can_be_changed(wrap) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # torch warns about memory that is read-only
         for tensor in tensors:
-            tensor += 1
+            tensor.add_(1)
     assert all(tensor.sum() == 6 for tensor in tensors)
 
 
@@ -92,7 +92,7 @@ def test_sending_leaves_the_tensor_alone() -> None:
 
 
 def test_gradients_stay_behind() -> None:
-    value = (torch.ones(3, requires_grad=True) * 2)
+    value = torch.ones(3, requires_grad=True) * 2
     arrived = through(value)
     assert not arrived.requires_grad
     assert_same(arrived, value.detach())

@@ -4,6 +4,7 @@ import fcntl
 import gc
 import os
 import resource
+from pathlib import Path
 
 import pytest
 
@@ -59,13 +60,11 @@ def test_a_view_keeps_its_mapping_after_the_segment_is_closed(segment) -> None:
 def test_a_mapping_ends_with_its_last_view(segment) -> None:
     mapping = segment.map(0, PAGE)
     view = mapping.view()
-    address = f"{mapping.address:x}-"
+    address, maps = f"{mapping.address:x}-", Path("/proc/self/maps")
     del mapping
-    with open("/proc/self/maps") as maps:
-        assert address in maps.read()
+    assert address in maps.read_text()
     del view
-    with open("/proc/self/maps") as maps:
-        assert address not in maps.read()
+    assert address not in maps.read_text()
 
 
 def test_a_segment_cannot_be_resized(segment) -> None:

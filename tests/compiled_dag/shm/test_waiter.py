@@ -153,7 +153,11 @@ class Waits:
         self.waiter = Waiter(self.bell)
 
     def wait(
-        self, after_yields: int | None, cost: float = 1e-6, site: Site | None = None, asleep: float = 0
+        self,
+        after_yields: int | None,
+        cost: float = 1e-6,
+        site: Site | None = None,
+        asleep: float = 0,
     ) -> int:
         """Wait for what comes with that many yields (or asleep only); return how many it took."""
         start = self.fake.yields
