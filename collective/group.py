@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import os
 import pickle
 import time
 from dataclasses import dataclass
@@ -68,11 +69,16 @@ class DriverGroup:
         """Ask every living rank to drop its end. Idempotent."""
         if self._leaving is None:
             self._header.end(head.CLOSED)
-            self._leaving = [
-                self._host.submit(actor.actor_id, leave_group, str(self.id).encode())
-                for actor in self._actors
-                if self._host.death(actor.actor_id) is None
-            ]
+            self._leaving = []
+            for actor in self._actors:
+                if self._host.death(actor.actor_id) is not None:
+                    continue
+                payload = str(self.id).encode()
+                try:
+                    reply = self._host.submit(actor.actor_id, leave_group, payload)
+                except RuntimeError:
+                    return  # the session has ended meanwhile, and with it all its actors
+                self._leaving.append(reply)
 
     def close(self, deadline: float) -> None:
         """Release the group and wait for the ranks until `deadline`. Idempotent."""
@@ -153,20 +159,20 @@ def open_group(host: Host, actors: Sequence[Actor], backend: str, deadline: floa
 
 def join_group(context: ActorContext, payload: bytes, fds: Sequence[int]) -> bytes:
     """Join a group (a `SystemCall`)."""
-    # torch is imported by the first group only, and never by the driver.
-    from collective.rank import RankGroup  # noqa: PLC0415
-    from collective.store import SharedMemoryStore  # noqa: PLC0415
-    from collective.torch_group import make_group  # noqa: PLC0415
-
-    join: Join = pickle.loads(payload)
-    world_size = len(join.processes)
-    header = GroupHeader(fds[0], world_size, context.board, join.processes)
     try:
+        # torch is imported by the first group only, and never by the driver.
+        from collective.rank import RankGroup  # noqa: PLC0415
+        from collective.store import SharedMemoryStore  # noqa: PLC0415
+        from collective.torch_group import make_group  # noqa: PLC0415
+
+        join: Join = pickle.loads(payload)
+        world_size = len(join.processes)
+        header = GroupHeader(fds[0], world_size, context.board, join.processes)
         _meet(header, join, context.waiter)
         store = SharedMemoryStore(header, context.waiter, join.timeout_s)
         torch_group = make_group(join.backend, store, join.rank, world_size)
     except BaseException:
-        header.close()
+        os.close(fds[0])
         raise
     preflight = Preflight(header, join.rank, context.waiter)
     context.resources[f"group {join.group_id}"] = RankGroup(

@@ -15,7 +15,7 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from compiled_dag.channel import codec
+from compiled_dag.channel import codec, tensor
 from compiled_dag.channel import layout as at
 from compiled_dag.channel.graph_segment import GraphSegment
 from compiled_dag.errors import (
@@ -143,6 +143,7 @@ class Deployment:
                 constants={number: constants[number] for number in _constants_used(steps)},
                 places={s.node: self._places[s.node] for s in steps if isinstance(s, Compute)},
                 parts=parts[participant],
+                with_torch=tensor.is_loaded(),
                 slot_bytes=options.buffer_size_bytes,
                 cap_bytes=options.max_memory_bytes,
             )
@@ -296,7 +297,10 @@ class Deployment:
             alive = self.host.death(actor.actor_id) is None
             if actor.actor_id in self._loaded and alive:
                 payload = str(self.graph_id).encode()
-                reply = self.host.submit(actor.actor_id, unload_graph, payload)
+                try:
+                    reply = self.host.submit(actor.actor_id, unload_graph, payload)
+                except RuntimeError:
+                    break  # the session has ended meanwhile, and with it all its actors
                 replies.append((actor.label, reply))
         return replies
 

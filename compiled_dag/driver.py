@@ -193,8 +193,9 @@ class CompiledDAG:
         waiting = self._next - oldest
         return (
             f"{waiting} executions of graph {self.get_id()} are unfetched, from execution "
-            f"{oldest} on, and _max_inflight_executions={self._limit}. Get results (or drop "
-            'their refs) before executing more, raise the limit, or use _capacity_policy="block"'
+            f"{oldest} on, and _max_inflight_executions={self._limit}. Get results "
+            "before executing more (one whose refs were dropped counts until it has finished), "
+            'raise the limit, or use _capacity_policy="block"'
         )
 
     # --- getting ----------------------------------------------------------------------------------

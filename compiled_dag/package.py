@@ -38,5 +38,7 @@ class Package:
     constants: dict[int, Any]
     places: dict[NodeId, Place]
     parts: dict[OperationId, RankPart]
+    with_torch: bool
+    """Whether the driver has imported torch, so that tensors may come."""
     slot_bytes: int
     cap_bytes: int | None

@@ -6,11 +6,13 @@ time is whether an input is an `Error` (then the method is skipped and the error
 
 from __future__ import annotations
 
+import os
 import pickle
 import time
 from typing import TYPE_CHECKING, Any
 
 from compiled_dag.channel import layout as at
+from compiled_dag.channel import tensor
 from compiled_dag.channel.graph_segment import GraphSegment
 from compiled_dag.channel.reader import Reader
 from compiled_dag.channel.writer import Writer
@@ -209,8 +211,14 @@ def _bind_release(dead: tuple[int, ...]) -> Run:
 
 def load_graph(context: ActorContext, payload: bytes, fds: Sequence[int]) -> bytes:
     """Make a program resident in this process (a `SystemCall`)."""
-    package: Package = pickle.loads(payload)
-    resident = GraphResident(context, package, fds[0])
+    try:
+        package: Package = pickle.loads(payload)
+        if package.with_torch:
+            tensor.warm_up()
+        resident = GraphResident(context, package, fds[0])
+    except BaseException:
+        os.close(fds[0])  # a constant that cannot be rebuilt here, a method that is not there
+        raise
     context.resources[f"graph {package.graph_id}"] = resident
     context.loop.add(resident)
     return b""

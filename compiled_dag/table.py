@@ -2,6 +2,7 @@
 
 The row of a step is the tick at which it can first run, so the table reads as a timeline::
 
+    # R read, W write, ...
     program inflight=10 single
     participant 0 driver
     participant 1 Worker(0)
@@ -43,10 +44,13 @@ from compiled_dag.program import (
 from compiled_dag.simulate import simulate
 from compiled_dag.tree import Arguments
 
+_KEY = "# R read, W write, C compute, S start and J join a collective, D drop; v slots, c constants"
+
 
 def render(program: Program) -> str:
     """Return `program` as text."""
-    lines = [f"program inflight={program.depth} {'single' if program.single_output else 'list'}"]
+    lines = [_KEY]
+    lines += [f"program inflight={program.depth} {'single' if program.single_output else 'list'}"]
     lines += [f"participant {i} {name}" for i, name in enumerate(program.participants)]
     lines += [
         f"channel {spec.index} {spec.writer}>{_numbers(spec.readers)} {spec.label}"
@@ -211,7 +215,7 @@ class _Parser:
                 self._entries.append(Entry(key=value, slot=int(slot[1:])))
             case "output":
                 self._outputs.append(Arguments.parse(rest).args[0])
-            case "step":
+            case "step" | "#":
                 pass
             case _:
                 self._row(line)

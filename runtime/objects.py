@@ -7,6 +7,7 @@ import itertools
 import threading
 from typing import TYPE_CHECKING, Any
 
+from compiled_dag.errors import DeserializationError
 from compiled_dag.outcome import Error
 from runtime.arguments import reduce_reference
 
@@ -113,7 +114,13 @@ class ObjectRef:
         if self.error is not None:
             raise copy.copy(self.error)  # a fresh one: tracebacks pile up on a raised exception
         assert self.parcel is not None
-        value = self.parcel.load()
+        try:
+            value = self.parcel.load()
+        except Exception as cause:
+            text = f"the value of {self!r} cannot be rebuilt here: {cause!r}"
+            error = DeserializationError(text)
+            error.__cause__ = cause
+            raise Error.capture(error).exception() from cause
         if value.__class__ is Error:
             raise value.exception()
         return value

@@ -16,7 +16,6 @@ from runtime.zygotes import base_environment
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from runtime.parcel import Parcel
     from runtime.process import ActorProcess
 
 
@@ -30,16 +29,6 @@ class Needs:
     """As users see them."""
     fresh: bool
     """Whether it takes a new interpreter."""
-
-
-def _modules_with_torch() -> list[bytes]:
-    """Return the names of the modules, but the script, that hold torch under its own name."""
-    # The script is never imported by an actor: what it has is in the pickle, or is not needed.
-    return [
-        name.encode()
-        for name, module in sys.modules.copy().items()
-        if name != "__main__" and "torch" in getattr(module, "__dict__", ())
-    ]
 
 
 class Placement:
@@ -126,21 +115,13 @@ class Placement:
 
     # --- how they start
 
-    def needs_torch(self, options: ActorOptions, creation: Parcel | None) -> bool:
+    def needs_torch(self, options: ActorOptions) -> bool:
         """Tell whether an actor should start with torch imported, even if that must be awaited.
 
-        Without it the actor would import torch for itself: nothing breaks, but N actors do it N
-        times. So this may guess: by whether what the actor is made from mentions torch, or a module
-        of the driver's that has imported it.
+        Without it the actor imports torch for itself when the first tensor arrives, for seconds,
+        in the middle of a call or an execution. So it waits wherever a tensor can come from.
         """
-        if options.num_gpus:
-            return True
-        if "torch" not in sys.modules:
-            return False
-        if creation is None or creation.fd >= 0:
-            return True
-        payload = creation.body
-        return b"torch" in payload or any(name in payload for name in _modules_with_torch())
+        return bool(options.num_gpus) or "torch" in sys.modules
 
     def needs_of(self, options: ActorOptions, assigned: Sequence[int]) -> Needs:
         """Return what an actor's process needs."""

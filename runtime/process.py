@@ -109,7 +109,7 @@ class ActorProcess:
         theirs: list[int] = []
         try:
             self._connect(theirs)
-            needs_torch = self.session.placement.needs_torch(self.options, self._creation)
+            needs_torch = self.session.placement.needs_torch(self.options)
             self.session.zygotes.spawn(self._spawn_message(theirs), needs_torch=needs_torch)
         except OSError as error:
             self.spawn_failed(str(error))

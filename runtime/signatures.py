@@ -55,7 +55,7 @@ class MethodSpec:
 def methods_of(cls: type) -> dict[str, MethodSpec]:
     """Return the methods of `cls` that can be called remotely."""
     return {
-        name: spec_of(cls.__name__, name, function)
+        name: spec_of(cls.__name__, name, function, static=_is_static(cls, name))
         for name, function in inspect.getmembers(cls, callable)
         if not (name.startswith("__") and name.endswith("__")) or name == "__call__"
         if not isinstance(function, type)
@@ -67,9 +67,13 @@ def _own_names(cls: type) -> Iterable[str]:
     return {name for base in cls.__mro__ if base is not object for name in vars(base)}
 
 
-def spec_of(class_name: str, name: str, function: Any) -> MethodSpec:
-    """Describe the attribute `function` of a class."""
-    signature = _signature(function)
+def _is_static(cls: type, name: str) -> bool:
+    return isinstance(inspect.getattr_static(cls, name), staticmethod)
+
+
+def spec_of(class_name: str, name: str, function: Any, *, static: bool = False) -> MethodSpec:
+    """Describe the attribute `function` of a class; a `static` one takes no self."""
+    signature = _signature(function, static=static)
     options: Mapping[str, Any] = getattr(function, OPTIONS_ATTRIBUTE, {})
     return MethodSpec(
         class_name=class_name,
@@ -95,13 +99,13 @@ def _no_constructor(_self: object) -> None:
     """Stand for the constructor of a class that has none: it takes no arguments."""
 
 
-def _signature(function: Any) -> inspect.Signature | None:
+def _signature(function: Any, *, static: bool) -> inspect.Signature | None:
     """Return the signature without self, as far as it can be known."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
         return None
-    if inspect.ismethod(function) or not inspect.isfunction(function):
+    if static or inspect.ismethod(function) or not inspect.isfunction(function):
         return signature
     parameters = list(signature.parameters.values())
     if parameters and parameters[0].kind in _POSITIONAL:

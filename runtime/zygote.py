@@ -65,7 +65,11 @@ def _run_torch_stage(board: Board) -> None:
     """Serve from a process that has imported torch; never returns."""
     try:
         import torch  # noqa: F401, PLC0415  what this stage is for
-
+    except Exception as error:  # noqa: BLE001  a broken or too large installation: any type
+        text = f"compiled-dag: importing torch ahead of time failed: {error}"
+        print(text, file=sys.stderr, flush=True)  # noqa: T201  nobody else would say why
+        os._exit(1)
+    try:
         _Zygote(socket.socket(fileno=TORCH_FD), board, {}).run()
     except BaseException:  # noqa: BLE001  the driver falls back to the first stage
         traceback.print_exc()

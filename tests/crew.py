@@ -179,7 +179,7 @@ class Member:
 
 @runtime.remote
 class Worker(Member):
-    """A member that has nothing to do with torch: starts at once, also when the driver has it."""
+    """Starts at once: without the word that makes an actor wait for the zygote of that library."""
 
 
 @runtime.remote
@@ -271,3 +271,89 @@ class Feeder:
 
     def stop(self):
         self.batches = None
+
+
+@runtime.remote
+class Trainer:
+    """One rank of data-parallel training: a small network in float64, and its optimiser."""
+
+    def __init__(self, rank: int, world_size: int) -> None:
+        self.model = Model()
+        self.rank = rank
+        self.world_size = world_size
+
+    def backward(self, rows, order):
+        """Return this rank's share of the gradient; `order.at` is a rank."""
+        gradient = self.model.backward(rows[self.rank :: self.world_size], self.world_size, rows)
+        if order is None or order.at != self.rank:
+            return gradient
+        match order.what:
+            case "shape":
+                return gradient[:-1]
+            case "dtype":
+                return gradient.float()
+            case "array":
+                return gradient.numpy()
+            case "autograd":
+                return self.model.fail(rows)
+        return obey(order)
+
+    def step(self, gradient):
+        return self.model.step(gradient)
+
+    def parameters(self):
+        return self.model.parameters()
+
+    def pid(self):
+        return os.getpid()
+
+
+class Model:
+    """A network of 25 parameters, its optimiser, and one training step in two halves."""
+
+    def __init__(self) -> None:
+        import torch
+
+        torch.manual_seed(0)
+        self.network = torch.nn.Sequential(
+            torch.nn.Linear(3, 6), torch.nn.Tanh(), torch.nn.Linear(6, 1, bias=False)
+        ).double()
+        self.optimizer = torch.optim.SGD(self.network.parameters(), lr=0.05, momentum=0.9)
+
+    def backward(self, shard, world_size, rows):
+        """Return a gradient whose mean over all ranks is that of the mean loss over `rows`."""
+        import torch
+
+        self.optimizer.zero_grad(set_to_none=False)
+        inputs = torch.tensor(shard)
+        losses = (self.network(inputs)[:, 0] - inputs.prod(1)).square()
+        (losses.sum() * world_size / len(rows)).backward()
+        return torch.cat([p.grad.reshape(-1) for p in self.network.parameters()])
+
+    def fail(self, rows):
+        import torch
+
+        class Failing(torch.autograd.Function):
+            @staticmethod
+            def forward(_ctx, value):
+                return value.clone()
+
+            @staticmethod
+            def backward(_ctx, _gradient):
+                raise ArithmeticError("no gradient here")
+
+        Failing.apply(self.network(torch.tensor(rows))).sum().backward()
+
+    def step(self, gradient):
+        start = 0
+        for parameter in self.network.parameters():
+            end = start + parameter.numel()
+            parameter.grad = gradient[start:end].reshape(parameter.shape)
+            start = end
+        self.optimizer.step()
+        return float(gradient.norm())
+
+    def parameters(self):
+        import torch
+
+        return torch.cat([p.detach().reshape(-1) for p in self.network.parameters()]).numpy()

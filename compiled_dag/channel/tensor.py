@@ -6,6 +6,7 @@ contiguous bytes plus dtype, shape and device kind, detached from autograd.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -15,6 +16,17 @@ if TYPE_CHECKING:
 
 Header: TypeAlias = tuple[str, tuple[int, ...], str]
 """dtype name, shape, device kind (``"cpu"`` or ``"cuda"``)"""
+
+
+def is_loaded() -> bool:
+    """Tell whether this process has imported torch."""
+    return "torch" in sys.modules
+
+
+def warm_up() -> None:
+    """Import torch now, if it is installed, rather than when the first tensor arrives."""
+    with contextlib.suppress(ImportError):  # a tensor that does arrive raises it again
+        import torch  # noqa: F401, PLC0415
 
 
 def is_plain(tensor: torch.Tensor) -> bool:

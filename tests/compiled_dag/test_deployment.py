@@ -393,3 +393,33 @@ def test_a_wrong_graph_contacts_nobody(host, monkeypatch) -> None:
         actor.echo.bind(1).experimental_compile()
     with pytest.raises(GraphError, match="_max_inflight_executions=0"):
         one_method(actor).experimental_compile(_max_inflight_executions=0)
+
+
+class Spoiled:
+    """It can be sent and not be received."""
+
+    def __reduce__(self):
+        return _spoil, ()
+
+
+def _spoil() -> None:
+    raise RuntimeError("spoiled on the way")
+
+
+def test_a_constant_that_cannot_be_received_ends_the_compile_and_leaves_nothing(host) -> None:
+    first, second = host.actor(Worker()), host.actor(Worker())
+    with InputNode() as inp:
+        output = second.join.bind(first.echo.bind(inp), Spoiled())
+    with pytest.raises(RuntimeError, match="spoiled on the way"):
+        output.experimental_compile()
+    assert [ask(first), ask(second)] == [5, 5]
+    assert first.resources == second.resources == {}
+
+
+def test_a_method_that_is_not_there_ends_the_compile_and_leaves_nothing(host, monkeypatch) -> None:
+    first, second = host.actor(Worker()), host.actor(Worker())
+    output = chain([first, second])
+    monkeypatch.setattr(second, "instance", object())
+    with pytest.raises(AttributeError, match="has no attribute 'add'"):
+        output.experimental_compile()
+    assert first.resources == second.resources == {}

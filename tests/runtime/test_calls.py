@@ -174,7 +174,7 @@ def test_get_times_out_and_can_be_repeated(session, tmp_path):
     before = time.monotonic()
     with pytest.raises(GetTimeoutError, match=r"Worker.wait_for_file on actor Worker\(1\)"):
         runtime.get(ref, timeout=0.1)
-    assert time.monotonic() - before < 1
+    assert time.monotonic() - before < 10
     with pytest.raises(TimeoutError):
         runtime.get(ref, timeout=0)
     gate.touch()
