@@ -13,7 +13,7 @@ from compiled_dag.errors import ChannelClosedError, CollectiveError, CollectiveM
 from compiled_dag.outcome import Error, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import torch
 
@@ -76,10 +76,8 @@ class RankOperation:
         self._places = tuple(places)
         self._text = text
         self._op = op
-        self.start: Callable[[Any, int], Any] = self._start
-        self.wait: Callable[[Any], Any] = self._wait
 
-    def _start(self, value: Any, execution: int) -> _Running | Error:
+    def start(self, value: Any, execution: int) -> _Running | Error:
         """Meet the other ranks; launch if all bring the same."""
         group = self._group
         error: Error | None = value if value.__class__ is Error else None
@@ -104,7 +102,7 @@ class RankOperation:
             return self._fault(failure, execution)
         return _Running(tensor, work, value.device, execution)
 
-    def _wait(self, running: _Running | Error) -> Any:
+    def wait(self, running: _Running | Error) -> Any:
         """Finish the operation; returns the reduced tensor or an `Error`."""
         if isinstance(running, Error):
             return running

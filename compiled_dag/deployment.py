@@ -288,6 +288,7 @@ class Deployment:
                 group.close(0.0)
             self._unwatch()
             self._stay()
+            self._unwatch = self._stay = _nothing  # they refer to this: memory would wait for gc
             self.segment.close()
         return busy
 
@@ -303,6 +304,10 @@ class Deployment:
                     break  # the session has ended meanwhile, and with it all its actors
                 replies.append((actor.label, reply))
         return replies
+
+
+def _nothing() -> None:
+    """Stand for what has been done and must not be done again."""
 
 
 def _collect(label: str, reply: Pending, deadline: float) -> list[str]:

@@ -80,12 +80,12 @@ class Loop:
             if words[mailbox] != self._seen:
                 self._serve_one()
             residents = self._residents
-            for _ in residents:
+            # No variable for the program itself: in an idle actor it would keep one that is gone.
+            for _ in range(len(residents)):
                 turn = (turn + 1) % len(residents)
-                resident = residents[turn]
-                if resident.ready():
-                    if not resident.run():
-                        self.remove(resident.key)
+                if residents[turn].ready():
+                    if not residents[turn].run():
+                        self.remove(residents[turn].key)
                     break
             else:
                 if words[mailbox] == self._seen:

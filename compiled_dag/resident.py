@@ -86,6 +86,7 @@ class GraphResident:
         """Let go of the graph's memory; what user code still holds stays valid."""
         self._slots = [None] * len(self._slots)
         self._steps = []
+        self._readers = []
         self._operations = {}
         self._graph.close()
 

@@ -104,6 +104,18 @@ def wait_for_file(path: str) -> None:
         time.sleep(POLL_S)
 
 
+def footprint() -> tuple[int, int, int, int]:
+    """Return descriptors, threads, mappings of shared memory and resident KiB of this process."""
+    status = Path("/proc/self/status").read_text()
+    fields = dict(line.split(":", 1) for line in status.splitlines())
+    return (
+        len(os.listdir("/proc/self/fd")),  # noqa: PTH208  names only
+        int(fields["Threads"]),
+        Path("/proc/self/maps").read_text().count("memfd:"),
+        int(fields["VmRSS"].split()[0]),
+    )
+
+
 def extremes(arrays: list[Any]) -> list[tuple[float, float]]:
     """Return what shows that arrays full of one number still are what they were."""
     return [(float(array.min()), float(array.max())) for array in arrays]
@@ -169,6 +181,10 @@ class Member:
     def wait(self, path):
         wait_for_file(path)
 
+    def footprint(self):
+        gc.collect()
+        return footprint()
+
     def memory_files(self):
         """Return how many descriptors of shared memory this process has."""
         gc.collect()
@@ -189,9 +205,14 @@ class Rank(Member):
     def grad(self, value, size=1000):
         import torch
 
+        tensor = torch.full((size,), float(self.number))
         if isinstance(value, Order) and value.at == self.number:
+            if value.what == "shape":
+                return tensor[:-1]
+            if value.what == "dtype":
+                return tensor.double()
             obey(value)
-        return torch.full((size,), float(self.number))
+        return tensor
 
     def total(self, tensor):
         return float(tensor[0] + tensor[-1])

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+import re
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from collective import allreduce
 from compiled_dag import (
     ActorDiedError,
     ChannelClosedError,
+    CompiledDAGRef,
     DAGContext,
     GraphActorDiedError,
     GraphError,
@@ -168,6 +174,30 @@ def test_teardown_leaves_nothing_in_the_actors_and_they_stay_usable(host) -> Non
         graph.execute(1).get(30)
     assert [ask(actor) for actor in actors] == [5, 5, 5]
     assert [actor.resources for actor in actors] == [{}, {}, {}]
+
+
+def test_teardown_gives_the_memory_back_without_the_collector(host) -> None:
+    actors = [host.actor(Worker()) for _ in range(2)]
+    with InputNode() as inp:
+        values = [actor.echo.bind(inp) for actor in actors]
+        output = MultiOutputNode([*values, *allreduce.bind(values)])
+    gc.disable()
+    try:
+        graph = output.experimental_compile()
+        CompiledDAGRef.get_many(graph.execute(torch.ones(1_000_000)), 30)
+        assert graph_mappings()
+        graph.teardown()
+        del graph
+        assert [ask(actor) for actor in actors] == [5, 5]
+        assert graph_mappings() == []
+    finally:
+        gc.enable()
+
+
+def graph_mappings() -> list[str]:
+    """Return what this process maps of graphs and groups."""
+    maps = Path("/proc/self/maps").read_text()
+    return re.findall(r"memfd:compiled-dag-(?:graph|group)", maps)
 
 
 def test_teardown_kills_the_actors_if_asked_to(host) -> None:
@@ -337,6 +367,52 @@ def test_survivors_leave_a_broken_graph_and_compile_again(host) -> None:
         assert again.execute(1).get(30) == 2
     graph.teardown()
     assert lives.resources == {}
+
+
+# --- where everybody is ---------------------------------------------------------------------------
+
+
+def test_a_report_says_who_waits_for_whom(host, gate) -> None:
+    slow, waits, idle = host.actor(gate), host.actor(Worker()), host.actor(Worker())
+    with InputNode() as inp:
+        held = slow.hold.bind(inp)
+        output = idle.echo.bind(waits.join.bind(waits.echo.bind(inp), held))
+    with output.experimental_compile() as graph:
+        graph.execute(0)
+        gate.wait_entered()
+        lines = wait_for_lines(graph, "waiting for")
+        assert re.fullmatch(
+            r"  Gate\(1\): execution 0: Gate\.hold \(node 1, bound at test_deployment\.py:\d+\) "
+            r"on actor Gate\(1\), for \d+\.\d{3} s",
+            lines[0],
+        )
+        assert lines[1].startswith("  Worker(2): execution 0: waiting for Gate.hold#1 from Gate(1)")
+        assert lines[2] == "  Worker(3): between executions"
+        gate.opened.set()
+
+
+def test_a_report_names_ranks_that_wait_in_a_collective_and_the_dead(host, gate) -> None:
+    quick, slow = host.actor(Worker()), host.actor(gate)
+    with InputNode() as inp:
+        brought = [quick.echo.bind(inp), slow.hold.bind(inp)]
+        output = MultiOutputNode(allreduce.bind(brought))
+    with output.experimental_compile() as graph:
+        graph.execute(torch.ones(2))
+        gate.wait_entered()
+        lines = wait_for_lines(graph, "allreduce")
+        assert lines[0].startswith("  Worker(1): execution 0: allreduce(SUM), rank 0 of 2, for ")
+        host.report_death(slow.actor_id)
+        assert graph._deployment.report().splitlines()[1] == "  Gate(2): is dead"
+        gate.opened.set()
+
+
+def wait_for_lines(graph, text: str) -> list[str]:
+    """Return the report as soon as it says `text`."""
+    deployment = graph._deployment
+    assert graph._host.waiter.until(
+        lambda: text in deployment.report(), lambda: None, time.monotonic() + PATIENCE_S
+    )
+    return deployment.report().splitlines()
 
 
 # --- compiles that fail ---------------------------------------------------------------------------
