@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
+
+from compiled_dag import CompiledDAG, DAGNode, InputNode
+from tests.graphs import Worker
 
 PATIENCE_S = 30
 
@@ -61,3 +65,27 @@ class Background:
         if self._error is not None:
             raise self._error
         return self._value
+
+
+def soon() -> float:
+    """Return the deadline of something that must come."""
+    return time.monotonic() + PATIENCE_S
+
+
+def ask(actor: Any, value: Any = 5) -> Any:
+    """Call an actor the ordinary way, and wait for the answer."""
+    return actor.echo.remote(value).result(soon())
+
+
+def one_method(actor: Any, method: str = "echo") -> DAGNode:
+    """Draw a graph of one method of one actor."""
+    with InputNode() as inp:
+        node: DAGNode = getattr(actor, method).bind(inp)
+    return node
+
+
+def compiled(host: Any, instance: Any = None, method: str = "echo", **options: Any) -> CompiledDAG:
+    """Compile a graph of one method of a new actor."""
+    actor = host.actor(instance or Worker(1))
+    graph: CompiledDAG = one_method(actor, method).experimental_compile(**options)
+    return graph

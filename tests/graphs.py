@@ -65,6 +65,34 @@ class Worker:
         return np.zeros(size, np.uint8)
 
 
+class Keeper:
+    """An actor that keeps what it gets, and may change it."""
+
+    def __init__(self) -> None:
+        self.kept: list[Any] = []
+
+    def keep(self, value: Any) -> int:
+        self.kept.append(value)
+        return len(self.kept)
+
+    def echo(self, value: Any) -> Any:
+        return value
+
+    def make(self, value: int) -> np.ndarray:
+        return np.full(100_000, value, np.uint8)
+
+    def increase(self, value: Any) -> Any:
+        value += 1
+        return value
+
+    def is_same(self, first: Any, second: Any) -> bool:
+        return first is second
+
+    def spoil(self, value: list[int]) -> list[int]:
+        value.append(99)
+        return value
+
+
 class PaperHost:
     """A session that never runs anything."""
 

@@ -17,7 +17,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from collective import allreduce
-from compiled_dag import InputNode, MultiOutputNode
+from compiled_dag import InputNode, MultiOutputNode, TaskError
 from compiled_dag.node import DAGNode
 
 LEASED = 70_000
@@ -183,6 +183,16 @@ def _outcome(step: Call, machine: Machine, values: list[Any]) -> list[Any]:
     except ValueError as error:
         return [Failed(str(error))] * step.num_returns
     return list(result) if step.num_returns > 1 else [result]
+
+
+def values_of(results: Any, timeout: float = 30) -> Any:
+    """Return values, with what was raised in place of what raised."""
+    if isinstance(results, list):
+        return [values_of(result, timeout) for result in results]
+    try:
+        return results.get(timeout)
+    except TaskError as error:
+        return Failed(str(error.cause))
 
 
 # --- strategies -----------------------------------------------------------------------------------

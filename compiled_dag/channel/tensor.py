@@ -77,7 +77,7 @@ def from_buffer(header: Header, buffer: Any) -> torch.Tensor:
         if not torch.cuda.is_available():
             msg = (
                 "a CUDA tensor arrived at a process that sees no GPU. "
-                'Give the reader num_gpus, or move it: .with_tensor_transport(device="cpu")'
+                "Give the reader num_gpus, or send tensor.cpu()"
             )
             raise RuntimeError(msg)
         tensor = tensor.to("cuda")

@@ -1,9 +1,8 @@
-"""`CompiledDAG`: executions in flight, results in any order, time-outs, threads."""
+"""`CompiledDAG`: arguments, executions in flight, threads. See `test_ref` for its results."""
 
 from __future__ import annotations
 
 import gc
-import math
 import random
 import sys
 import threading
@@ -12,46 +11,11 @@ import time
 import numpy as np
 import pytest
 
-from compiled_dag import (
-    CapacityExceededError,
-    ChannelTimeoutError,
-    CompiledDAGRef,
-    InputNode,
-    MultiOutputNode,
-)
-from compiled_dag.shm.waiter import Waiter
-from tests.gates import PATIENCE_S, Background, Gate
+from compiled_dag import CapacityExceededError, CompiledDAGRef, InputNode, MultiOutputNode
+from tests.gates import PATIENCE_S, Background, Gate, compiled
 from tests.graphs import Worker
 
 get_many = CompiledDAGRef.get_many
-
-
-@pytest.fixture
-def gate():
-    return Gate()
-
-
-@pytest.fixture
-def gated(host, gate):
-    """Compiles a graph of one method that waits at the gate."""
-    graphs = []
-
-    def make(**options):
-        with InputNode() as inp:
-            output = host.actor(gate).hold.bind(inp)
-        graphs.append(output.experimental_compile(**options))
-        return graphs[-1]
-
-    yield make
-    gate.opened.set()
-    while graphs:
-        graphs.pop().teardown()
-
-
-def one_method(host, instance=None, method="echo", **options):
-    actor = host.actor(instance or Worker(1))
-    with InputNode() as inp:
-        return getattr(actor, method).bind(inp).experimental_compile(**options)
 
 
 # --- arguments ------------------------------------------------------------------------------------
@@ -93,7 +57,7 @@ def test_outputs_are_a_list_only_if_drawn_as_one(host) -> None:
     with output.experimental_compile() as graph:
         (ref,) = graph.execute(1)
         assert ref.get(30) == 1
-    with one_method(host) as graph:
+    with compiled(host) as graph:
         assert isinstance(graph.execute(1), CompiledDAGRef)
 
 
@@ -101,7 +65,7 @@ def test_outputs_are_a_list_only_if_drawn_as_one(host) -> None:
 
 
 def test_one_more_than_the_limit_is_refused_and_says_what_to_do(host) -> None:
-    with one_method(host, _max_inflight_executions=3) as graph:
+    with compiled(host, _max_inflight_executions=3) as graph:
         refs = [graph.execute(number) for number in range(3)]
         with pytest.raises(CapacityExceededError) as raised:
             graph.execute(3)
@@ -114,7 +78,7 @@ def test_one_more_than_the_limit_is_refused_and_says_what_to_do(host) -> None:
 
 
 def test_finished_executions_count_until_they_are_got(host) -> None:
-    with one_method(host, _max_inflight_executions=2) as graph:
+    with compiled(host, _max_inflight_executions=2) as graph:
         refs = [graph.execute(number) for number in range(2)]
         assert refs[1].get(30) == 1  # reads 0 too, which makes room for it
         refs += [graph.execute(2), graph.execute(3)]
@@ -137,7 +101,7 @@ def test_an_execution_is_fetched_when_all_its_outputs_are(host) -> None:
 
 
 def test_blocking_moves_results_to_the_driver_and_goes_on(host) -> None:
-    with one_method(host, _max_inflight_executions=2, _capacity_policy="block") as graph:
+    with compiled(host, _max_inflight_executions=2, _capacity_policy="block") as graph:
         refs = [graph.execute(number) for number in range(50)]
         assert get_many(refs, 30) == list(range(50))
 
@@ -178,224 +142,12 @@ def test_refusing_does_not_wait_for_a_thread_that_waits_for_a_result(gated, gate
     assert waiting.result() == 0
 
 
-# --- results in any order -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1)])
-def test_results_may_be_got_in_any_order(host, order) -> None:
-    with one_method(host) as graph:
-        refs = [graph.execute(number) for number in range(4)]
-        assert [refs[number].get(30) for number in order] == list(order)
-
-
-def test_a_result_is_the_same_object_as_often_as_asked(host) -> None:
-    with one_method(host) as graph:
-        ref = graph.execute([1])
-        assert ref.get(30) is ref.get(0)
-
-
-def test_more_results_than_may_be_kept_are_refused_and_nothing_is_lost(host) -> None:
-    with one_method(host, _max_buffered_results=2) as graph:
-        refs = [graph.execute(number) for number in range(4)]
-        with pytest.raises(CapacityExceededError, match=r"_max_buffered_results=2\. Get or drop"):
-            refs[3].get(30)
-        assert [refs[number].get(30) for number in (1, 0, 3, 2)] == [1, 0, 3, 2]
-
-
-def test_an_output_given_twice_is_not_kept_for_ever(host) -> None:
-    worker = host.actor(Worker(1))
-    with InputNode() as inp:
-        value = worker.add.bind(inp)
-        output = MultiOutputNode([value, value])
-    with output.experimental_compile(_max_buffered_results=2) as graph:
-        for number in range(20):
-            assert get_many(graph.execute(number), 30) == [number + 1] * 2
-
-
-def test_an_output_given_twice_of_which_one_is_dropped_is_not_kept_for_ever(host) -> None:
-    worker = host.actor(Worker(1))
-    with InputNode() as inp:
-        value = worker.add.bind(inp)
-        output = MultiOutputNode([value, value])
-    with output.experimental_compile(_max_buffered_results=2) as graph:
-        for number in range(20):
-            assert graph.execute(number)[number % 2].get(30) == number + 1
-
-
-def test_a_list_is_got_under_one_deadline(gated, gate) -> None:
-    graph = gated()
-    refs = [graph.execute(number) for number in range(5)]
-    gate.wait_entered()
-    before = time.monotonic()
-    with pytest.raises(ChannelTimeoutError, match="execution 0, 1, 2, 3, 4 of graph"):
-        get_many(refs, 0.05)
-    assert time.monotonic() - before < PATIENCE_S
-    gate.opened.set()
-    assert get_many(refs, 30) == [0, 1, 2, 3, 4]
-
-
-def test_a_list_raises_the_first_error_without_waiting_for_slower_outputs(host, gate) -> None:
-    slow, quick = host.actor(gate), host.actor(Gate())
-    with InputNode() as inp:
-        output = MultiOutputNode([slow.hold.bind(inp), quick.fail.bind(inp)])
-    with output.experimental_compile() as graph:
-        refs = graph.execute(1)
-        with pytest.raises(ValueError, match="1 is bad"):
-            get_many(refs, 30)
-        assert not refs[0].ready()
-        gate.opened.set()
-        assert refs[0].get(30) == 1
-
-
-def test_a_list_may_hold_one_ref_twice_and_refs_of_several_graphs(host) -> None:
-    with one_method(host) as one, one_method(host) as other:
-        ref = one.execute(1)
-        assert get_many([ref, other.execute(2), ref, one.execute(3)], 30) == [1, 2, 1, 3]
-
-
-def test_an_empty_list_is_an_empty_list() -> None:
-    assert get_many([]) == []
-
-
-# --- dropped refs ---------------------------------------------------------------------------------
-
-
-def test_results_of_dropped_refs_make_room(host) -> None:
-    with one_method(host, _max_inflight_executions=2, _capacity_policy="block") as graph:
-        for number in range(20):
-            graph.execute(number)
-        assert graph.execute(20).get(30) == 20
-        assert graph._results._kept == [{}]
-
-
-def test_refs_dropped_after_their_results_came_leave_nothing_behind(host) -> None:
-    with one_method(host, _max_buffered_results=3) as graph:
-        for value in (7, None, [1]):
-            for _ in range(5):
-                refs = [graph.execute(value) for _ in range(4)]
-                assert refs[-1].get(30) == value
-                del refs
-        assert graph._results._kept == [{}]
-        assert graph._results._dropped == [set()]
-
-
-def test_dropping_some_outputs_of_an_execution_frees_their_memory_alone(host) -> None:
-    first, second = host.actor(Worker()), host.actor(Worker())
-    with InputNode() as inp:
-        output = MultiOutputNode([first.zeros.bind(inp), second.zeros.bind(inp)])
-    with output.experimental_compile(_max_inflight_executions=2) as graph:
-        kept = []
-        for _ in range(10):
-            left, right = graph.execute(100_000)
-            kept.append(left.get(30))
-            del left, right
-            _finish(graph)
-        assert all(value.sum() == 0 for value in kept)
-        reserved = graph.memory()
-        dropped = next(label for label in reserved if label.endswith("#2"))
-        assert reserved[dropped] <= 3 * 1_000_000 + 3 * 4096
-
-
-def _finish(graph) -> None:
-    """Wait until an execution could be submitted, without submitting one."""
-    deadline = time.monotonic() + PATIENCE_S
-    readers = graph._results.readers
-    waiter: Waiter = graph._host.waiter
-    ready = waiter.until(
-        lambda: all(r.words[r.sequence_word] == graph._next for r in readers),
-        graph._deployment.guard,
-        deadline,
-    )
-    assert ready
-
-
-def test_a_graph_whose_results_nobody_wants_is_usable_for_ever(host) -> None:
-    with one_method(host, _max_inflight_executions=2) as graph:
-        for number in range(20):
-            graph.execute(number)
-            _finish(graph)
-
-
-# --- time-outs ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("timeout", [0, 0.01])
-def test_a_get_that_is_late_says_where_everybody_is_and_loses_nothing(gated, gate, timeout) -> None:
-    graph = gated()
-    ref = graph.execute(7)
-    gate.wait_entered()
-    for _ in range(2):
-        with pytest.raises(ChannelTimeoutError) as raised:
-            ref.get(timeout)
-        text = str(raised.value)
-        assert (
-            f"execution 0 of graph {graph.get_id()} was not ready within timeout={timeout}" in text
-        )
-        assert "Gate(1): execution 0: Gate.hold (node 1, bound at test_driver.py:" in text
-        assert raised.value.report in text
-    gate.opened.set()
-    assert ref.get(30) == 7
-
-
-def test_the_default_time_is_the_graphs_option(gated, gate) -> None:
-    graph = gated(_get_timeout=0.01)
-    ref = graph.execute(7)
-    with pytest.raises(
-        ChannelTimeoutError, match=r"_get_timeout \(COMPILED_DAG_GET_TIMEOUT\)=0.01"
-    ):
-        ref.get()
-    gate.opened.set()
-    assert ref.get(30) == 7
-
-
-def test_a_late_get_is_a_timeout_error(gated) -> None:
-    with pytest.raises(TimeoutError):
-        gated().execute(1).get(0)
-
-
-@pytest.mark.parametrize("timeout", [-2, -0.5, math.nan])
-def test_a_time_out_of_range_is_refused(host, timeout) -> None:
-    with one_method(host) as graph:
-        ref = graph.execute(1)
-        for ask in (ref.get, lambda seconds: get_many([ref], seconds)):
-            with pytest.raises(ValueError, match=f"timeout={timeout!r}: give seconds, 0 to poll"):
-                ask(timeout)
-
-
-@pytest.mark.parametrize("timeout", [True, "1", [1]])
-def test_a_time_that_is_no_number_is_refused(host, timeout) -> None:
-    with one_method(host) as graph:
-        ref = graph.execute(1)
-        for ask in (ref.get, lambda seconds: get_many([ref], seconds)):
-            with pytest.raises(TypeError, match="is not a number of seconds"):
-                ask(timeout)
-
-
-@pytest.mark.parametrize("timeout", [-1, 30, 30.0, math.inf])
-def test_a_get_may_wait_for_ever(gated, gate, timeout) -> None:
-    ref = gated().execute(7)
-    waiting = Background(ref.get, timeout)
-    gate.wait_entered()
-    gate.opened.set()
-    assert waiting.result() == 7
-
-
-def test_ready_tells_whether_a_get_would_wait(gated, gate) -> None:
-    graph = gated()
-    ref = graph.execute(7)
-    gate.wait_entered()
-    assert not ref.ready()
-    gate.opened.set()
-    assert ref.get(30) == 7
-    assert ref.ready()
-
-
 # --- threads --------------------------------------------------------------------------------------
 
 
 def test_threads_that_execute_at_once_get_gapless_numbers_in_the_order_actors_see(host) -> None:
     actor = Gate()
-    with one_method(host, actor, _capacity_policy="block", _max_inflight_executions=4) as graph:
+    with compiled(host, actor, _capacity_policy="block", _max_inflight_executions=4) as graph:
         refs: list[CompiledDAGRef] = []
         start = threading.Barrier(4)
 
@@ -434,7 +186,7 @@ def test_an_earlier_result_is_got_while_another_thread_waits_for_a_later_one(hos
             return value if value == 0 else super().hold(value)
 
     gate = Second()
-    with one_method(host, gate, "hold") as graph:
+    with compiled(host, gate, "hold") as graph:
         early, late = graph.execute(0), graph.execute(1)
         gate.wait_entered()
         waiting = Background(late.get, -1)
@@ -530,7 +282,7 @@ def test_an_interrupted_execute_leaves_later_ones_right(
 @pytest.mark.parametrize("name", ["peek", "advance"])
 @pytest.mark.parametrize("timeout", [None, 30])
 def test_an_interrupted_get_can_be_repeated(host, monkeypatch, timeout, name, after) -> None:
-    with one_method(host, _max_inflight_executions=2) as graph:
+    with compiled(host, _max_inflight_executions=2) as graph:
         for number in range(4):
             ref = graph.execute([number])
             interrupt_once(monkeypatch, graph._results.readers[0], name, after=after)
@@ -557,7 +309,7 @@ def test_a_graph_shows_its_actors_options_program_and_state(host) -> None:
 
 
 def test_memory_is_told_by_channel(host) -> None:
-    with one_method(host, _buffer_size_bytes=8192) as graph:
+    with compiled(host, _buffer_size_bytes=8192) as graph:
         assert graph.memory() == {"input": 0, "Worker.echo#1": 0}
         graph.execute(b"x" * 5000).get(30)
         assert graph.memory() == {"input": 8192, "Worker.echo#1": 8192}
