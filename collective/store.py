@@ -39,10 +39,15 @@ class SharedMemoryStore(Store):
 
     def __init__(self, header: GroupHeader, waiter: Waiter, timeout_s: float) -> None:
         super().__init__()
-        self.header = header
+        self._header = header
         self._waiter = waiter
         self._timeout_s = timeout_s
         self._start = header.log + 8
+
+    @property
+    def header(self) -> GroupHeader:
+        """The group's header."""
+        return self._header
 
     def set(self, key: str, value: str | bytes) -> None:
         """Store a value, replacing an older one."""
@@ -63,7 +68,7 @@ class SharedMemoryStore(Store):
         """
         timeout_s = self._timeout_s if timeout is None else timeout.total_seconds()
         deadline = time.monotonic() + timeout_s
-        ready = self._waiter.until(lambda: self.check(keys), self.header.guard, deadline)
+        ready = self._waiter.until(lambda: self.check(keys), self._header.guard, deadline)
         if not ready:
             missing = [key for key in keys if key not in self._entries()]
             msg = f"no rank published {missing} within {timeout_s} s while the group formed"
@@ -108,16 +113,16 @@ class SharedMemoryStore(Store):
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
         with _lock:
-            fd = self.header.segment.fd
-            fcntl.lockf(fd, fcntl.LOCK_EX, 8, self.header.log, os.SEEK_SET)
+            fd = self._header.segment.fd
+            fcntl.lockf(fd, fcntl.LOCK_EX, 8, self._header.log, os.SEEK_SET)
             try:
                 yield
             finally:
-                fcntl.lockf(fd, fcntl.LOCK_UN, 8, self.header.log, os.SEEK_SET)
+                fcntl.lockf(fd, fcntl.LOCK_UN, 8, self._header.log, os.SEEK_SET)
 
     def _append(self, key: str, value: bytes | None) -> None:
         """Append that `key` is `value` from now on, or is no more."""
-        view, used = self.header.view, self._used()
+        view, used = self._header.view, self._used()
         name = key.encode()
         length = _DELETED if value is None else len(value)
         entry = _ENTRY.pack(len(name), length) + name + (value or b"")
@@ -127,17 +132,17 @@ class SharedMemoryStore(Store):
         place = self._start + used
         view[place : place + len(entry)] = entry
         fence()
-        struct.pack_into("Q", view, self.header.log, used + len(entry))
-        self.header.ring_all()
+        struct.pack_into("Q", view, self._header.log, used + len(entry))
+        self._header.ring_all()
 
     def _used(self) -> int:
-        (used,) = struct.unpack_from("Q", self.header.view, self.header.log)
+        (used,) = struct.unpack_from("Q", self._header.view, self._header.log)
         return int(used)
 
     def _entries(self) -> dict[str, bytes]:
         used = self._used()
         fence()
-        data = bytes(self.header.view[self._start : self._start + used])
+        data = bytes(self._header.view[self._start : self._start + used])
         found: dict[str, bytes] = {}
         at = 0
         while at < len(data):
