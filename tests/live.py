@@ -41,9 +41,13 @@ def make(count: int, kind: Any = Worker) -> list[Any]:
 
 def make_ranks(count: int) -> list[Any]:
     """Start actors that take part in collectives."""
-    # Actors made before torch is imported in the zygote would each import it.
-    wait_until(lambda: len(lifecycle.current().zygotes.pids()) == 2)
+    await_zygotes()  # actors made before would import torch, each for itself
     return make(count, Rank)
+
+
+def await_zygotes() -> None:
+    """Wait until both zygotes are there, the one with torch takes a second."""
+    wait_until(lambda: len(lifecycle.current().zygotes.pids()) == 2)
 
 
 def chain(workers: Sequence[Any]) -> DAGNode:
@@ -114,7 +118,7 @@ import os, signal, sys, threading, time
 import runtime
 from compiled_dag import DAGContext, InputNode, MultiOutputNode
 from tests.crew import Order, Worker
-from tests.live import chain, make, make_ranks, pids_of, wait_until, where
+from tests.live import await_zygotes, chain, make, make_ranks, pids_of, wait_until, where
 """
 
 

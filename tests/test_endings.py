@@ -291,7 +291,7 @@ chain(crew).experimental_compile().teardown()
 listing = lambda: sorted(os.readlink(f"/proc/self/fd/{fd}") for fd in range(3, 1000)
                          if os.path.lexists(f"/proc/self/fd/{fd}"))
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-wait_until(lambda: len(runtime.lifecycle.current().zygotes.pids()) == 2)
+await_zygotes()
 before = listing()
 for spare in range(100):
     resource.setrlimit(resource.RLIMIT_NOFILE, (1000, hard))
