@@ -146,14 +146,26 @@ class Preflight:
         self._waiter = waiter
         self._site = Site()
         self._turn = 0
+        self._mine = b""
         self._lines = [header.line(other) for other in range(header.world_size)]
 
-    def meet(self, record: bytes, error: Error | None) -> list[bytes] | Error | None:
-        """Show what this rank brings, wait for the others, compare.
+    def arrive(self, record: bytes, error: Error | None) -> None:
+        """Show what this rank brings.
 
         Args:
             record: At most 255 bytes that must be the same on every rank.
             error: What this rank has instead of a value.
+        """
+        header, rank = self._header, self._rank
+        turn = self._turn = self._turn + 1
+        self._mine = self._show(record, error, turn)
+        if not STORES_STAY_IN_ORDER:
+            fence()
+        header.words[self._lines[rank]] = turn
+        header.ring_all()
+
+    def meet(self) -> list[bytes] | Error | None:
+        """Wait for the other ranks, and compare.
 
         Returns:
             None if all ranks bring the same; the first rank's `Error` if some have one (also when
@@ -162,15 +174,9 @@ class Preflight:
         Raises:
             ChannelClosedError: The group was ended while waiting.
         """
-        header, rank = self._header, self._rank
-        turn = self._turn = self._turn + 1
-        mine = self._show(record, error, turn)
-        words, lines = header.words, self._lines
-        if not STORES_STAY_IN_ORDER:
-            fence()
-        words[lines[rank]] = turn
-        header.ring_all()
-        for line in lines:
+        header, turn, mine = self._header, self._turn, self._mine
+        words = header.words
+        for line in self._lines:
             # One load, compared and waited on: a second one could already show the arrival.
             while (seen := words[line]) < turn:
                 self._waiter.word(words, line, seen, header.guard, None, self._site)
@@ -179,7 +185,7 @@ class Preflight:
         view = header.view
         places = [header.record(other, turn) for other in range(header.world_size)]
         records = [bytes(view[place : place + RECORD]) for place in places]
-        if records.count(mine) == len(records) and error is None:
+        if records.count(mine) == len(records) and not mine[0]:
             return None
         for other, shown in enumerate(records):
             if shown[0]:

@@ -73,8 +73,12 @@ class TorchGroup(Protocol):
         """Return why this backend cannot reduce `tensor` with `op`, or None."""
         ...
 
-    def allreduce(self, tensor: torch.Tensor, op: str) -> tuple[torch.Tensor, Work]:
-        """Start reducing a copy of `tensor`; returns the copy and the work."""
+    def empty_like(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return memory for a copy of `tensor` that this backend can reduce."""
+        ...
+
+    def allreduce(self, buffer: torch.Tensor, op: str) -> Work:
+        """Start reducing `buffer` in place."""
         ...
 
     def abort(self) -> None:
@@ -153,7 +157,7 @@ class GlooGroup:
         self._group: Any = dist.ProcessGroupGloo(
             dist.PrefixStore("gloo/", store), rank, world_size, options
         )
-        self._world_size = world_size
+        self._options = {op: _allreduce_options(op) for op in _REDUCE}
         self._running: list[_GlooWork] = []
 
     def why_not(self, tensor: torch.Tensor, op: str) -> str | None:
@@ -162,18 +166,18 @@ class GlooGroup:
             return f"gloo cannot reduce {tensor.dtype}"
         return _why_not_op(tensor, op)
 
-    def allreduce(self, tensor: torch.Tensor, op: str) -> tuple[torch.Tensor, Work]:
-        """Start reducing a copy of `tensor`; returns the copy and the work."""
-        copy = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        if tensor.dtype is torch.bool and op == "SUM":
+    def empty_like(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return contiguous host memory."""
+        return torch.empty_like(tensor, device="cpu", memory_format=torch.contiguous_format)
+
+    def allreduce(self, buffer: torch.Tensor, op: str) -> Work:
+        """Start reducing `buffer` in place."""
+        if buffer.dtype is torch.bool and op == "SUM":
             op = "MAX"  # gloo would add the bytes: a bool of 3 is neither True nor False
-        options = dist.AllreduceOptions()
-        options.reduceOp = _REDUCE[op]
-        options.timeout = OP_TIMEOUT
-        work = _GlooWork(self._group.allreduce([copy], options), self._store.header)
+        work = _GlooWork(self._group.allreduce([buffer], self._options[op]), self._store.header)
         self._running = [other for other in self._running if not other.is_completed()]
         self._running.append(work)
-        return copy, work
+        return work
 
     def abort(self) -> None:
         """Drop the group: its sockets close, and peers that wait for this rank fail at once."""
@@ -203,14 +207,14 @@ class NcclGroup:
         self._group: Any = dist.ProcessGroupNCCL(
             dist.PrefixStore("nccl/", store), rank, world_size, options
         )
+        self._options = {op: _allreduce_options(op) for op in _REDUCE}
         self._group._set_sequence_number_for_group()
         self._group.eager_connect_single_device(device)
         self._warm_up()
 
     def _warm_up(self) -> None:
         """Connect the ring now, not in the first execution."""
-        _, work = self.allreduce(torch.zeros(1, device=self._device), "SUM")
-        work.wait()
+        self.allreduce(torch.zeros(1, device=self._device), "SUM").wait()
         torch.cuda.synchronize(self._device)
 
     def why_not(self, tensor: torch.Tensor, op: str) -> str | None:
@@ -219,19 +223,27 @@ class NcclGroup:
             return f"NCCL cannot reduce {tensor.dtype}"
         return _why_not_op(tensor, op)
 
-    def allreduce(self, tensor: torch.Tensor, op: str) -> tuple[torch.Tensor, Work]:
-        """Start reducing a copy of `tensor`; returns the copy and the work."""
-        copy = tensor.detach().to(self._device, copy=True, memory_format=torch.contiguous_format)
-        options = dist.AllreduceOptions()
-        options.reduceOp = _REDUCE[op]
-        work = self._group.allreduce([copy], options)
-        return copy, work
+    def empty_like(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return contiguous memory of this rank's GPU."""
+        return torch.empty_like(tensor, device=self._device, memory_format=torch.contiguous_format)
+
+    def allreduce(self, buffer: torch.Tensor, op: str) -> Work:
+        """Start reducing `buffer` in place."""
+        work: Work = self._group.allreduce([buffer], self._options[op])
+        return work
 
     def abort(self) -> None:
         """Abort the communicator; kernels that wait for a dead peer end."""
         group, self._group = self._group, None
         if group is not None:
             group.abort()
+
+
+def _allreduce_options(op: str) -> Any:
+    options = dist.AllreduceOptions()
+    options.reduceOp = _REDUCE[op]
+    options.timeout = OP_TIMEOUT
+    return options
 
 
 def _why_not_op(tensor: torch.Tensor, op: str) -> str | None:

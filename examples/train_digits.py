@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from digits.checks import check_accuracy, check_parameters, check_same_work
 from digits.data import NUM_TRAIN_IMAGES, Digits, draw_batches, load, steps_per_epoch
-from digits.loops import CompiledLoop, RemoteLoop, Worker
+from digits.loops import CompiledLoop, RemoteLoop, Worker, execute_all
 from digits.options import Options, parse
 from digits.plot import save_plot
 from digits.progress import Meter
@@ -84,10 +84,11 @@ def run(options: Options) -> Report:
             reference = train_alone(job, digits, workers)
             loops = (
                 CompiledLoop(workers, job.seed, train_step),
+                CompiledLoop(workers, job.seed, train_step, in_flight=1),
                 RemoteLoop(workers, job.seed),
                 raw,
             )
-            comparisons = [compare(*loops, plan, options.rounds) for plan in timing_plans(options)]
+            comparisons = [compare(loops, plan, options.rounds) for plan in timing_plans(options)]
     report = judge(options, training, reference, comparisons)
     write_report(report, options.out)
     save_plot(options.out / "loss.png", options.title, training.losses, training.accuracies)
@@ -128,8 +129,8 @@ def train(workers: Sequence[Worker], train_step: CompiledDAG, job: Job) -> Train
         for epoch in range(num_epochs):
             steps = range(epoch * per_epoch, (epoch + 1) * per_epoch)
             began = perf_counter()
-            for batch in draw_batches(job.seed, job.plan.batch_size, steps):
-                reports = runtime.get(train_step.execute(batch))
+            batches = draw_batches(job.seed, job.plan.batch_size, steps)
+            for reports in execute_all(train_step, batches):
                 losses.append(fmean(loss for loss, *_ in reports))
                 meter.step_done(losses[-1])
             seconds += perf_counter() - began
@@ -169,8 +170,8 @@ def make_job(options: Options) -> Job:
 
 def timing_plans(options: Options) -> list[Plan]:
     """Plan the timed runs: the batch size asked for, and one so small that nothing hides in it."""
-    # Compiled and uncompiled loop take turns on the same workers, so these take both loops' steps.
-    steps = 2 * (options.rounds + 1) * STEPS_PER_BLOCK
+    # The loops over actors take turns on the same workers, which so take the steps of three loops.
+    steps = 3 * (options.rounds + 1) * STEPS_PER_BLOCK
     sizes = dict.fromkeys((options.batch_size, SMALL_BATCH))
     return [Plan(batch_size=size, steps=steps) for size in sizes]
 

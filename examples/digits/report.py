@@ -11,6 +11,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from digits.loops import IN_FLIGHT
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -26,6 +28,7 @@ NOTES = (
     ("allreduce", "as torch.distributed's last rank to arrive sees the call"),
     ("overhead", "outside - allreduce: the executor, and waiting"),
     ("ratio", "to torch.distributed; the goal for the compiled graph is 1.10"),
+    ("compiled graph", f"with {IN_FLIGHT} steps under way: no rank waits for the driver"),
     ("torch.distributed", "has no driver: the ranks draw the batches from the seed"),
 )
 

@@ -125,15 +125,16 @@ def distance(vector: NDArray[Any], reference: NDArray[Any]) -> float:
     return float(np.linalg.norm(vector - reference) / np.linalg.norm(reference))
 
 
-def compare(compiled: Loop, remote: Loop, raw: Loop, plan: Plan, rounds: int) -> Comparison:
+def compare(loops: Sequence[Loop], plan: Plan, rounds: int) -> Comparison:
     """Time the loops in turn, block by block, so that whatever disturbs one disturbs all.
+
+    The last one is what the others are compared with.
 
     Each loop first runs one untimed block from the initial parameters. That warms it up, and where
     it ends shows that it does the same work as the others.
     """
-    loops = (compiled, remote, raw)
     ends = [_first_block(loop, plan) for loop in loops]
-    blocks: tuple[list[StepTimes], ...] = ([], [], [])
+    blocks: list[list[StepTimes]] = [[] for _ in loops]
     for number in range(1, rounds + 1):
         steps = range(number * STEPS_PER_BLOCK, (number + 1) * STEPS_PER_BLOCK)
         for loop, timed in zip(loops, blocks, strict=True):

@@ -25,13 +25,20 @@ def preflights(ranks):
     ]
 
 
+def meet_others(flight, brought):
+    """Arrive with a record, or an error, and wait for the other ranks."""
+    if isinstance(brought, Error):
+        flight.arrive(b"", brought)
+    else:
+        flight.arrive(brought, None)
+    return flight.meet()
+
+
 def meet(flights, *brought):
     """Let all ranks meet; each brings a record, or an error."""
     return at_once(
         *(
-            lambda flight=flight, it=it: (
-                flight.meet(b"", it) if isinstance(it, Error) else flight.meet(it, None)
-            )
+            lambda flight=flight, it=it: meet_others(flight, it)
             for flight, it in zip(flights, brought, strict=True)
         )
     )
@@ -185,7 +192,7 @@ def test_ranks_run_through_thousands_of_preflights(ranks) -> None:
     flights = preflights(ranks(3))
 
     def run(flight) -> bool:
-        return all(flight.meet(b"%d" % turn, None) is None for turn in range(1500))
+        return all(meet_others(flight, b"%d" % turn) is None for turn in range(1500))
 
     assert at_once(*(lambda flight=flight: run(flight) for flight in flights)) == [True] * 3
 
@@ -202,7 +209,7 @@ def test_a_rank_that_waits_is_woken_by_the_end(ranks, state) -> None:
 
     guard = group.headers[0].guard
     group.headers[0].guard = lambda: (waiting.set(), guard())
-    result, _ = at_once(lambda: first.meet(b"a", None), end)
+    result, _ = at_once(lambda: meet_others(first, b"a"), end)
     assert isinstance(result, ChannelClosedError)
 
 
@@ -231,4 +238,4 @@ def test_an_arrival_between_two_looks_is_not_waited_for_again(ranks) -> None:
     record = b"\0a".ljust(RECORD, b"\0")
     place = header.record(1, 1)
     header.view[place : place + RECORD] = record
-    assert at_once(lambda: flight.meet(b"a", None)) == [None]
+    assert at_once(lambda: meet_others(flight, b"a")) == [None]

@@ -31,10 +31,15 @@ class FakeBackend:
     def why_not(self, tensor, op) -> None:
         return None
 
-    def allreduce(self, tensor, op):
+    def empty_like(self, tensor):
+        if self.fail == "allocate":
+            raise RuntimeError("can't allocate memory")
+        return torch.empty(3 if self.fail == "copy" else 2)
+
+    def allreduce(self, buffer, op):
         if self.fail == "launch":
             raise RuntimeError("no route to rank 1")
-        return tensor.clone(), self
+        return self
 
     def wait(self) -> None:
         if self.fail == "wait":
@@ -77,7 +82,12 @@ def test_ranks_that_agree_get_what_the_backend_gives(pair) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fail", "text"), [("launch", "no route to rank 1"), ("wait", "connection reset by peer")]
+    ("fail", "text"),
+    [
+        ("copy", "The size of tensor a (3) must match"),
+        ("launch", "no route to rank 1"),
+        ("wait", "connection reset by peer"),
+    ],
 )
 def test_a_backend_that_fails_gives_the_group_up_and_says_so(pair, fail, text) -> None:
     operations = pair(fail)
@@ -85,10 +95,22 @@ def test_a_backend_that_fails_gives_the_group_up_and_says_so(pair, fail, text) -
     assert isinstance(failed, Error)
     error = failed.exception()
     assert isinstance(error, CollectiveError)
-    assert f"allreduce(SUM) failed in fake: {text}. The group cannot be used any more" in str(error)
+    assert f"allreduce(SUM) failed in fake: {text}" in str(error)
+    assert "The group cannot be used any more" in str(error)
     assert (error.rank, error.execution) == (0, 3)
     assert operations[0].group.torch_group.aborted == 1
     assert operations[1].group.header.state == head.FAULTED
+
+
+def test_no_memory_for_a_copy_is_an_error_of_that_execution_on_every_rank(pair) -> None:
+    operations = pair("allocate")
+    for result in run(operations, execution=3):
+        error = result.exception()
+        assert "can't allocate memory" in str(error)
+        assert (error.rank, error.execution) == (0, 3)
+    operations[0].group.torch_group.fail = ""
+    for result in run(operations, execution=4):
+        assert torch.equal(result, torch.ones(2))
 
 
 def test_a_group_that_failed_refuses_every_later_operation_on_every_rank(pair) -> None:
