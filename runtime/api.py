@@ -114,6 +114,12 @@ def _check_refs(what: str, refs: Sequence[Any]) -> None:
                 f"{what}: item {position} is a compiled graph's reference. A list may hold those "
                 "or ordinary references, not both"
             )
+        if isinstance(ref, (list, tuple)):
+            raise TypeError(
+                f"{what}: item {position} is a {type(ref).__name__}, and only the outer list is "
+                f"looked into. Flatten it ({what}([ref for part in refs for ref in part])), or "
+                f"{what} each by itself ([{what}(list(part)) for part in refs])"
+            )
         if not isinstance(ref, ObjectRef):
             raise TypeError(f"{what}: item {position} is no ObjectRef but {type(ref).__name__}")
 

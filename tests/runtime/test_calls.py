@@ -166,6 +166,9 @@ def test_get_checks_its_argument(session):
         runtime.get(1)
     with pytest.raises(TypeError, match=r"item 1 .*str"):
         runtime.get([ref, "x"])
+    for nested in ([[ref], [ref]], [ref, (ref,)]):
+        with pytest.raises(TypeError, match=r"item \d is a .*Flatten it .*get each by itself"):
+            runtime.get(nested)
 
 
 def test_get_times_out_and_can_be_repeated(session, tmp_path):
