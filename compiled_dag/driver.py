@@ -27,7 +27,7 @@ from compiled_dag.compiler import compile_graph
 from compiled_dag.deployment import Deployment, check_constants
 from compiled_dag.entries import Inputs, Output
 from compiled_dag.errors import CapacityExceededError, ChannelTimeoutError
-from compiled_dag.options import CompileOptions, DAGContext, is_seconds
+from compiled_dag.options import CompileOptions, is_seconds, teardown_timeout_s
 from compiled_dag.outcome import Error
 from compiled_dag.program import Program, Read, Write
 from compiled_dag.ref import CompiledDAGRef
@@ -319,7 +319,7 @@ class CompiledDAG:
         deployment = self._deployment
         if deployment.owner != os.getpid():
             return
-        busy = deployment.close(DAGContext.get_current().teardown_timeout)
+        busy = deployment.close(teardown_timeout_s())
         if busy:
             warnings.warn(
                 f"graph {self.get_id()} was torn down, but {'; '.join(busy)}",

@@ -106,7 +106,21 @@ class CompileOptions:
                 msg = f"{option}={value!r} is not {allowed}"
                 raise GraphError(msg)
             resolved[name] = value
+        teardown_timeout_s()  # it is used when the graph ends; wrong, it is better known by now
         return cls(**resolved)
+
+
+def teardown_timeout_s() -> float:
+    """Return the context's `teardown_timeout`, which counts when a graph is torn down.
+
+    Raises:
+        GraphError: It is no duration.
+    """
+    value = DAGContext.get_current().teardown_timeout
+    if not _is_duration(value):
+        msg = f"teardown_timeout={value!r} is not {_DURATION}: set DAGContext.teardown_timeout"
+        raise GraphError(msg)
+    return value
 
 
 def is_seconds(value: object) -> bool:

@@ -17,6 +17,7 @@ from compiled_dag import (
     CompiledDAGRef,
     DAGContext,
     GraphActorDiedError,
+    GraphError,
     InputNode,
     MultiOutputNode,
 )
@@ -54,6 +55,15 @@ def test_a_graph_is_torn_down_once(host) -> None:
         graph.teardown()
     with graph:
         pass
+
+
+def test_a_wrong_teardown_timeout_leaves_the_graph_up(host, monkeypatch) -> None:
+    with one_method(host.actor(Worker())).experimental_compile() as graph:
+        with monkeypatch.context() as patch:
+            patch.setattr(DAGContext.get_current(), "teardown_timeout", "soon")
+            with pytest.raises(GraphError, match="teardown_timeout='soon'"):
+                graph.teardown()
+        assert graph.execute(1).get(30) == 1
 
 
 def test_leaving_the_block_tears_down_whatever_happened(host) -> None:

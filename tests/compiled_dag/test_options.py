@@ -5,7 +5,7 @@ import math
 import pytest
 
 from compiled_dag import CompileOptions, DAGContext, GraphError
-from compiled_dag.options import is_seconds
+from compiled_dag.options import is_seconds, teardown_timeout_s
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +99,14 @@ def test_compile_never_waits_for_ever(value) -> None:
     DAGContext.get_current().compile_timeout = value
     with pytest.raises(GraphError, match="^compile_timeout=.* is not a number of seconds, 0 or"):
         CompileOptions.resolve()
+
+
+@pytest.mark.parametrize("value", [-1, math.inf, math.nan, "10", True, None])
+def test_a_wrong_teardown_timeout_is_refused_at_compile_and_at_teardown(value) -> None:
+    DAGContext.get_current().teardown_timeout = value
+    for use in (CompileOptions.resolve, teardown_timeout_s):
+        with pytest.raises(GraphError, match=r"^teardown_timeout=.* is not a .*: set DAGContext"):
+            use()
 
 
 def test_a_wrong_option_is_a_value_error_too() -> None:
