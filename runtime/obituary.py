@@ -19,7 +19,7 @@ def of_process(
 
     Args:
         label: ``Class(id)``.
-        pid: Its process id.
+        pid: Its process id; 0 if it never had a process.
         status: Exit code, negative for a signal; None if nobody could tell.
         reason: Why this session ended it, or empty.
         stderr_tail: The last lines of its standard error.
@@ -27,7 +27,8 @@ def of_process(
     if reason == UNUSED and status != 0:
         reason = ""  # it was to end, but this is another end
     name = None if status is None or status >= 0 else _signal_name(-status)
-    message = f"actor {label} (pid {pid}) died: {_how(status, name, reason)}"
+    who = f"{label} (pid {pid})" if pid else label
+    message = f"actor {who} died: {_how(status, name, reason)}"
     if stderr_tail and not reason:
         indented = stderr_tail.replace("\n", "\n  ")
         message += f"\n\nlast lines of its standard error:\n  {indented}"

@@ -1,0 +1,19 @@
+"""What is said about an actor that has ended."""
+
+from __future__ import annotations
+
+import pytest
+
+from runtime import obituary
+
+
+@pytest.mark.parametrize(
+    ("pid", "message"),
+    [
+        (12, "actor Worker(1) (pid 12) died: runtime.kill() was called"),
+        (0, "actor Worker(1) died: runtime.kill() was called"),
+    ],
+)
+def test_an_actor_that_never_had_a_process_has_no_pid(pid, message) -> None:
+    error = obituary.of_process("Worker(1)", pid, None, obituary.KILLED, "")
+    assert str(error) == message
