@@ -8,15 +8,15 @@ The row of a step is the tick at which it can first run, so the table reads as a
     participant 1 Worker(0)
     channel 0 0>1 input
     channel 1 1>0 Worker.f#1
+    slots 2,2
     entry - v0
     output v1
     step | driver | Worker(0)
        0 | W0 v0  |
        1 |        | R0 v0
        2 |        | C1 v1=f(v0)
-       3 |        | D v0
-       4 |        | W1 v1
-       5 | R1 v1  | D v1
+       3 |        | W1 v1
+       4 | R1 v1  | D v0,v1
 
 Steps: ``R`` read, ``W`` write, ``C`` compute, ``S`` start and ``J`` join a collective, ``D`` drop.
 """

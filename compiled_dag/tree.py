@@ -8,6 +8,8 @@ back, and it fills in with one comprehension per container.
 from __future__ import annotations
 
 import ast
+import keyword
+import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -77,7 +79,7 @@ class Arguments:
     kwargs: tuple[tuple[str, Tree], ...] = ()
 
     def __str__(self) -> str:
-        named = [f"{name}={tree}" for name, tree in self.kwargs]
+        named = [_named(name, tree) for name, tree in self.kwargs]
         return ", ".join([*map(str, self.args), *named])
 
     def trees(self) -> Iterator[Tree]:
@@ -119,7 +121,7 @@ class Arguments:
             raise ValueError(msg)  # noqa: TRY004  the text is wrong, not a type
         return cls(
             tuple(_parse(item) for item in call.args),
-            tuple((str(item.arg), _parse(item.value)) for item in call.keywords),
+            tuple(_parse_named(item) for item in call.keywords),
         )
 
 
@@ -163,6 +165,25 @@ def fill(tree: Tree, value: Callable[[int], Any], constant: Callable[[int], Any]
             return tuple(fill(item, value, constant) for item in items)
         case DictOf(pairs):
             return {constant(key.id): fill(item, value, constant) for key, item in pairs}
+
+
+def _named(name: str, tree: Tree) -> str:
+    """Print a keyword argument; a name that Python would not take, or change, as a dict's key."""
+    plain = name.isidentifier() and not keyword.iskeyword(name)
+    if plain and unicodedata.is_normalized("NFKC", name):
+        return f"{name}={tree}"
+    quoted = repr(name).replace("|", r"\x7c")  # in a table it would end the cell
+    return f"**{{{quoted}: {tree}}}"
+
+
+def _parse_named(item: ast.keyword) -> tuple[str, Tree]:
+    match item:
+        case ast.keyword(arg=str(name), value=value):
+            return name, _parse(value)
+        case ast.keyword(value=ast.Dict(keys=[ast.Constant(value=str(name))], values=[value])):
+            return name, _parse(value)
+    msg = f"not a keyword argument: {ast.unparse(item)!r}"
+    raise ValueError(msg)
 
 
 def _parse(item: ast.expr) -> Tree:

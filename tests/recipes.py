@@ -214,7 +214,7 @@ _call = st.tuples(
     _any_number,
     st.sampled_from(["mix", "mix", "split", "fuss", "blow", "hold"]),
     st.lists(_argument, max_size=3).map(tuple),
-    st.dictionaries(st.sampled_from(["p", "q"]), _argument, max_size=2),
+    st.dictionaries(st.sampled_from(["p", "q", "a b", "class", "|"]), _argument, max_size=2),
 )
 _key = st.one_of(st.integers(0, 3), st.sampled_from(["rate", "x", "two words"]))
 _keys = st.none() | st.lists(_key, min_size=1, max_size=3, unique=True).map(tuple)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 
 import pytest
 from hypothesis import given, settings
 
+from compiled_dag import table
 from compiled_dag.ir import NodeId, OperationId
 from compiled_dag.program import (
     CollectiveStart,
@@ -49,6 +51,12 @@ def test_a_printed_program_parses_back(recipe) -> None:
     assert parse(render(program)) == program
 
 
+def test_the_example_in_the_documentation_parses_and_is_what_is_printed() -> None:
+    example = textwrap.dedent(table.__doc__.split("::\n", 1)[1].split("\nSteps:")[0]).strip()
+    printed = render(parse(example)).splitlines()
+    assert printed[1:] == example.splitlines()[1:]  # the first is a comment, shortened there
+
+
 @pytest.mark.parametrize(
     ("step", "text"),
     [
@@ -65,6 +73,10 @@ def test_a_printed_program_parses_back(recipe) -> None:
                 unpack=True,
             ),
             "C12 v1,v2,=über([v0], key=c1)",
+        ),
+        (
+            Compute(NodeId(4), "f", Arguments((), (("a|b", Val(0)), ("c", Const(0)))), (1,)),
+            r"C4 v1=f(**{'a\x7cb': v0}, c=c0)",
         ),
         (CollectiveStart(OperationId(0), 2), "S0 v2"),
         (CollectiveWait(OperationId(0), 2), "J0 v2"),
