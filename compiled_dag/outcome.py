@@ -157,7 +157,12 @@ def _summary(exception: BaseException) -> str:
 
 
 def _traceback_text(exception: BaseException) -> str:
-    """Format the traceback from the first frame that is not this project's own."""
+    """Format the traceback from the first frame that is not this project's own.
+
+    An exception that was made and never raised has the traceback of its cause.
+    """
+    if exception.__traceback__ is None and exception.__cause__ is not None:
+        return _traceback_text(exception.__cause__)
     inner = _skip_own_frames(exception.__traceback__)
     if inner is None and exception.__traceback__ is None:
         return ""

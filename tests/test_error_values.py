@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from compiled_dag import InputNode, MultiOutputNode, TaskError
+from compiled_dag import DeserializationError, InputNode, MultiOutputNode, TaskError
+from runtime.objects import ObjectRef
+from runtime.parcel import Parcel
 from tests.graphs import Keeper, Worker
 from tests.recipes import Failed, values_of
 
@@ -168,8 +170,19 @@ def test_a_value_that_cannot_be_received_is_the_error_of_its_reader_alone(host) 
             refs[0].get(30)
         assert "Faulty.spoiled#1 sent a value that cannot be rebuilt" in str(raised.value)
         assert "Keeper(2)" in str(raised.value)
+        assert "in _spoil" in raised.value.traceback_text
         assert keeper.kept == []
         assert values_of(graph.execute("good")) == [1, ("good",)]
+
+
+def test_the_value_of_an_ordinary_call_that_cannot_be_received_shows_where_it_failed() -> None:
+    ref = ObjectRef("Faulty.spoiled", None)
+    ref.complete(Parcel.of(Spoiled()))
+    with pytest.raises(DeserializationError, match="Faulty.spoiled ready> cannot be") as raised:
+        ref.value()
+    assert isinstance(raised.value, TaskError)
+    assert "in _spoil\n    raise RuntimeError" in raised.value.traceback_text
+    assert str(raised.value).endswith("RuntimeError: spoiled on the way")
 
 
 def test_an_exception_that_is_no_exception_of_users_is_an_error_too(host) -> None:

@@ -150,6 +150,8 @@ def test_a_value_that_cannot_be_rebuilt_is_an_error_of_the_reader(wire, value) -
     assert isinstance(error, DeserializationError)
     text = "Worker.f#1 sent a value that cannot be rebuilt here: RuntimeError('spoiled on the way')"
     assert text in str(error)
+    assert 'in _spoil\n    raise RuntimeError("spoiled on the way")' in str(error)
+    assert str(error).endswith("RuntimeError: spoiled on the way")
 
 
 @pytest.mark.parametrize("value", [Spoiled(), [1, Heavy()]], ids=["small", "leased"])
