@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from compiled_dag.containers import find
 from compiled_dag.errors import GraphError, GraphUsageError
 from compiled_dag.ir import (
     DRIVER,
@@ -230,7 +231,7 @@ class _Capture:
                 msg = f"{value!r} is an output and cannot be an argument"
                 raise GraphError(msg)
             return Val(self._ids[id(value)])
-        if _holds_node(value):
+        if find(value, DAGNode):
             if type(value) is list:
                 return ListOf(tuple(self._tree(item) for item in value))
             if type(value) is tuple:
@@ -243,11 +244,3 @@ class _Capture:
     def _constant(self, value: Any) -> Const:
         self._constants.append(value)
         return Const(len(self._constants) - 1)
-
-
-def _holds_node(value: Any) -> bool:
-    if isinstance(value, DAGNode):
-        return True
-    if type(value) in (list, tuple):
-        return any(map(_holds_node, value))
-    return type(value) is dict and any(map(_holds_node, value.values()))

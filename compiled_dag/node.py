@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from compiled_dag.containers import NestingError, find
 from compiled_dag.errors import GraphError, GraphUsageError
 from compiled_dag.options import CompileOptions
 
@@ -43,10 +44,21 @@ class DAGNode:
             node._downstream.append(self)
 
     def _upstream(self) -> list[DAGNode]:
-        """Return the nodes among the arguments, each once."""
+        """Return the nodes among the arguments, each once.
+
+        Raises:
+            GraphError: An argument is cyclic, or too deep.
+        """
         found: dict[int, DAGNode] = {}
-        for value in (*self._args, *self._kwargs.values()):
-            _collect(value, found)
+        for name, value in (*enumerate(self._args), *self._kwargs.items()):
+            try:
+                found.update((id(node), node) for node in find(value, DAGNode))
+            except NestingError as error:
+                msg = (
+                    f"argument {name!r} of {self._label}, bound at {self._source}, {error}. Pass "
+                    "it as the attribute of an object of your own"
+                )
+                raise GraphError(msg) from None
         return list(found.values())
 
     @property
@@ -125,8 +137,8 @@ class ClassMethodNode(DAGNode):
     """One call of one method of one actor."""
 
     def __init__(self, target: Target, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        self._target = target  # first: messages about the arguments name the method
         super().__init__(args, kwargs)
-        self._target = target
 
     @property
     def _label(self) -> str:
@@ -307,18 +319,6 @@ def actor_target(node: object) -> Target | None:
                 node = node._binding.inputs[node._rank]
             case _:
                 return None
-
-
-def _collect(value: Any, found: dict[int, DAGNode]) -> None:
-    """Find the nodes in `value`, looking into lists, tuples and dicts."""
-    if isinstance(value, DAGNode):
-        found[id(value)] = value
-    elif type(value) in (list, tuple):
-        for item in value:
-            _collect(item, found)
-    elif type(value) is dict:
-        for item in value.values():
-            _collect(item, found)
 
 
 def _caller() -> str:

@@ -155,6 +155,18 @@ def test_a_graph_calls_at_least_one_actor(outputs) -> None:
         capture(MultiOutputNode(outputs))
 
 
+def test_arguments_that_became_cyclic_after_the_bind_are_refused_at_compile() -> None:
+    (worker,) = paper(1)
+    argument = [1]
+    with InputNode() as inp:
+        node = worker.join.bind(inp, argument)
+    argument.append(argument)
+    with pytest.raises(
+        GraphError, match=rf"argument 1 of Worker\.join, bound at {HERE}, is cyclic"
+    ):
+        capture(node)
+
+
 def test_an_input_alone_is_no_graph() -> None:
     with InputNode() as inp:
         pass
