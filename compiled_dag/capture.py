@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -56,7 +57,7 @@ def capture(output: DAGNode) -> Captured:
     """Turn the connected graph around `output` into data.
 
     Raises:
-        GraphError: It has no actor, or actors of two sessions.
+        GraphError: It has no actor, or actors of two sessions, or a generator or coroutine method.
         GraphUsageError: It has two inputs or two outputs, or an input used without ``with``.
     """
     members = _component(output)
@@ -178,6 +179,8 @@ class _Capture:
         number = self._ids[id(node)]
         actor = DRIVER
         target = actor_target(node)
+        if isinstance(node, ClassMethodNode):
+            _check_kind(node)
         if target is not None:
             actor = target.actor.actor_id
             self._actors.setdefault(actor, target.actor)
@@ -244,3 +247,18 @@ class _Capture:
     def _constant(self, value: Any) -> Const:
         self._constants.append(value)
         return Const(len(self._constants) - 1)
+
+
+def _check_kind(node: ClassMethodNode) -> None:
+    """Refuse methods that return before their work is done: a node's value is made in one go."""
+    function = node._target.function
+    if inspect.iscoroutinefunction(function):
+        kind, remedy = "a coroutine method", "make it a plain one, which may call asyncio.run"
+    elif inspect.isasyncgenfunction(function):
+        kind, remedy = "an async generator method", "return a list from a plain one"
+    elif inspect.isgeneratorfunction(function):
+        kind, remedy = "a generator method", "return a list, or bind one call per value"
+    else:
+        return
+    msg = f"{node._label}, bound at {node._source}, is {kind}. In a graph, {remedy}"
+    raise GraphError(msg)

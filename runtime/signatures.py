@@ -74,11 +74,12 @@ def _is_static(cls: type, name: str) -> bool:
 def spec_of(class_name: str, name: str, function: Any, *, static: bool = False) -> MethodSpec:
     """Describe the attribute `function` of a class; a `static` one takes no self."""
     signature = _signature(function, static=static)
+    plain = getattr(function, "__func__", function)  # of a class method
     options: Mapping[str, Any] = getattr(function, OPTIONS_ATTRIBUTE, {})
     return MethodSpec(
         class_name=class_name,
         name=name,
-        function=function if inspect.isfunction(function) else None,
+        function=plain if inspect.isfunction(plain) else None,
         signature=signature,
         counts=None if signature is None else _counts(signature),
         num_returns=options.get("num_returns", 1),

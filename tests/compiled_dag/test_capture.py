@@ -155,6 +155,29 @@ def test_a_graph_calls_at_least_one_actor(outputs) -> None:
         capture(MultiOutputNode(outputs))
 
 
+class Late:
+    """Its methods return before their work is done."""
+
+    async def coroutine(self, value):
+        return value
+
+    def generator(self, value):
+        yield value
+
+    async def async_generator(self, value):
+        yield value
+
+
+@pytest.mark.parametrize("name", ["coroutine", "generator", "async_generator"])
+def test_a_method_that_returns_before_its_work_is_done_is_refused_with_its_line(name) -> None:
+    (late,) = paper(1, kind=Late)
+    with InputNode() as inp:
+        node = getattr(late, name).bind(inp)
+    kind = f"an? {name.replace('_', ' ')} method"
+    with pytest.raises(GraphError, match=rf"Late\.{name}, bound at {HERE}, is {kind}\. In a graph"):
+        capture(node)
+
+
 def test_arguments_that_became_cyclic_after_the_bind_are_refused_at_compile() -> None:
     (worker,) = paper(1)
     argument = [1]

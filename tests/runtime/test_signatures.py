@@ -1,0 +1,29 @@
+"""What is known of a remote class's methods."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from runtime.signatures import methods_of
+
+
+class Kinds:
+    def plain(self, value):
+        yield value
+
+    @classmethod
+    def of_class(cls, value):
+        yield value
+
+    @staticmethod
+    def static(value):
+        yield value
+
+
+@pytest.mark.parametrize("name", ["plain", "of_class", "static"])
+def test_the_function_behind_a_method_is_known_however_it_is_bound(name) -> None:
+    spec = methods_of(Kinds)[name]
+    assert inspect.isgeneratorfunction(spec.function)
+    assert str(spec.signature) == "(value)"
