@@ -157,7 +157,10 @@ class ActorHandle:
         return self
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(f"{self!r} cannot be sent to another process yet: keep it in the driver")
+        raise TypeError(
+            f"{self!r} is a handle, which cannot be sent to another process yet: keep it in the "
+            "driver, call the actor from there and pass on what it returns"
+        )
 
     def __repr__(self) -> str:
         process = self._runtime_process

@@ -79,7 +79,11 @@ class ActorProcess:
         Raises:
             TypeError: An argument cannot be sent.
         """
-        parcel, needed = pack_arguments(args, kwargs, nested=nested)
+        try:
+            parcel, needed = pack_arguments(args, kwargs, nested=nested)
+        except TypeError:
+            _blame_argument(args[1:] if method == "__init__" else args, kwargs)
+            raise
         what = f"{self.class_name}.{method}"
         refs = tuple([ObjectRef(what, self) for _ in range(num_returns)])
         number = next_number()
@@ -284,3 +288,14 @@ class ActorProcess:
         pidfd, self._pidfd = self._pidfd, -1
         if pidfd >= 0:
             os.close(pidfd)
+
+
+def _blame_argument(args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Raise what is wrong with the first argument that cannot be sent, and which it is."""
+    for name, value in (*enumerate(args), *kwargs.items()):
+        try:
+            pack_arguments((value,), {})
+        except TypeError as error:
+            culprit = error if error.__cause__ is None else error.__cause__
+            text = str(error).replace("value[0][0]", f"argument {name!r}", 1)
+            raise TypeError(text) from culprit

@@ -14,6 +14,7 @@ import io
 import pickle
 from enum import IntEnum
 from functools import partial
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cloudpickle
@@ -225,6 +226,8 @@ def _members(value: Any) -> list[tuple[str, Any]]:
         return [(f"[{key!r}]", member) for key, member in value.items()]
     if isinstance(value, (list, tuple)):
         return [(f"[{index}]", member) for index, member in enumerate(value)]
+    if isinstance(type(value).__reduce__, FunctionType):
+        return []  # it is not pickled by its attributes
     return [(f".{name}", member) for name, member in getattr(value, "__dict__", {}).items()]
 
 

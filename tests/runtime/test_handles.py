@@ -9,6 +9,7 @@ import pickle
 import pytest
 
 import runtime
+from compiled_dag import InputNode
 from runtime.exceptions import ActorClassInheritanceError, ActorHandleNotFoundError
 from tests.runtime.actors import Worker, wait_until_dead
 
@@ -123,6 +124,23 @@ def test_handles_and_references_stay_in_the_driver(session):
         pickle.dumps(worker)
     with pytest.raises(TypeError, match="cannot be sent"):
         pickle.dumps(runtime.put(1))
+
+
+@proc
+def test_a_handle_among_arguments_is_refused_with_the_argument(session):
+    worker, other = Worker.remote(), Worker.remote()
+    refused = r" of type .*<actor Worker\(2\) .*call the actor from there"
+    for call, name in (
+        (lambda: worker.echo.remote(other), "0"),
+        (lambda: worker.add.remote(runtime.put(1), times=[other]), r"'times'\[0\]"),
+        (lambda: Worker.remote(other), "0"),
+    ):
+        with pytest.raises(TypeError, match=f"^cannot send argument {name}{refused}"):
+            call()
+    with InputNode() as inp:
+        node = worker.add.bind(inp, times=other)
+    with pytest.raises(TypeError, match=rf"^argument 'times' of .*test_handles.*value{refused}"):
+        node.experimental_compile()
 
 
 @proc

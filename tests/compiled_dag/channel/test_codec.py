@@ -63,7 +63,7 @@ class Holder:
         self.__dict__.update(parts)
 
 
-class Refuser:
+class Refuser(Holder):
     def __reduce__(self):
         raise ValueError("not this one")
 
@@ -284,9 +284,10 @@ def test_more_shapes_than_the_cache_holds_arrive() -> None:
         (threading.Lock(), "value of type _thread.lock"),
         ([1, {"key": threading.Lock()}], "value[1]['key'] of type _thread.lock"),
         ((Holder(part=[Refuser()]),), f"value[0].part[0] of type {__name__}.Refuser"),
+        (Refuser(lock=threading.Lock()), f"value of type {__name__}.Refuser"),
         ((item for item in ()), "value of type builtins.generator"),
     ],
-    ids=["itself", "nested", "attribute", "generator"],
+    ids=["itself", "nested", "attribute", "refuser", "generator"],
 )
 def test_what_cannot_be_pickled_is_named_with_the_path_to_it(value, path) -> None:
     with pytest.raises(TypeError) as raised:
