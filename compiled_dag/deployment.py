@@ -24,7 +24,6 @@ from compiled_dag.errors import (
     GraphActorDiedError,
     GraphError,
 )
-from compiled_dag.ir import Call, NodeId, OperationId
 from compiled_dag.outcome import Place
 from compiled_dag.package import Package, RankPart
 from compiled_dag.program import CollectiveStart, CollectiveWait, Compute, Program, Read
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 
     from compiled_dag.capture import Captured
     from compiled_dag.host import ActorId, Pending
+    from compiled_dag.ir import NodeId, OperationId
     from compiled_dag.operation import Group
     from compiled_dag.options import CompileOptions
 
@@ -340,36 +340,3 @@ def _constants_used(steps: Sequence[Any]) -> set[int]:
         for leaf in leaves(tree)
         if isinstance(leaf, Const)
     }
-
-
-def check_constants(captured: Captured) -> None:
-    """Check that every constant can be sent, naming node and argument if not.
-
-    Raises:
-        GraphError: A node hides inside an object that is no list, tuple or dict.
-        TypeError: A constant cannot be pickled.
-    """
-    for node in captured.graph.nodes:
-        if not isinstance(node.op, Call):
-            continue
-        arguments = node.op.arguments
-        named = [*((f"argument {i}", tree) for i, tree in enumerate(arguments.args)),
-                 *((f"argument {name!r}", tree) for name, tree in arguments.kwargs)]  # fmt: skip
-        for name, tree in named:
-            for leaf in leaves(tree):
-                if isinstance(leaf, Const):
-                    _check_constant(captured.constants[leaf.id], f"{name} of {node.describe()}")
-
-
-def _check_constant(value: Any, where: str) -> None:
-    try:
-        codec.encode(value)
-    except TypeError as error:
-        if "cannot be pickled: a node is drawn" in str(error):
-            msg = (
-                f"{where} is a {type(value).__name__} with a node inside. "
-                "Nodes may stand in lists, tuples and dicts only: take the object apart"
-            )
-            raise GraphError(msg) from error
-        msg = f"{where}: {error}"
-        raise TypeError(msg) from error

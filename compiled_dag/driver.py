@@ -24,7 +24,8 @@ from compiled_dag.channel import layout as at
 from compiled_dag.channel.reader import Reader
 from compiled_dag.channel.writer import Writer
 from compiled_dag.compiler import compile_graph
-from compiled_dag.deployment import Deployment, check_constants
+from compiled_dag.constants import check_constants
+from compiled_dag.deployment import Deployment
 from compiled_dag.entries import Inputs, Output
 from compiled_dag.errors import CapacityExceededError, ChannelTimeoutError
 from compiled_dag.options import CompileOptions, is_seconds, teardown_timeout_s
