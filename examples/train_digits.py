@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except (runtime.exceptions.ActorDiedError, RawRankDiedError) as error:
+    except (runtime.exceptions.ExecutorError, RawRankDiedError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     finally:

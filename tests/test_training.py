@@ -139,6 +139,31 @@ def check_dtype(error, rank, world_size):
 
 # --- the example ----------------------------------------------------------------------------------
 
+FAILING_EXAMPLE = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+import train_digits
+
+class Failing(train_digits.Replica):
+    def backward(self, batch):
+        if self._rank == 1 and self._step == 30:
+            raise ValueError("no gradient at step 30")
+        return super().backward(batch)
+
+train_digits.Replica = Failing
+sys.exit(train_digits.main())
+"""
+
+
+def test_the_example_shows_what_a_worker_raised(tmp_path):
+    arguments = [str(ROOT / "examples"), "--epochs", "2", "--out", str(tmp_path)]
+    with running([sys.executable, "-c", FAILING_EXAMPLE, *arguments]) as started:
+        assert started.wait() == 1
+    errors = started.errors
+    assert errors.count("on actor Failing(2), rank 1, in execution 30, raised ValueError") == 1
+    assert "Failing.backward (node 2, bound at train_digits.py:" in errors
+    assert errors.count("Traceback") == errors.count("remote traceback:") == 1
+
 
 @pytest.fixture
 def demo(tmp_path):

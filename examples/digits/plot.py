@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import (
+    LogLocator,
+    MaxNLocator,
+    NullLocator,
+    PercentFormatter,
+    StrMethodFormatter,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,49 +25,82 @@ if TYPE_CHECKING:
 LOSS_COLOR = "#1f5fa8"
 ACCURACY_COLOR = "#c8591a"
 GRID_COLOR = "#e3e3e3"
+TEXT_COLOR = "#444444"
 SMOOTH_STEPS = 23
+MOST_TICKS = 10
 MIN_LOSS = 1e-8
 """A loss of 0 has no place on a logarithmic axis."""
 
 
 def save_plot(path: Path, title: str, losses: Sequence[float], accuracies: Sequence[float]) -> None:
-    """Draw the loss of each step and the test accuracy after each epoch."""
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    """Draw the loss of each step and, below it, the test accuracy after each epoch."""
+    figure = Figure(figsize=(8, 5.6), layout="constrained")
     FigureCanvasAgg(figure)
-    left = figure.subplots()
-    right = left.twinx()
-    epochs = np.arange(1, len(losses) + 1) * len(accuracies) / len(losses)
-    draw_losses(left, epochs, np.maximum(losses, MIN_LOSS))
-    draw_accuracies(right, accuracies)
-    left.set_title(title, loc="left", fontweight="bold", pad=12)
-    left.set_xlabel("epoch")
-    left.set_xlim(0, len(accuracies) * 1.02)
-    left.xaxis.set_major_locator(MaxNLocator(integer=True))
-    lines = [*left.get_lines(), *right.get_lines()]
-    right.legend(handles=lines, loc="center right", frameon=False)
+    upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 2))
+    num_epochs = len(accuracies)
+    epochs = np.arange(1, len(losses) + 1) * num_epochs / len(losses)
+    draw_losses(upper, epochs, np.maximum(losses, MIN_LOSS))
+    draw_accuracies(lower, accuracies)
+    for axes in (upper, lower):
+        decorate(axes)
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", color=TEXT_COLOR)
+    lower.set_xlabel("epoch", color=TEXT_COLOR)
+    lower.set_xlim(0, num_epochs * 1.02)
+    lower.set_xticks(epoch_ticks(num_epochs))
     figure.savefig(path, dpi=150)
 
 
 def draw_losses(axes: Axes, epochs: NDArray[np.float64], losses: NDArray[np.float64]) -> None:
     """Draw the losses lightly, and their trend over them."""
-    axes.semilogy(epochs, losses, color=LOSS_COLOR, alpha=0.25, linewidth=0.8, label="loss, step")
-    axes.semilogy(epochs, smooth(losses), color=LOSS_COLOR, linewidth=1.8, label="loss, smoothed")
-    axes.set_ylabel("training loss", color=LOSS_COLOR)
-    axes.tick_params(axis="y", colors=LOSS_COLOR, which="both")
-    axes.grid(visible=True, color=GRID_COLOR, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines["top"].set_visible(False)
+    axes.semilogy(epochs, losses, color=LOSS_COLOR, alpha=0.3, linewidth=0.8, label="each step")
+    axes.semilogy(epochs, smooth(losses), color=LOSS_COLOR, linewidth=2, label="smoothed")
+    axes.set_title("training loss", loc="left", color=LOSS_COLOR, fontsize="medium")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=MOST_TICKS))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.legend(loc="upper right", frameon=False, labelcolor=TEXT_COLOR)
 
 
 def draw_accuracies(axes: Axes, accuracies: Sequence[float]) -> None:
-    """Draw the accuracies, one point an epoch."""
+    """Draw the accuracies, one point an epoch, and write the last one beside its point."""
     epochs = range(1, len(accuracies) + 1)
-    axes.plot(epochs, accuracies, "o-", color=ACCURACY_COLOR, markersize=4, label="test accuracy")
+    axes.plot(
+        epochs, accuracies, "o-", color=ACCURACY_COLOR, markersize=4, linewidth=2, clip_on=False
+    )
+    axes.set_title("test accuracy", loc="left", color=ACCURACY_COLOR, fontsize="medium")
+    axes.annotate(
+        f"{accuracies[-1]:.1%}",
+        (len(accuracies), accuracies[-1]),
+        xytext=(0, -8),
+        textcoords="offset points",
+        horizontalalignment="right",
+        verticalalignment="top",
+        color=ACCURACY_COLOR,
+        fontweight="bold",
+    )
     axes.set_ylim(top=1.0)
-    axes.set_ylabel("test accuracy", color=ACCURACY_COLOR)
-    axes.tick_params(axis="y", colors=ACCURACY_COLOR)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=4, steps=(1, 2, 5, 10)))
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
-    axes.spines["top"].set_visible(False)
+
+
+def decorate(axes: Axes) -> None:
+    """Leave a light grid, and the line the curves stand on."""
+    axes.grid(visible=True, color=GRID_COLOR, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "left", "right"]].set_visible(False)
+    axes.spines["bottom"].set_color(GRID_COLOR)
+    axes.tick_params(which="both", length=0, colors=TEXT_COLOR)
+
+
+def epoch_ticks(num_epochs: int) -> list[int]:
+    """Return round numbers of epochs from 0, and the last epoch, none of them close together."""
+    step = next(
+        step
+        for power in range(len(str(num_epochs)) + 1)
+        for step in (10**power, 2 * 10**power, 5 * 10**power)
+        if num_epochs <= MOST_TICKS * step
+    )
+    return [*range(0, num_epochs - step // 2, step), num_epochs]
 
 
 def smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
