@@ -280,7 +280,7 @@ class Deployment:
         for group in self._groups:
             group.release()
         try:
-            busy = [line for actor, reply in replies for line in _collect(actor, reply, deadline)]
+            busy = [line for one in replies for line in self._await_unload(*one, deadline)]
             for group in self._groups:
                 group.close(deadline)
         finally:  # also when Ctrl-C ends the waiting
@@ -292,9 +292,9 @@ class Deployment:
             self.segment.close()
         return busy
 
-    def _unload(self) -> list[tuple[str, Pending]]:
+    def _unload(self) -> list[tuple[int, Pending]]:
         replies = []
-        for actor in self.actors:
+        for participant, actor in enumerate(self.actors, 1):
             alive = self.host.death(actor.actor_id) is None
             if actor.actor_id in self._loaded and alive:
                 payload = str(self.graph_id).encode()
@@ -302,22 +302,33 @@ class Deployment:
                     reply = self.host.submit(actor.actor_id, unload_graph, payload)
                 except RuntimeError:
                     break  # the session has ended meanwhile, and with it all its actors
-                replies.append((actor.label, reply))
+                replies.append((participant, reply))
         return replies
+
+    def _await_unload(self, participant: int, reply: Pending, deadline: float) -> list[str]:
+        """Return why an actor did not let go in time; nothing if it did."""
+        try:
+            reply.result(deadline)
+        except TimeoutError:
+            label = self.actors[participant - 1].label
+            return [f"actor {label} {self._why_late(participant)}"]
+        except ActorDiedError:
+            pass  # it let go for good
+        return []
+
+    def _why_late(self, participant: int) -> str:
+        progress = self.segment.progress(participant)
+        silent = "does not answer: it is stopped, stuck, or busy in a call outside of this graph"
+        if not progress.step:
+            return silent
+        where = f"{self.describe_step(participant, progress.step)}, execution {progress.execution}"
+        if isinstance(self.program.steps[participant][progress.step - 1], Compute):
+            return f"is still in user code: {where}"
+        return f"{silent}. Last seen: {where}"
 
 
 def _nothing() -> None:
     """Stand for what has been done and must not be done again."""
-
-
-def _collect(label: str, reply: Pending, deadline: float) -> list[str]:
-    try:
-        reply.result(deadline)
-    except TimeoutError:
-        return [f"actor {label} is still in user code"]
-    except ActorDiedError:
-        pass  # it let go for good
-    return []
 
 
 def _places(captured: Captured) -> dict[NodeId, Place]:

@@ -94,7 +94,7 @@ def test_teardown_of_a_stopped_actor_is_bounded(session, short_teardown):
     pid = pids_of(crew)[1]
     dag = chain(crew).experimental_compile()
     os.kill(pid, signal.SIGSTOP)
-    with pytest.warns(RuntimeWarning, match=r"Worker\(2\)"):
+    with pytest.warns(RuntimeWarning, match=r"Worker\(2\) does not answer: it is stopped"):
         dag.teardown()
     os.kill(pid, signal.SIGCONT)
     with chain(crew).experimental_compile() as again:

@@ -148,11 +148,43 @@ def test_teardown_of_an_actor_in_user_code_is_bounded_and_names_it(host, gate, m
     graph = one_method(actor, "hold").experimental_compile()
     graph.execute(1)
     gate.wait_entered()
-    with pytest.warns(RuntimeWarning, match=r"but actor Gate\(1\) is still in user code"):
+    where = r"Gate\.hold \(node 1, bound at .*\) on actor Gate\(1\), execution 0"
+    warning = rf"but actor Gate\(1\) is still in user code: {where}$"
+    with pytest.warns(RuntimeWarning, match=warning):
         graph.teardown()
     gate.opened.set()
     assert ask(actor) == 5
     assert actor.resources == {}
+
+
+def test_teardown_of_an_actor_busy_elsewhere_does_not_say_that_it_is_in_the_graph(
+    host, gate, monkeypatch
+) -> None:
+    monkeypatch.setattr(DAGContext.get_current(), "teardown_timeout", 0.05)
+    actor = host.actor(gate)
+    graph = one_method(actor, "hold").experimental_compile()
+    actor.hold.remote(1)
+    gate.wait_entered()
+    with pytest.warns(RuntimeWarning, match=r"but actor Gate\(1\) does not answer: it is stopped,"):
+        graph.teardown()
+    gate.opened.set()
+    assert ask(actor) == 5
+    assert actor.resources == {}
+
+
+def test_an_actor_that_does_not_answer_is_told_with_what_it_was_seen_at(host, gate) -> None:
+    slow, waits = host.actor(gate), host.actor(Worker())
+    with InputNode() as inp:
+        output = waits.join.bind(waits.echo.bind(inp), slow.hold.bind(inp))
+    with output.experimental_compile() as graph:
+        graph.execute(1)
+        gate.wait_entered()
+        wait_for_lines(graph, "waiting for")
+        participant = 1 + [actor.label for actor in graph.actors].index("Worker(2)")
+        text = graph._deployment._why_late(participant)
+        gate.opened.set()
+    assert text.startswith("does not answer: it is stopped, stuck, or busy")
+    assert text.endswith("Last seen: waiting for Gate.hold#2 from Gate(1), execution 0")
 
 
 def test_teardown_leaves_nothing_in_the_actors_and_they_stay_usable(host) -> None:
