@@ -17,6 +17,11 @@ from statistics import fmean
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from digits.interrupt import end_on_interrupt, interruptible
+
+if __name__ == "__main__":
+    end_on_interrupt()  # the imports take seconds
+
 import torch
 from digits.checks import check_accuracy, check_parameters, check_same_work
 from digits.data import NUM_TRAIN_IMAGES, Digits, draw_batches, load, steps_per_epoch
@@ -57,9 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     try:
         report = run(options)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
     except (runtime.exceptions.ExecutorError, RawRankDiedError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -202,4 +204,4 @@ def judge(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

@@ -221,3 +221,12 @@ def test_ctrl_c_ends_the_example(demo):
     assert "Traceback" not in demo.errors
     assert "(Replica pid=" not in demo.errors
     assert end_all(list(below), 2) == []
+
+
+def test_ctrl_c_ends_the_example_while_it_imports():
+    with running([sys.executable, str(ROOT / "examples" / "train_digits.py")]) as started:
+        mappings = Path(f"/proc/{started.pid}/maps")
+        wait_until(lambda: "libtorch" in mappings.read_text())
+        started.interrupt()
+        assert started.wait() == 130
+    assert started.errors == "interrupted\n"
