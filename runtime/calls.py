@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from runtime import obituary
 from runtime.messages import Call, Reply, Stop, System, SystemReply
 from runtime.system_call import SystemCall
 
@@ -71,7 +72,7 @@ class Calls:
                 self._queue.append((call, needed))
         if death is not None:
             for ref in refs:
-                ref.fail(death)
+                ref.fail(obituary.of_call(ref.what, death))
             return
         for ref in needed:
             ref.when_done(self.advance)
@@ -202,7 +203,7 @@ class Calls:
                 entry.fail(death)
             else:
                 for ref in entry:
-                    ref.fail(death)
+                    ref.fail(obituary.of_call(ref.what, death))
         return True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 from typing import Final
 
@@ -68,3 +69,10 @@ def of_constructor(label: str, error: BaseException) -> ActorDiedError:
 def of_session(label: str) -> ActorDiedError:
     """Return the error for an actor whose session is over."""
     return ActorDiedError(f"actor {label} is gone: {SESSION_ENDED}")
+
+
+def of_call(what: str, death: ActorDiedError) -> ActorDiedError:
+    """Return what the caller of ``Class.method`` gets: the death, and which result it cost."""
+    error = copy.copy(death)
+    error.args = (f"{what} has no result: {death}",)
+    return error

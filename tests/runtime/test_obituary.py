@@ -17,3 +17,11 @@ from runtime import obituary
 def test_an_actor_that_never_had_a_process_has_no_pid(pid, message) -> None:
     error = obituary.of_process("Worker(1)", pid, None, obituary.KILLED, "")
     assert str(error) == message
+
+
+def test_a_call_without_a_result_names_itself_and_the_death() -> None:
+    death = obituary.of_process("Worker(1)", 12, -9, "", "so it goes")
+    error = obituary.of_call("Worker.work", death)
+    assert str(error).startswith("Worker.work has no result: actor Worker(1) (pid 12) died: killed")
+    assert (error.signal, error.stderr_tail) == ("SIGKILL", "so it goes")
+    assert str(death).startswith("actor Worker(1)")
