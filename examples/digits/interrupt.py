@@ -6,6 +6,7 @@ and there is nothing to undo: the process just ends.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -32,6 +33,7 @@ def interruptible(main: Callable[[], int]) -> int:
         return INTERRUPTED
     finally:
         end_on_interrupt()
+        gc.freeze()  # or the interpreter, as it ends, looks through all of torch: half a second
 
 
 def _on_interrupt(handler: Callable[[int, Any], Any]) -> None:
