@@ -51,7 +51,9 @@ class DriverGroup:
         self.needs_calm = backend == "gloo"
         self._host = host
         self._actors = tuple(actors)
-        self._leaving: list[Pending] | None = None
+        self._leaving: dict[ActorId, Pending] = {}
+        """Replies of the ranks that were asked to leave."""
+        self._closed = False
         processes = tuple(host.line(actor.actor_id, deadline) for actor in actors)
         segment = GroupHeader.create(len(actors), self.id)
         self._header = GroupHeader(segment.fd, len(actors), host.board, processes)
@@ -66,27 +68,29 @@ class DriverGroup:
         self._header.end(head.BROKEN)
 
     def release(self) -> None:
-        """Ask every living rank to drop its end. Idempotent."""
-        if self._leaving is None:
-            self._header.end(head.CLOSED)
-            self._leaving = []
-            for actor in self._actors:
-                if self._host.death(actor.actor_id) is not None:
-                    continue
-                payload = str(self.id).encode()
-                try:
-                    reply = self._host.submit(actor.actor_id, leave_group, payload)
-                except RuntimeError:
-                    return  # the session has ended meanwhile, and with it all its actors
-                self._leaving.append(reply)
+        """Ask every living rank to drop its end, each once. Idempotent."""
+        if self._closed:
+            return
+        self._header.end(head.CLOSED)
+        for actor in self._actors:
+            asked = actor.actor_id in self._leaving
+            if asked or self._host.death(actor.actor_id) is not None:
+                continue
+            payload = str(self.id).encode()
+            try:
+                reply = self._host.submit(actor.actor_id, leave_group, payload)
+            except RuntimeError:
+                return  # the session has ended meanwhile, and with it all its actors
+            self._leaving[actor.actor_id] = reply
 
     def close(self, deadline: float) -> None:
         """Release the group and wait for the ranks until `deadline`. Idempotent."""
         self.release()
-        replies, self._leaving = self._leaving or [], []
-        for reply in replies:
+        for reply in self._leaving.values():
             _settle(reply, deadline)
         self._header.close()
+        self._closed = True
+        self._leaving.clear()
 
     def _join(self, processes: tuple[int, ...], backend: str, deadline: float) -> None:
         # A rank that dies will not be heard of by those that wait for it: they must be told.

@@ -12,6 +12,7 @@ import itertools
 import os
 import threading
 import time
+import weakref
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -49,8 +50,10 @@ _ROLLBACK_S = 0.3
 class Deployment:
     """One graph's segment, groups and resident programs."""
 
-    def __init__(self, captured: Captured, program: Program, options: CompileOptions) -> None:
-        """Bring the graph up on its actors.
+    def __init__(
+        self, owner: object, captured: Captured, program: Program, options: CompileOptions
+    ) -> None:
+        """Bring the graph up on its actors, for as long as `owner` lives.
 
         Raises:
             ActorDiedError: An actor is dead, or dies meanwhile.
@@ -67,6 +70,11 @@ class Deployment:
         self._captured = captured
         self._groups: list[Group] = []
         self._loaded: list[ActorId] = []
+        self._unloading: dict[int, Pending] = {}
+        """Replies of the participants that were asked to let go."""
+        self._closer: dict[str, int] = {}
+        """The thread that takes the graph down just now; no lock, which Ctrl-C could leave held."""
+        self._is_down = False
         self._lock = threading.Lock()
         self._places = _places(captured)
         deadline = time.monotonic() + options.compile_timeout_s
@@ -76,6 +84,9 @@ class Deployment:
         self.segment = GraphSegment(segment.fd, self.host.board, processes, program.channels)
         self._unwatch = self.host.watch(self._on_death)
         self._stay = self.host.at_shutdown(self._shut_down)
+        # Here, not in the owner: Ctrl-C may come before it has this.
+        close_when_collected = weakref.finalize(owner, self.abandon)
+        close_when_collected.atexit = False  # the session's end closes it, and waits
         try:
             self._check_alive()
             parts = self._open_groups(deadline)
@@ -257,7 +268,7 @@ class Deployment:
 
     def abandon(self) -> None:
         """End the graph without waiting, from the garbage collector: takes no lock here."""
-        if os.getpid() == self.owner and self.closed_at is None:
+        if os.getpid() == self.owner and not self._is_down:
             self.host.call_soon(lambda: self.close(0.0))
 
     def _shut_down(self) -> None:
@@ -267,20 +278,30 @@ class Deployment:
     def close(self, timeout_s: float) -> list[str]:
         """Take the graph down, waiting for each actor up to `timeout_s` in all. Idempotent.
 
+        What an interrupt (Ctrl-C) breaks off the next call finishes.
+
         Returns:
             One line per actor that did not let go in time.
         """
-        with self._lock:
-            if self.closed_at is not None:
+        me = threading.get_ident()
+        try:
+            if self._closer.setdefault("thread", me) != me or self._is_down:
                 return []
-            self.closed_at = time.monotonic()
-        deadline = self.closed_at + timeout_s
+            self.closed_at = self.closed_at or time.monotonic()
+            return self._take_down(time.monotonic() + timeout_s)
+        finally:
+            if self._closer.get("thread") == me:
+                self._closer.clear()
+
+    def _take_down(self, deadline: float) -> list[str]:
+        """Do all that `close` does. Each step may be done again: any may be broken off."""
         self.end(at.CLOSED)
-        replies = self._unload()
+        self._unload()
         for group in self._groups:
             group.release()
         try:
-            busy = [line for one in replies for line in self._await_unload(*one, deadline)]
+            busy = [line for one in self._unloading.items()
+                    for line in self._await_unload(*one, deadline)]  # fmt: skip
             for group in self._groups:
                 group.close(deadline)
         finally:  # also when Ctrl-C ends the waiting
@@ -288,22 +309,24 @@ class Deployment:
                 group.close(0.0)
             self._unwatch()
             self._stay()
-            self._unwatch = self._stay = _nothing  # they refer to this: memory would wait for gc
             self.segment.close()
+            self._is_down = True
+            # These refer to this: memory would wait for the collector.
+            self._unwatch = self._stay = _nothing
+            self._unloading.clear()
         return busy
 
-    def _unload(self) -> list[tuple[int, Pending]]:
-        replies = []
+    def _unload(self) -> None:
+        """Ask the actors that loaded the graph to let go of it, each once."""
         for participant, actor in enumerate(self.actors, 1):
-            alive = self.host.death(actor.actor_id) is None
-            if actor.actor_id in self._loaded and alive:
+            loaded = actor.actor_id in self._loaded and participant not in self._unloading
+            if loaded and self.host.death(actor.actor_id) is None:
                 payload = str(self.graph_id).encode()
                 try:
                     reply = self.host.submit(actor.actor_id, unload_graph, payload)
                 except RuntimeError:
                     break  # the session has ended meanwhile, and with it all its actors
-                replies.append((participant, reply))
-        return replies
+                self._unloading[participant] = reply
 
     def _await_unload(self, participant: int, reply: Pending, deadline: float) -> list[str]:
         """Return why an actor did not let go in time; nothing if it did."""

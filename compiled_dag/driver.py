@@ -15,7 +15,6 @@ import os
 import threading
 import time
 import warnings
-import weakref
 from typing import TYPE_CHECKING, Any
 
 from compiled_dag.capture import Captured, capture
@@ -53,7 +52,7 @@ class CompiledDAG:
         self._program = program
         self._options = options
         self._inputs = Inputs(program)
-        self._deployment = deployment = Deployment(captured, program, options)
+        self._deployment = deployment = Deployment(self, captured, program, options)
         self._host = captured.host
         graph = deployment.segment
         driver = program.steps[0]
@@ -87,8 +86,6 @@ class CompiledDAG:
         self._low = 0
         """Executions known to be fetched: a lower bound, made exact when the window looks full."""
         self._submit_lock = threading.RLock()
-        self._close_when_collected = weakref.finalize(self, deployment.abandon)
-        self._close_when_collected.atexit = False  # the session's end closes it, and waits
 
     # --- submitting -------------------------------------------------------------------------------
 

@@ -1,0 +1,108 @@
+"""Ctrl-C on any line of a graph's beginning or end: what it breaks off, something else finishes."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+import collective.group
+import compiled_dag.deployment
+import compiled_dag.driver
+from collective import allreduce
+from compiled_dag import InputNode, MultiOutputNode
+from tests.gates import ask, one_method, soon
+from tests.graphs import Worker, chain
+
+if TYPE_CHECKING:
+    from types import FrameType, ModuleType
+
+ENDING = (compiled_dag.driver, compiled_dag.deployment, collective.group)
+
+
+class Interrupt:
+    """Raises KeyboardInterrupt before the line that is executed as the given one in `modules`."""
+
+    def __init__(self, modules: tuple[ModuleType, ...], number: int) -> None:
+        self._files = {str(Path(module.__file__ or "")) for module in modules}
+        self._left = number
+        self.raised = False
+
+    def __enter__(self) -> Interrupt:
+        self._before = sys.gettrace()
+        sys.settrace(self._enter)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        sys.settrace(self._before)
+        return kind is KeyboardInterrupt
+
+    def _enter(self, frame: FrameType, _event: str, _arg: Any) -> Any:
+        return self._line if frame.f_code.co_filename in self._files else None
+
+    def _line(self, _frame: FrameType, event: str, _arg: Any) -> Any:
+        if event == "line" and not self.raised:
+            self._left -= 1
+            if self._left == 0:
+                self.raised = True
+                raise KeyboardInterrupt
+        return self._line
+
+
+def released(host, actors) -> bool:
+    """Tell whether nobody has anything of a graph any more."""
+    in_actors = [actor.resources for actor in actors if actor.resources]
+    return not (in_actors or host._watchers or host._enders)
+
+
+def assert_released(host, actors) -> None:
+    assert host.waiter.until(lambda: released(host, actors), lambda: None, soon())
+    assert [ask(actor) for actor in actors] == [5] * len(actors)
+
+
+def both(actors):
+    with InputNode() as inp:
+        return MultiOutputNode(allreduce.bind([actor.grad.bind(inp) for actor in actors]))
+
+
+@pytest.mark.parametrize("build", [chain, both])
+@pytest.mark.parametrize("last", ["teardown", "session's end", "collector"])
+def test_a_teardown_that_was_interrupted_anywhere_is_finished(host, build, last) -> None:
+    actors = [host.actor(Worker(number)) for number in range(2)]
+    torch.set_num_threads(1)
+    for line in itertools.count(1):
+        graph = build(actors).experimental_compile()
+        with Interrupt(ENDING, line) as interrupt:
+            graph.teardown()
+        if last == "teardown":
+            graph.teardown()
+            assert graph.is_teardown
+        elif last == "session's end":
+            for end in list(host._enders.values()):
+                end()
+        del graph
+        gc.collect()
+        assert_released(host, actors)
+        if not interrupt.raised:
+            break
+    assert line > 20
+
+
+def test_a_compile_that_was_interrupted_when_the_graph_was_up_is_undone(host) -> None:
+    actor = host.actor(Worker())
+    for line in itertools.count(1):
+        graph: Any = None
+        with Interrupt((compiled_dag.driver,), line) as interrupt:
+            graph = one_method(actor).experimental_compile()
+        if not interrupt.raised:
+            break
+        graph = None
+        gc.collect()
+        assert_released(host, [actor])
+    assert line > 20
+    graph.teardown()
