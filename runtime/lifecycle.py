@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from runtime import context, gpus
+from runtime.interrupts import Interrupts
 from runtime.options import check_amount, check_runtime_env
 from runtime.session import Session
 
@@ -178,14 +179,26 @@ def shutdown(*, wait_for_processes: bool = False) -> None:
         wait_for_processes: Accepted for Ray's sake: the processes are always waited for.
     """
     del wait_for_processes
+    with Interrupts() as interrupts:
+        _end(interrupts)
+
+
+def _end(interrupts: Interrupts) -> None:
     with _lock:
         session = _current()
         if session is None or session.foreign:
             return
         try:
-            session.close()
+            session.close(interrupts)
         finally:
-            _Current.session = None
+            if session.closed:
+                _Current.session = None
+
+
+def _shut_down_at_exit() -> None:
+    """End the session with the interpreter, which has nobody left to raise Ctrl-C to."""
+    with Interrupts(forget=True) as interrupts:
+        _end(interrupts)
 
 
 def is_initialized() -> bool:
@@ -230,4 +243,4 @@ def _in_forked_child() -> None:
 
 
 os.register_at_fork(after_in_child=_in_forked_child)
-atexit.register(shutdown)
+atexit.register(_shut_down_at_exit)

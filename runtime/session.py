@@ -31,6 +31,7 @@ from runtime.waiting import get_all
 from runtime.zygotes import Zygotes
 
 if TYPE_CHECKING:
+    from runtime.interrupts import Interrupts
     from runtime.options import ActorOptions
 
 _DESCRIPTORS: Final = 65536
@@ -293,15 +294,20 @@ class Session:
 
     # --- end
 
-    def close(self) -> None:
-        """End every process and give everything back. Idempotent."""
+    def close(self, interrupts: Interrupts) -> None:
+        """End every process and give everything back. Idempotent.
+
+        Args:
+            interrupts: Entered by the caller; Ctrl-C skips the grace, not the end.
+        """
         if self.closed or self.foreign:
             return
         try:
-            for callback in self._closers:
-                callback()
-            self._stop_actors()
-        finally:  # a second Ctrl-C skips the grace, not the end
+            with interrupts.admit():
+                for callback in self._closers:
+                    callback()
+                self._stop_actors()
+        finally:
             self._release()
 
     def _stop_actors(self) -> None:

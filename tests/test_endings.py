@@ -519,5 +519,6 @@ dag.teardown()
         started.wait_until_asleep()
         started.interrupt()
         assert started.wait() != 0
+        assert started.errors.count("Traceback") == 1, started.errors
         assert end_all(pids, 2) == []
         assert "(Worker pid=" not in started.errors
