@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import inspect
-import weakref
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from compiled_dag.errors import ActorClassInheritanceError
 from compiled_dag.node import bind_method
-from runtime import lifecycle
+from runtime import context, lifecycle
+from runtime.options import check_num_returns
 from runtime.signatures import MethodSpec, constructor_of, methods_of, nearest, spec_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from compiled_dag.host import ActorId
-    from runtime.objects import ObjectRef
+    from runtime.objects import Lifeline, ObjectRef
     from runtime.options import ActorOptions
     from runtime.process import ActorProcess
     from runtime.session import Session
@@ -67,8 +67,9 @@ class ActorClass:
         self._constructor.check(args, kwargs)
         self._refuse_coroutines()
         session = lifecycle.current(f"{self.__name__}.remote()")
-        process = session.create(self.__name__, options, ((self._cls, *args), kwargs))
-        return ActorHandle(process, self._methods)
+        methods = {name: spec.without_function() for name, spec in self._methods.items()}
+        lifeline = session.create(self.__name__, options, ((self._cls, *args), kwargs), methods)
+        return ActorHandle(lifeline, self._methods)
 
     def _refuse_coroutines(self) -> None:
         for spec in self._methods.values():
@@ -119,14 +120,13 @@ class ActorHandle:
     """An actor, as users hold it; the actor ends, after its calls, with its last handle."""
 
     # Names of its own all start so, because any other may be a method of the user's.
-    _runtime_process: ActorProcess
+    _runtime_process: Any
     _runtime_methods: Mapping[str, MethodSpec]
 
-    def __init__(self, process: ActorProcess, methods: Mapping[str, MethodSpec]) -> None:
-        self._runtime_process = process
+    def __init__(self, lifeline: Lifeline, methods: Mapping[str, MethodSpec]) -> None:
+        self._runtime_lifeline = lifeline
+        self._runtime_process = lifeline.owner
         self._runtime_methods = methods
-        finalizer = weakref.finalize(self, process.session.release, process.actor_id)
-        finalizer.atexit = False  # shutdown ends it anyway
 
     def __getattr__(self, name: str) -> ActorMethod:
         process, methods = self._runtime_process, self._runtime_methods
@@ -145,7 +145,7 @@ class ActorHandle:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ActorHandle):
             return NotImplemented
-        return self._runtime_process is other._runtime_process
+        return bool(self._runtime_process.actor_id == other._runtime_process.actor_id)
 
     def __hash__(self) -> int:
         return hash(self._runtime_process.actor_id)
@@ -156,11 +156,9 @@ class ActorHandle:
     def __deepcopy__(self, _memo: object) -> ActorHandle:
         return self
 
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            f"{self!r} is a handle, which cannot be sent to another process yet: keep it in the "
-            "driver, call the actor from there and pass on what it returns"
-        )
+    def __reduce__(self) -> Any:
+        methods = {name: spec.without_function() for name, spec in self._runtime_methods.items()}
+        return _received, (self._runtime_lifeline, self._runtime_process.class_name, methods)
 
     def __repr__(self) -> str:
         process = self._runtime_process
@@ -170,7 +168,17 @@ class ActorHandle:
         return f"<actor {process.label} {state}>"
 
 
-def process_of(handle: ActorHandle) -> ActorProcess:
+def _received(
+    lifeline: Lifeline, class_name: str, methods: Mapping[str, MethodSpec]
+) -> ActorHandle:
+    """Return the handle of an actor whose lifeline has arrived here."""
+    session = lifecycle.running()
+    if session is None:
+        raise RuntimeError(f"a handle of {class_name}({lifeline.actor_id}) has left its session")
+    return ActorHandle(session.adopt(lifeline, class_name), methods)
+
+
+def process_of(handle: ActorHandle) -> Any:
     """Return the actor behind a handle."""
     return handle._runtime_process  # noqa: SLF001  hidden from users only
 
@@ -185,7 +193,7 @@ class BoundActor:
 
     def __init__(self, handle: ActorHandle) -> None:
         self._handle = handle
-        self._process = process_of(handle)
+        self._process: ActorProcess = process_of(handle)
 
     @property
     def actor_id(self) -> ActorId:
@@ -210,7 +218,7 @@ class BoundActor:
     @property
     def physical_gpus(self) -> tuple[str, ...]:
         """Names of the physical GPUs behind them; empty where they are fake or none."""
-        return self._process.session.placement.physical_gpus(self._process.gpu_ids)
+        return self._process.session.placement.physical_gpus(self._process.grant.gpu_ids)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, BoundActor):
@@ -269,7 +277,9 @@ class ActorMethod:
             TypeError: `num_returns` is no integer.
         """
         del name
-        count = self.num_returns if num_returns is None else check_num_returns(num_returns)
+        count = self.num_returns
+        if num_returns is not None:
+            count = _no_stream(check_num_returns("num_returns", num_returns))
         return ActorMethod(self._handle, self._spec, count)
 
     def call_resolved(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -295,6 +305,10 @@ class ActorMethod:
     @property
     def actor(self) -> BoundActor:
         """Its actor."""
+        if context.in_actor():
+            raise NotImplementedError(
+                f"{self!r}.bind() inside {context.label()}: graphs are drawn in the driver so far"
+            )
         return BoundActor(self._handle)
 
     @property
@@ -328,18 +342,7 @@ class ActorMethod:
         return f"<method {self.name} of {self._handle!r}>"
 
 
-def check_num_returns(value: object) -> int:
-    """Return `value` if a method can have so many return values.
-
-    Raises:
-        TypeError: It is no integer.
-        ValueError: It is negative.
-        NotImplementedError: It asks for a stream of values.
-    """
-    if value in ("streaming", "dynamic"):
-        raise NotImplementedError(f"num_returns={value!r}: generators are not there yet")
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"num_returns must be an integer, not {type(value).__name__} ({value!r})")
-    if not 0 <= value < 1 << 16:
-        raise ValueError(f"num_returns={value}: give 0 to 65535")
-    return value
+def _no_stream(num_returns: int | str | None) -> int:
+    if num_returns == "streaming":
+        raise NotImplementedError(f"num_returns={num_returns!r}: generators are not there yet")
+    return 1 if num_returns is None else int(num_returns)

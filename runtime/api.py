@@ -7,44 +7,41 @@ from typing import TYPE_CHECKING, Any
 
 from compiled_dag.errors import ActorHandleNotFoundError
 from runtime import lifecycle
-from runtime.actor import ActorClass, ActorHandle, check_num_returns, process_of
+from runtime.actor import ActorClass, ActorHandle, process_of
+from runtime.function import RemoteFunction, make_remote_function
 from runtime.objects import ObjectRef
-from runtime.options import ActorOptions
+from runtime.options import ActorOptions, TaskOptions, check_num_returns
 from runtime.signatures import OPTIONS_ATTRIBUTE
 from runtime.waiting import get_all, wait_for_some
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _METHOD_OPTIONS = ("num_returns",)
 
 
 def remote(*args: Any, **options: Any) -> Any:
-    """Make a class remote: ``@remote``, ``@remote(num_cpus=2)`` or ``remote(cls)``.
+    """Make a class or function remote: ``@remote``, ``@remote(num_cpus=2)`` or ``remote(cls)``.
 
     Raises:
-        TypeError: Not a class.
-        NotImplementedError: A function: tasks are not there yet.
+        TypeError: Neither a class nor a function.
+        ValueError: A coroutine function, or an option that does not exist or is out of range.
     """
     assert not (args and options), "use @remote or @remote(option=value), not both at once"
     if args:
-        assert len(args) == 1, "remote takes one class"
-        return _make_remote(args[0], ActorOptions())
-    checked = ActorOptions().updated(options)
-    return lambda target: _make_remote(target, checked)
+        assert len(args) == 1, "remote takes one class or function"
+        return _make_remote(args[0], {})
+    return lambda target: _make_remote(target, options)
 
 
-def _make_remote(target: Any, options: ActorOptions) -> ActorClass:
+def _make_remote(target: Any, options: Mapping[str, Any]) -> ActorClass | RemoteFunction:
     if inspect.isclass(target):
-        return ActorClass(target, options)
-    if isinstance(target, ActorClass):
+        return ActorClass(target, ActorOptions().updated(options, decorator=True))
+    if isinstance(target, (ActorClass, RemoteFunction)):
         raise TypeError(f"{target!r} is remote already")
     if inspect.isfunction(target) or inspect.isbuiltin(target):
-        raise NotImplementedError(
-            f"{target.__name__} is a function: remote functions are not there yet. Make it a "
-            "method of a class"
-        )
-    raise TypeError(f"remote takes a class, not {type(target).__name__} ({target!r})")
+        return make_remote_function(target, TaskOptions().updated(options, decorator=True))
+    raise TypeError(f"remote takes a class or a function, not {type(target).__name__} ({target!r})")
 
 
 def method(*args: Any, **options: Any) -> Callable[[Any], Any]:
@@ -53,7 +50,7 @@ def method(*args: Any, **options: Any) -> Callable[[Any], Any]:
     assert options, "use @method(num_returns=...): no option was given"
     unknown = [name for name in options if name not in _METHOD_OPTIONS]
     assert not unknown, f"unknown options {unknown}; there is {', '.join(_METHOD_OPTIONS)}"
-    check_num_returns(options["num_returns"])
+    check_num_returns("num_returns", options["num_returns"])
 
     def mark(function: Any) -> Any:
         setattr(function, OPTIONS_ATTRIBUTE, dict(options))

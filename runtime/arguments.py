@@ -1,17 +1,17 @@
 """Arguments of a call as one parcel, with the references among them taken out.
 
-A reference pickles as "value number i"; the values travel beside the arguments, as the parcels they
-arrived in, and are put back while the actor unpickles.
+A reference at the top of the arguments pickles as "value number i"; the values travel beside the
+arguments, as the parcels they arrived in, and are put back when the arguments are unpickled.
 """
 
 from __future__ import annotations
 
 import pickle
-import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.channel.codec import Kind
 from runtime.parcel import INLINE_BYTES, Parcel
+from runtime.references import Slot, index_in, supplying_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,100 +22,62 @@ _PLAIN: Final = frozenset({str, bool, int, float, complex, bytes, type(None)})
 _NONE: Final[Mapping[str, Any]] = {}
 
 
-class _Collector(threading.local):
-    """The references found by the pickling that this thread is doing; None: refuse them."""
-
-    found: list[ObjectRef] | None = None
-
-
-_collector = _Collector()
-
-
-def reduce_reference(ref: ObjectRef) -> Any:
-    """Pickle `ref` as the value that will be in its place.
-
-    Raises:
-        TypeError: References may not be here.
-    """
-    if _collector.found is None:
-        raise TypeError(
-            f"{ref!r} cannot be sent inside another object so far. Pass it as an argument of its "
-            "own (it arrives as its value), or pass runtime.get(ref)"
-        )
-    return _value, (_number(ref, _collector.found),)
-
-
 def pack_arguments(
-    args: Sequence[Any], kwargs: Mapping[str, Any], *, nested: bool = False
+    args: Sequence[Any], kwargs: Mapping[str, Any], *, nested: bool = False, hidden: int = 0
 ) -> tuple[Parcel, list[ObjectRef]]:
     """Return the arguments encoded, and the references whose values they need.
 
     Args:
         args: Positional arguments.
         kwargs: Keyword arguments.
-        nested: Take references anywhere inside the arguments, not only at the top.
+        nested: References anywhere inside the arguments arrive as values, not only at the top.
+        hidden: How many of the first arguments the user does not know of.
 
     Raises:
         TypeError: An argument cannot be pickled; the message names the path to it.
     """
-    found: list[ObjectRef] = []
+    needed: list[ObjectRef] = []
     if not kwargs and all(arg.__class__ in _PLAIN for arg in args):
         head = pickle.dumps((args, _NONE), 5)
         if len(head) <= INLINE_BYTES:
-            return Parcel(Kind.PICKLE, 0, len(head), len(head), head), found
-    if nested:
-        _collector.found = found
+            return Parcel(Kind.PICKLE, 0, len(head), len(head), head), needed
+    try:
+        if nested:
+            return Parcel.of((tuple(args), dict(kwargs)), needed), needed
+        top = tuple([_replaced(arg, needed) for arg in args])
+        named = {name: _replaced(arg, needed) for name, arg in kwargs.items()}
+        return Parcel.of((top, named)), needed
+    except TypeError:
+        _blame_argument(args[hidden:], kwargs)
+        raise
+
+
+def _blame_argument(args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Raise what is wrong with the first argument that cannot be sent, and which it is."""
+    for name, value in (*enumerate(args), *kwargs.items()):
         try:
-            return Parcel.of((tuple(args), dict(kwargs))), found
-        finally:
-            _collector.found = None
-    top = tuple(_replaced(arg, found) for arg in args)
-    named = {name: _replaced(arg, found) for name, arg in kwargs.items()}
-    return Parcel.of((top, named)), found
+            Parcel.of(value, [])
+        except TypeError as error:
+            culprit = error if error.__cause__ is None else error.__cause__
+            text = str(error).replace("value", f"argument {name!r}", 1)
+            raise TypeError(text) from culprit
 
 
-def _replaced(arg: Any, found: list[ObjectRef]) -> Any:
-    return _Slot(_number(arg, found)) if getattr(arg, "_is_object_ref", False) is True else arg
-
-
-def _number(ref: ObjectRef, found: list[ObjectRef]) -> int:
-    for number, known in enumerate(found):
-        if known is ref:
-            return number
-    found.append(ref)
-    return len(found) - 1
-
-
-class _Slot:
-    """Stands for a reference at the top of the arguments."""
-
-    __slots__ = ("_number",)
-
-    def __init__(self, number: int) -> None:
-        self._number = number
-
-    def __reduce__(self) -> Any:
-        return _value, (self._number,)
-
-
-# --- in the actor ---------------------------------------------------------------------------------
-
-_values: list[Any] = []
-"""Values of the references of the call being unpickled (on the main thread)."""
-
-
-def _value(number: int) -> Any:
-    return _values[number]
+def _replaced(arg: Any, needed: list[ObjectRef]) -> Any:
+    if getattr(arg, "_is_object_ref", False) is True:
+        return Slot(index_in(arg, needed))
+    return arg
 
 
 def load_arguments(parcels: Sequence[Parcel]) -> tuple[Sequence[Any], dict[str, Any]]:
-    """Return args and kwargs from the parcels of a `Call`."""
+    """Return args and kwargs from the parcels of a `Call`.
+
+    Raises:
+        Exception: Whatever unpickling the user's values raises.
+    """
     if len(parcels) == 1:
         args, kwargs = parcels[0].load()
         return args, kwargs
-    _values.extend(parcel.load() for parcel in parcels[1:])
-    try:
+    with supplying_values([parcel.load() for parcel in parcels[1:]]):
         args, kwargs = parcels[0].load()
-    finally:
-        _values.clear()
     return args, kwargs

@@ -11,7 +11,7 @@ import itertools
 import os
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from runtime import obituary
 from runtime.messages import Call, Reply, Stop, System, SystemReply
@@ -159,6 +159,15 @@ class Calls:
         with self._lock:
             if self.link is not None:
                 self.link.flush()
+
+    def post(self, message: Any) -> None:
+        """Send a message that is no call, at once."""
+        with self._lock:
+            if self.link is not None:
+                self.link.send(message)
+
+    def notice(self, message: Any) -> None:
+        """Take note of what only workers say of themselves."""
 
     def stop_at_once(self, word: int) -> None:
         """Have the actor end without serving what it has been sent."""

@@ -28,17 +28,9 @@ def leave_actor() -> None:
         _state.label = f"a process forked by {_state.label}"
 
 
-def refuse_in_actor(what: str) -> None:
-    """Refuse what only a driver can do.
-
-    Raises:
-        RuntimeError: This process is an actor.
-    """
-    if _state.actor_id is not None:
-        raise RuntimeError(
-            f"{what} was used inside {_state.label}: only the driver can submit work so far. "
-            "Call it in the driver and pass the value"
-        )
+def label() -> str:
+    """Return what messages call this process."""
+    return _state.label or "the driver"
 
 
 def in_actor() -> bool:

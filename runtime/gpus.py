@@ -119,6 +119,11 @@ class GpuPool:
         if total % 1:
             self._free.append(round(total % 1 * _UNITS))
 
+    @property
+    def available(self) -> float:
+        """GPUs, and shares of them, that are free."""
+        return sum(self._free) / _UNITS
+
     def fits_ever(self, num_gpus: float) -> bool:
         """Tell whether the session could have room for `num_gpus`, were it empty."""
         return num_gpus <= self.total if num_gpus <= 1 else num_gpus <= int(self.total)

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from runtime import context, gpus
 from runtime.interrupts import Interrupts
-from runtime.options import check_amount, check_runtime_env
+from runtime.options import check_amount, check_resources, check_runtime_env
+from runtime.references import set_strays
 from runtime.session import Session
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from runtime.nested import NestedSession
 
 _lock = threading.RLock()
 _IGNORED = frozenset(
@@ -90,7 +93,7 @@ def init(
         num_cpus: Logical CPUs; the CPUs this process may use by default.
         num_gpus: Logical GPUs; may exceed the physical ones, which are then shared, or faked
             where there are none.
-        resources: Other logical resources; not there yet.
+        resources: Other logical resources, by name.
         labels: Ignored on a single machine.
         object_store_memory: Ignored: objects are limited by memory only.
         local_mode: Not there.
@@ -112,8 +115,7 @@ def init(
         TypeError: An argument has the wrong type.
     """
     del labels, object_store_memory
-    _refuse_later(resources=resources, local_mode=local_mode, namespace=namespace)
-    context.refuse_in_actor("runtime.init()")
+    _refuse_later(local_mode=local_mode, namespace=namespace)
     _check_ignored(ignored)
     if address not in (None, "local"):
         raise ConnectionError(
@@ -123,6 +125,10 @@ def init(
         running = _current()
         if running is not None:
             running.check_owner()
+            if context.in_actor():
+                raise RuntimeError(
+                    f"runtime.init() inside {context.label()}: it is part of a session already"
+                )
             if not ignore_reinit_error:
                 raise RuntimeError(
                     "a session is running already: call runtime.shutdown() first, or pass "
@@ -133,12 +139,14 @@ def init(
                 if value is not None:
                     check_amount(name, value)
             _start(
+                num_cpus=num_cpus,
                 num_gpus=num_gpus,
+                resources=check_resources("resources", resources),
                 gpu_visibility=gpu_visibility,
-                env_vars=check_runtime_env(runtime_env),
+                **check_runtime_env(runtime_env),
                 log_to_driver=log_to_driver is not False,
             )
-        return _facts(num_cpus)
+        return _facts()
 
 
 def _refuse_later(**arguments: object) -> None:
@@ -156,17 +164,17 @@ def _check_ignored(ignored: Mapping[str, Any]) -> None:
 
 
 def _start(**options: Any) -> None:
-    _Current.session = Session(**options)
+    session = _Current.session = Session(**options)
+    set_strays(session.pin, session.find_stray)
 
 
-def _facts(num_cpus: float | None) -> SessionContext:
+def _facts() -> SessionContext:
     session = current()
-    total = len(os.sched_getaffinity(0)) if num_cpus is None else num_cpus
     return SessionContext(
         {
             "address": "local",
             "driver_pid": session.owner_pid,
-            "num_cpus": total,
+            "num_cpus": session.placement.ledger.totals()["CPU"],
             "num_gpus": session.placement.num_gpus,
         }
     )
@@ -186,13 +194,14 @@ def shutdown(*, wait_for_processes: bool = False) -> None:
 def _end(interrupts: Interrupts) -> None:
     with _lock:
         session = _current()
-        if session is None or session.foreign:
+        if session is None or session.foreign or context.in_actor():
             return
         try:
             session.close(interrupts)
         finally:
             if session.closed:
                 _Current.session = None
+                set_strays(None, None)
 
 
 def _shut_down_at_exit() -> None:
@@ -206,13 +215,23 @@ def is_initialized() -> bool:
     return _current() is not None
 
 
-def current(what: str = "runtime") -> Session:
+def enter(session: NestedSession) -> None:
+    """Make `session` that of this process, an actor's or a worker's."""
+    _Current.session = session  # type: ignore[assignment]
+    set_strays(session.pin, session.find_stray)
+
+
+def running() -> Session | None:
+    """Return the running session, or None."""
+    return _Current.session
+
+
+def current(what: str = "runtime") -> Session:  # noqa: ARG001  for a message, once
     """Return the running session, starting one if need be.
 
     Raises:
-        RuntimeError: This process is an actor, or a forked child of the session's owner.
+        RuntimeError: This process is a forked child of one that uses the session.
     """
-    context.refuse_in_actor(what)
     with _lock:
         session = _current()
         if session is None:

@@ -37,6 +37,8 @@ class Link:
         supervisor: Supervisor,
         *,
         receiver: Callable[[Any], None],
+        find: Callable[[int], Any],
+        lend: Callable[[Sequence[Any]], None],
         flusher: Callable[[], None],
         breaker: Callable[[OSError], None],
     ) -> None:
@@ -48,6 +50,8 @@ class Link:
             line: The actor's line there.
             supervisor: Reads unless somebody attends.
             receiver: Handles one message.
+            find: Returns a reference that the process has, by number.
+            lend: Takes note of references that are sent to the process.
             flusher: Calls `flush`, with the actor's lock held.
             breaker: Handles that messages cannot be received any more.
         """
@@ -58,7 +62,8 @@ class Link:
         self._receiver = receiver
         self._flusher = flusher
         self._breaker = breaker
-        self._inbox = wire.Inbox(sock)
+        self._lend = lend
+        self._inbox = wire.Inbox(sock, find)
         self._reading = threading.Lock()
         self._messages: deque[Any] = deque()
         self._outbox: deque[tuple[memoryview, tuple[int, ...]]] = deque()
@@ -75,6 +80,9 @@ class Link:
         """Send `message` now if the socket takes it, else from the supervising thread."""
         if self._closed:
             return  # the actor is dead; its death settles what was pending
+        for parcel in getattr(message, "parcels", ()):
+            if parcel.references:
+                self._lend(parcel.references)
         data, fds = wire.pack(message)
         if self._outbox:
             self._outbox.append((memoryview(data), tuple(os.dup(fd) for fd in fds)))

@@ -6,7 +6,7 @@ Calls and replies are named tuples because they are made tens of thousands of ti
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,6 +37,26 @@ class System(NamedTuple):
     fds: Sequence[int]
 
 
+class Resolved(NamedTuple):
+    """The outcome of a reference that the process has asked for."""
+
+    number: int
+    error: bytes
+    """The exception, pickled, if there is neither a value nor an `Error` in its place."""
+    parcels: Sequence[Parcel]
+    """One, or none if there is an exception."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """To an `Ask`."""
+
+    number: int
+    failed: bool
+    data: bytes
+    """What was asked for, pickled, or the exception."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
     """End after the calls sent before."""
@@ -59,6 +79,80 @@ class SystemReply(NamedTuple):
     failed: bool
     data: bytes
     """What it returned; the pickled exception if it failed."""
+
+
+class Put(NamedTuple):
+    """Keep a value under a number."""
+
+    number: int
+    parcels: Sequence[Parcel]
+
+
+class Submit(NamedTuple):
+    """Do something, without an answer; results go to references numbered by the sender."""
+
+    number: int
+    head: bytes
+    """A pickled `TaskRequest` or `CallRequest`; the name of a function to keep for tasks, under
+    `number`, if that is not 0."""
+    parcels: Sequence[Parcel]
+
+
+class TaskRequest(NamedTuple):
+    """Run a task."""
+
+    function: int
+    options: Any
+    numbers: Sequence[int]
+    """Of the results' references."""
+    needed: Sequence[int]
+    """References among the arguments whose values are meant."""
+
+
+class CallRequest(NamedTuple):
+    """Call an actor."""
+
+    actor_id: int
+    method: str
+    numbers: Sequence[int]
+    needed: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Want:
+    """Send the outcomes of these references when they are known."""
+
+    numbers: Sequence[int]
+    blocks: bool
+    """The task that runs here waits for them: its CPUs are free for others meanwhile."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoesOn:
+    """The task that waited runs again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """These references are gone here, with so many arrivals of each."""
+
+    counts: Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """A task was not begun, because the driver had taken it back."""
+
+    number: int
+
+
+class Ask(NamedTuple):
+    """Ask the driver for something and wait for the `Answer`."""
+
+    number: int
+    what: bytes
+    """Name of the question and its arguments, pickled."""
+    parcels: Sequence[Parcel]
 
 
 # --- driver to zygote -----------------------------------------------------------------------------
@@ -122,5 +216,23 @@ class Exited:
 
 
 Message: TypeAlias = (
-    Call | System | Stop | Reply | SystemReply | Spawn | Ready | Spawned | SpawnFailed | Exited
+    Call
+    | System
+    | Stop
+    | Resolved
+    | Answer
+    | Reply
+    | SystemReply
+    | Put
+    | Submit
+    | Want
+    | GoesOn
+    | Release
+    | Skipped
+    | Ask
+    | Spawn
+    | Ready
+    | Spawned
+    | SpawnFailed
+    | Exited
 )

@@ -6,7 +6,7 @@ import copy
 import signal
 from typing import Final
 
-from compiled_dag.errors import ActorDiedError, TaskError
+from compiled_dag.errors import ActorDiedError, TaskError, WorkerCrashedError
 
 UNUSED: Final = "its last handle went away"
 KILLED: Final = "runtime.kill() was called"
@@ -64,6 +64,16 @@ def of_constructor(label: str, error: BaseException) -> ActorDiedError:
     """Return the error for an actor whose constructor raised."""
     cause = error.cause if isinstance(error, TaskError) else error
     return ActorDiedError(f"actor {label} has no instance: {error}", cause=cause)
+
+
+def of_worker(death: ActorDiedError) -> WorkerCrashedError:
+    """Return the error for a task whose worker died."""
+    return WorkerCrashedError(f"the process that ran the task is gone: {death}")
+
+
+def of_tasks() -> WorkerCrashedError:
+    """Return the error for a task that was still waiting when the session ended."""
+    return WorkerCrashedError(f"the task was never run: {SESSION_ENDED}")
 
 
 def of_session(label: str) -> ActorDiedError:

@@ -5,20 +5,94 @@ from __future__ import annotations
 import copy
 import itertools
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from compiled_dag.errors import DeserializationError
 from compiled_dag.outcome import Error
-from runtime.arguments import reduce_reference
+from runtime.references import reduce_reference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator, Sequence
+    from concurrent.futures import Future
+    from contextlib import AbstractContextManager
 
     from runtime.parcel import Parcel
-    from runtime.process import ActorProcess
-    from runtime.session import Session
 
-_numbers = itertools.count(1)
+
+class Pump(Protocol):
+    """Where the outcomes of references arrive."""
+
+    def pump(self) -> None:
+        """Take what has arrived, unless another thread is at it."""
+        ...
+
+    def leave(self) -> None:
+        """Stop attending."""
+        ...
+
+
+class Client(Protocol):
+    """The session as `get` and `wait` see it: the driver's own, or a worker's view of it."""
+
+    def check_owner(self) -> None:
+        """Refuse use in a forked child, or after the end."""
+        ...
+
+    def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
+        """Return the values of `refs`."""
+        ...
+
+    def wait_until(self, ready: Callable[[], bool], deadline: float | None) -> bool:
+        """Wait until `ready()`; returns False at the deadline."""
+        ...
+
+    def expecting(self, refs: Sequence[ObjectRef]) -> AbstractContextManager[object]:
+        """Have the outcomes of `refs` brought here while the caller waits for them."""
+        ...
+
+    def bring(self, refs: Sequence[ObjectRef]) -> None:
+        """Have the outcomes of `refs` brought here, some time."""
+        ...
+
+
+class Source(Protocol):
+    """What the value of a reference comes from."""
+
+    @property
+    def session(self) -> Client:
+        """The session as this process sees it."""
+        ...
+
+    @property
+    def where(self) -> str:
+        """For messages: ``on actor A(1)``."""
+        ...
+
+    def attend(self) -> Pump | None:
+        """Let the calling thread read what arrives, until `Pump.leave`."""
+        ...
+
+
+_BITS_OF_PROCESS: Final = 32
+"""References are numbered in the process that makes them; its own number is above these bits."""
+
+
+class _Numbers:
+    """Numbers for references: unique in the session."""
+
+    next = itertools.count(1).__next__
+
+
+def number_from(process: int) -> None:
+    """Number references as those of process `process`; 0 is the driver."""
+    _Numbers.next = itertools.count((process << _BITS_OF_PROCESS) + 1).__next__
+
+
+def next_reference() -> int:
+    """Return a number for a reference."""
+    return _Numbers.next()
+
+
 _failures = itertools.count(1)
 _lock = threading.Lock()
 
@@ -43,9 +117,9 @@ class ObjectRef:
     __slots__ = (
         "__weakref__",
         "_callbacks",
-        "_number",
         "done",
         "error",
+        "number",
         "parcel",
         "source",
         "what",
@@ -53,7 +127,7 @@ class ObjectRef:
 
     _is_object_ref = True
 
-    def __init__(self, what: str, source: ActorProcess | Session) -> None:
+    def __init__(self, what: str, source: Source, number: int | None = None) -> None:
         self.what = what
         """What messages call it."""
         self.source = source
@@ -62,14 +136,35 @@ class ObjectRef:
         self.parcel: Parcel | None = None
         self.error: BaseException | None = None
         """Why there is no value: its actor died, say. An exception of the method is in `parcel`."""
-        self._number = next(_numbers)
+        self.number = _Numbers.next() if number is None else number
         self._callbacks: list[Callable[[], None]] | None = None
 
     # --- for users
 
     def hex(self) -> str:
         """Return the reference's number in the session as 16 hexadecimal digits."""
-        return f"{self._number:016x}"
+        return f"{self.number:016x}"
+
+    def future(self) -> Future[Any]:
+        """Return a `concurrent.futures.Future` of the value."""
+        from concurrent.futures import Future  # noqa: PLC0415  20 ms that few scripts need
+
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()
+        self.session.bring([self])
+        self.when_done(lambda: _settle(future, self))
+        return future
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        import asyncio  # noqa: PLC0415  50 ms that few scripts need
+
+        return asyncio.wrap_future(self.future()).__await__()
+
+    def __eq__(self, other: object) -> bool:
+        return self.number == other.number if isinstance(other, ObjectRef) else NotImplemented
+
+    def __hash__(self) -> int:
+        return self.number
 
     def result(self, timeout: float | None = None) -> Any:
         """Return the value, waiting for it; as `runtime.get`."""
@@ -77,15 +172,21 @@ class ObjectRef:
 
     def __repr__(self) -> str:
         state = "pending" if not self.done else "failed" if self.failed else "ready"
-        return f"<ObjectRef {self._number} {self.what} {state}>"
+        return f"<ObjectRef {self.number} {self.what} {state}>"
 
     def __reduce__(self) -> Any:
-        return reduce_reference(self)
+        return reduce_reference(self, is_object=True)
+
+    def __copy__(self) -> ObjectRef:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> ObjectRef:
+        return self
 
     # --- for the session
 
     @property
-    def session(self) -> Session:
+    def session(self) -> Client:
         """The session it belongs to."""
         return self.source.session
 
@@ -149,3 +250,45 @@ class ObjectRef:
             except IndexError:  # the other of `when_done` and `_finish` took it
                 return
             callback()
+
+
+def _settle(future: Future[Any], ref: ObjectRef) -> None:
+    try:
+        future.set_result(ref.value())
+    except BaseException as error:  # noqa: BLE001  whatever the value's place holds
+        future.set_exception(error)
+
+
+class Lifeline:
+    """What keeps an actor alive: all handles of a process share one; gone with the last of them.
+
+    Travels inside values as references do; its number is the actor's, negative.
+    """
+
+    __slots__ = ("__weakref__", "_gone", "actor_id", "owner")
+
+    def __init__(self, actor_id: int, owner: Any, gone: Callable[[int], None]) -> None:
+        """Make the lifeline of this process.
+
+        Args:
+            actor_id: Whose.
+            owner: Whatever a handle needs to call the actor.
+            gone: Called with the actor's number; may run at any moment, in any thread.
+        """
+        self.actor_id = actor_id
+        self.owner = owner
+        self._gone = gone
+
+    @property
+    def number(self) -> int:
+        """The same in all processes; never that of an object."""
+        return -self.actor_id
+
+    def __reduce__(self) -> Any:
+        return reduce_reference(self, is_object=False)
+
+    def __repr__(self) -> str:
+        return repr(self.owner)
+
+    def __del__(self) -> None:
+        self._gone(self.actor_id)

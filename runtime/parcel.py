@@ -18,28 +18,39 @@ from typing import TYPE_CHECKING, Any, Final
 from compiled_dag.channel.codec import Encoded, Kind, decode, encode
 from compiled_dag.channel.layout import ALIGN
 from compiled_dag.shm.segment import PAGE, Segment, require_memory, round_up
+from runtime.references import collecting, supplying
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    from runtime.references import Reference
 
 INLINE_BYTES: Final = 100 * 1024
 """Larger bodies travel in a memfd of their own."""
+_HOLD_NOTHING: Final = frozenset({str, bool, int, float, complex, bytes, type(None)})
 _CHECK_BYTES: Final = 16 << 20
 """From here on it is worth asking the kernel whether there is room."""
 _PADDING: Final = bytes(ALIGN)
 _MOST_CHUNKS: Final = 1000  # the kernel takes 1024 at a time
 
-META: Final = struct.Struct("<BBHIQ")
-"""kind, in a segment, number of buffers, bytes of the head, bytes of the body"""
+META: Final = struct.Struct("<BBHIQH")
+"""kind, in a segment, number of buffers, bytes of the head, bytes of the body, references"""
 
 
 class Parcel:
-    """One encoded value."""
+    """One encoded value, and the references inside it."""
 
-    __slots__ = ("body", "fd", "head_bytes", "kind", "num_buffers", "size")
+    __slots__ = ("body", "fd", "head_bytes", "kind", "num_buffers", "references", "size")
 
     def __init__(
-        self, kind: int, num_buffers: int, head_bytes: int, size: int, body: bytes, fd: int = -1
+        self,
+        kind: int,
+        num_buffers: int,
+        head_bytes: int,
+        size: int,
+        body: bytes,
+        fd: int = -1,
+        references: Sequence[Reference] = (),
     ) -> None:
         self.kind = kind
         self.num_buffers = num_buffers
@@ -49,24 +60,35 @@ class Parcel:
         """Empty if the body is in `fd`."""
         self.fd = fd
         """Owned; -1 if the body is inline."""
+        self.references = references
 
     @classmethod
-    def of(cls, value: Any) -> Parcel:
+    def of(cls, value: Any, needed: list[Any] | None = None) -> Parcel:
         """Encode `value`; nothing of it is shared with the parcel.
+
+        Args:
+            value: Anything that can be pickled.
+            needed: Where references inside `value` go that are to arrive as values; None: they
+                arrive as references.
 
         Raises:
             TypeError: Part of the value cannot be pickled; the message names the path to it.
             MemoryCapError: There is no room for it.
         """
-        encoded = encode(value)
+        if value.__class__ in _HOLD_NOTHING:
+            encoded, found = encode(value), []
+        else:
+            with collecting(needed) as found:
+                encoded = encode(value)
         kind, head, buffers, _ = encoded
         if not buffers and len(head) <= INLINE_BYTES:
-            return cls(kind, 0, len(head), len(head), head)
+            return cls(kind, 0, len(head), len(head), head, references=found)
         chunks = list(_chunks(encoded))
         size = sum(map(_nbytes, chunks))
         if size <= INLINE_BYTES:
-            return cls(kind, len(buffers), len(head), size, b"".join(chunks))
-        return cls(kind, len(buffers), len(head), size, b"", _store(chunks, size))
+            return cls(kind, len(buffers), len(head), size, b"".join(chunks), references=found)
+        fd = _store(chunks, size)
+        return cls(kind, len(buffers), len(head), size, b"", fd, found)
 
     @property
     def is_error(self) -> bool:
@@ -75,7 +97,19 @@ class Parcel:
 
     def meta(self) -> bytes:
         """Return what `from_wire` needs beside the body or the descriptor."""
-        return META.pack(self.kind, self.fd >= 0, self.num_buffers, self.head_bytes, self.size)
+        references = self.references
+        meta = META.pack(
+            self.kind,
+            self.fd >= 0,
+            self.num_buffers,
+            self.head_bytes,
+            self.size,
+            len(references),
+        )
+        if references:
+            numbers = [reference.number for reference in references]
+            meta += struct.pack(f"<{len(numbers)}q", *numbers)
+        return meta
 
     def load(self) -> Any:
         """Rebuild the value; every call gives a new one.
@@ -83,6 +117,12 @@ class Parcel:
         Raises:
             Exception: Whatever unpickling the user's value raises.
         """
+        if self.references:
+            with supplying(self.references):
+                return self._load()
+        return self._load()
+
+    def _load(self) -> Any:
         if not self.num_buffers and self.fd < 0:
             return decode(self.kind, self.body, ())
         if self.fd >= 0:

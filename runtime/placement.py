@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import warnings
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from runtime import gpus
 from runtime.options import THREAD_VARIABLES, ActorOptions, needs_fresh_interpreter
+from runtime.resources import Grant, Ledger
 from runtime.zygotes import base_environment
 
 if TYPE_CHECKING:
@@ -29,60 +31,78 @@ class Needs:
     """As users see them."""
     fresh: bool
     """Whether it takes a new interpreter."""
+    folder: str
 
 
 class Placement:
-    """The session's GPUs, and the actors that wait for some; first come, first served."""
+    """The session's resources, and the actors that wait for some; first come, first served."""
 
     def __init__(
-        self, *, num_gpus: float | None, visibility: str | None, env_vars: Mapping[str, str]
+        self,
+        *,
+        num_cpus: float | None,
+        num_gpus: float | None,
+        resources: Mapping[str, float],
+        visibility: str | None,
+        env_vars: Mapping[str, str],
+        working_dir: str | None,
     ) -> None:
         self._visibility = gpus.parse_visibility(visibility)
         self._env_vars = dict(env_vars)
+        self._working_dir = working_dir
         self._physical = gpus.driver_devices()
-        self._pool = gpus.GpuPool(len(self._physical) if num_gpus is None else num_gpus)
+        self.num_gpus = len(self._physical) if num_gpus is None else num_gpus
+        self.ledger = Ledger(
+            len(os.sched_getaffinity(0)) if num_cpus is None else num_cpus,
+            gpus.GpuPool(self.num_gpus),
+            resources,
+        )
         self._lock = threading.Lock()
         self._waiting: deque[ActorProcess] = deque()
+        self._hopeless: set[ActorProcess] = set()
         self._warned = False
-
-    @property
-    def num_gpus(self) -> float:
-        """Logical GPUs in all."""
-        return self._pool.total
 
     # --- who may start
 
     def place(self, actor: ActorProcess) -> None:
         """Start an actor, at once or when there is room."""
-        count = actor.options.num_gpus or 0
-        if not self._pool.fits_ever(count):
-            self._warn_for_ever(actor, count)
+        demand = actor.options.demand
+        missing = self.ledger.missing(demand)
+        if missing:
+            self._hopeless.add(actor)
+            self.warn_for_ever(f"actor {actor.label}", missing)
             return
         with self._lock:
-            assigned = self._pool.take(count) if not count or not self._waiting else None
-            if assigned is None:
+            grant = None if self._waiting else self._take(actor)
+            if grant is None:
                 self._waiting.append(actor)
-        if assigned is not None:
-            actor.start(assigned)
-            self._warn_about_devices(count)
+        if grant is not None:
+            actor.start(grant)
+            self.warn_about_devices(demand.num_gpus)
 
-    def _warn_for_ever(self, actor: ActorProcess, count: float) -> None:
+    def _take(self, actor: ActorProcess) -> Grant | None:
+        # The CPU that comes with other resources is counted but not insisted on: four actors with
+        # a (fake) GPU each shall start on two cores.
+        return self.ledger.take(actor.options.demand, insist=actor.options.num_cpus is None)
+
+    def warn_for_ever(self, who: str, missing: str) -> None:
+        """Say that something can never be placed."""
         warnings.warn(
-            f"actor {actor.label} asks for num_gpus={count} and the session has "
-            f"{self._pool.total} in all: its calls will wait for ever. "
-            "Start the session with init(num_gpus=...), more than there are if need be",
+            f"{who} asks for more than the session has in all ({missing}): its calls will wait for "
+            "ever. Start the session with more: init(num_cpus=, num_gpus=, resources=), which are "
+            "only counted, not measured",
             stacklevel=6,
         )
 
-    def _warn_about_devices(self, count: float) -> None:
+    def warn_about_devices(self, count: float) -> None:
         """Say once when logical GPUs are not what they seem."""
         num_physical = len(self._physical)
-        if not count or self._warned or self._pool.total <= num_physical:
+        if not count or self._warned or self.num_gpus <= num_physical:
             return
         self._warned = True
         how = f"shared: logical GPU i is device i % {num_physical}" if num_physical else "fake"
         warnings.warn(
-            f"num_gpus={self._pool.total} and {num_physical} physical GPUs: they are {how}",
+            f"num_gpus={self.num_gpus} and {num_physical} physical GPUs: they are {how}",
             stacklevel=6,
         )
 
@@ -92,13 +112,11 @@ class Placement:
             if actor in self._waiting:
                 self._waiting.remove(actor)
                 return True
-        return not self._pool.fits_ever(actor.options.num_gpus or 0)
+        return actor in self._hopeless
 
-    def give_back(self, actor: ActorProcess) -> None:
-        """Take back the GPUs of an actor that has ended."""
-        with self._lock:
-            self._pool.give_back(actor.gpu_ids, actor.options.num_gpus or 0)
-            actor.gpu_ids = ()
+    def give_back(self, grant: Grant) -> None:
+        """Take back what an actor or a worker held."""
+        self.ledger.give_back(grant)
 
     def start_waiting(self) -> None:
         """Start the actors that waited, in order, as far as there is room."""
@@ -107,11 +125,16 @@ class Placement:
                 if not self._waiting:
                     return
                 actor = self._waiting[0]
-                assigned = self._pool.take(actor.options.num_gpus or 0)
-                if assigned is None:
+                grant = self._take(actor)
+                if grant is None:
                     return
                 self._waiting.popleft()
-            actor.start(assigned)
+            actor.start(grant)
+
+    def waits_for(self, actor: ActorProcess) -> str:
+        """Return what an actor that has no process yet waits for."""
+        demand = actor.options.demand
+        return f"it needs {demand}; free are {self.ledger.available()}"
 
     # --- how they start
 
@@ -140,6 +163,7 @@ class Placement:
             num_threads=num_threads,
             gpu_ids=gpus.public_ids(assigned, self._physical),
             fresh=needs_fresh_interpreter(asked),
+            folder=options.working_dir or self._working_dir or os.getcwd(),  # noqa: PTH109
         )
 
     def physical_gpus(self, assigned: Sequence[int]) -> tuple[str, ...]:

@@ -6,16 +6,20 @@ import contextlib
 import os
 import signal
 import socket
+import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.errors import ActorDiedError
+from compiled_dag.shm.board import CANCELLED
 from runtime import obituary
 from runtime.arguments import pack_arguments
 from runtime.calls import CREATION, Calls, next_number
 from runtime.link import Link
 from runtime.logs import LogStream
-from runtime.messages import Call, Spawn
-from runtime.objects import ObjectRef
+from runtime.messages import Call, Reply, Spawn, SystemReply
+from runtime.objects import Lifeline, ObjectRef
+from runtime.peer import Peer
+from runtime.resources import Demand, Grant
 from runtime.zygotes import absolute_path
 
 if TYPE_CHECKING:
@@ -24,7 +28,9 @@ if TYPE_CHECKING:
     from compiled_dag.host import ActorId
     from runtime.options import ActorOptions
     from runtime.parcel import Parcel
+    from runtime.pool import PoolWorker
     from runtime.session import Session
+    from runtime.signatures import MethodSpec
 
 _STATUS_S: Final = 0.05
 """How long the exit status may come after the death; the zygote sends it within a millisecond."""
@@ -35,7 +41,13 @@ class ActorProcess:
     """An actor; lives as long as anybody asks about it, much longer than its process."""
 
     def __init__(
-        self, session: Session, actor_id: ActorId, line: int, class_name: str, options: ActorOptions
+        self,
+        session: Session,
+        actor_id: ActorId,
+        line: int,
+        class_name: str,
+        options: ActorOptions,
+        worker: PoolWorker | None = None,
     ) -> None:
         self.session = session
         self.actor_id = actor_id
@@ -43,10 +55,15 @@ class ActorProcess:
         self.class_name = class_name
         self.options = options
         self.label = f"{class_name}({actor_id})"
-        self.calls = Calls(self._creation_failed)
+        self.calls: Calls | PoolWorker = worker or Calls(self._creation_failed)
+        self.peer = Peer(session, self.calls.post)
+        self._lifeline: weakref.ref[Lifeline] | None = None
+        self.methods: Mapping[str, MethodSpec] = {}
+        """What can be called, for handles made elsewhere."""
         self.pid = 0
         """0 until the process exists."""
-        self.gpu_ids: tuple[int, ...] = ()
+        self.grant = Grant(Demand())
+        """The resources it holds."""
         self.gone = False
         """Whether the process has ended, or will never be."""
         self._reason = ""
@@ -79,18 +96,38 @@ class ActorProcess:
         Raises:
             TypeError: An argument cannot be sent.
         """
-        try:
-            parcel, needed = pack_arguments(args, kwargs, nested=nested)
-        except TypeError:
-            _blame_argument(args[1:] if method == "__init__" else args, kwargs)
-            raise
+        parcel, needed = pack_arguments(args, kwargs, nested=nested)
+        return self.submit(method, parcel, needed, (None,) * num_returns)
+
+    def submit(
+        self,
+        method: str,
+        parcel: Parcel,
+        needed: Sequence[ObjectRef],
+        numbers: Sequence[int | None],
+    ) -> tuple[ObjectRef, ...]:
+        """Queue a call whose arguments are encoded; `numbers` are those of its references."""
+        assert isinstance(self.calls, Calls)
         what = f"{self.class_name}.{method}"
-        refs = tuple([ObjectRef(what, self) for _ in range(num_returns)])
+        refs = tuple([ObjectRef(what, self, made) for made in numbers])
         number = next_number()
         if method == "__init__":
             number, self._creation = CREATION, parcel
-        self.calls.add(Call(number, method.encode(), num_returns, (parcel,)), needed, refs)
+        self.calls.add(Call(number, method.encode(), len(refs), (parcel,)), needed, refs)
         return refs
+
+    def lifeline(self) -> Lifeline:
+        """Return what all handles of this process share; the actor ends when it goes."""
+        line = None if self._lifeline is None else self._lifeline()
+        if line is None:
+            line = Lifeline(self.actor_id, self, self.session.release)
+            self._lifeline = weakref.ref(line)
+        return line
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return f"on actor {self.label}"
 
     def attend(self) -> Link | None:
         """Let the calling thread read the replies, until `Link.leave`; None if there are none."""
@@ -104,11 +141,18 @@ class ActorProcess:
         self._reason = self._reason or obituary.UNUSED
         self.calls.end()
 
+    def interrupt(self, number: int) -> None:
+        """Interrupt the task with this number, if it is what runs."""
+        board = self.session.board
+        board.words[board.word_index(self.line, CANCELLED)] = number
+        with contextlib.suppress(OSError):  # dead, or about to be
+            signal.pidfd_send_signal(self._pidfd, signal.SIGURG)
+
     # --- birth
 
-    def start(self, gpu_ids: tuple[int, ...]) -> None:
+    def start(self, grant: Grant) -> None:
         """Ask a zygote for the process."""
-        self.gpu_ids = gpu_ids
+        self.grant = grant
         self._num_spawns += 1
         theirs: list[int] = []
         try:
@@ -131,7 +175,9 @@ class ActorProcess:
             session.board,
             self.line,
             session.supervisor,
-            receiver=self.calls.answer,
+            receiver=self._receive,
+            find=self.peer.find,
+            lend=self.peer.lend,
             flusher=self.calls.flush,
             breaker=self._broken,
         )
@@ -143,14 +189,14 @@ class ActorProcess:
             self._logs += (LogStream(read, echo=session.log_to_driver),)
 
     def _spawn_message(self, fds: Sequence[int]) -> Spawn:
-        needs = self.session.placement.needs_of(self.options, self.gpu_ids)
+        needs = self.session.placement.needs_of(self.options, self.grant.gpu_ids)
         return Spawn(
             actor_id=self.actor_id,
             class_name=self.class_name,
             line=self.line,
             environment=needs.environment,
             num_threads=needs.num_threads,
-            folder=os.getcwd(),  # noqa: PTH109  a string is what is sent
+            folder=needs.folder,
             path=tuple(absolute_path()),
             gpu_ids=needs.gpu_ids,
             fresh=needs.fresh,
@@ -186,7 +232,14 @@ class ActorProcess:
             self.spawn_failed(f"the process that starts actors died {self._num_spawns} times")
             return
         self._close()
-        self.start(self.gpu_ids)
+        self.start(self.grant)
+
+    def _receive(self, message: Any) -> None:
+        if isinstance(message, (Reply, SystemReply)):
+            self.calls.answer(message)
+        else:
+            self.peer.handle(message)
+            self.calls.notice(message)
 
     def _creation_failed(self, failed: ObjectRef) -> None:
         try:
@@ -262,6 +315,7 @@ class ActorProcess:
             return
         self.gone = True
         self._close()
+        self.peer.clear()
         self.session.buried(self)
 
     def _close(self) -> None:
@@ -288,14 +342,3 @@ class ActorProcess:
         pidfd, self._pidfd = self._pidfd, -1
         if pidfd >= 0:
             os.close(pidfd)
-
-
-def _blame_argument(args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    """Raise what is wrong with the first argument that cannot be sent, and which it is."""
-    for name, value in (*enumerate(args), *kwargs.items()):
-        try:
-            pack_arguments((value,), {})
-        except TypeError as error:
-            culprit = error if error.__cause__ is None else error.__cause__
-            text = str(error).replace("value[0][0]", f"argument {name!r}", 1)
-            raise TypeError(text) from culprit

@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import cloudpickle
 
 from compiled_dag.host import ActorId
 from compiled_dag.outcome import Error, Place
-from runtime import wire
 from runtime.arguments import load_arguments
-from runtime.messages import Call, Reply, Spawn, System, SystemReply
+from runtime.messages import Call, Reply, Skipped, Spawn, System, SystemReply
 from runtime.parcel import Parcel
+from runtime.task_service import TaskService, parcels_of
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Sequence
 
     from compiled_dag.loop import Loop
     from compiled_dag.shm.board import Board
     from compiled_dag.shm.waiter import Waiter
+    from runtime.mailbox import Mailbox
+    from runtime.nested import NestedSession
 
 STOP_AT_ONCE: Final = 1 << 63
 """Mailbox word that ends the actor before the messages it has not served yet."""
-_DRIVER: Final = 0
-"""The driver's line on the board."""
 
 
 class Service:
@@ -35,7 +33,14 @@ class Service:
 
     loop: Loop
 
-    def __init__(self, spawn: Spawn, control: socket.socket, board: Board, waiter: Waiter) -> None:
+    def __init__(
+        self,
+        spawn: Spawn,
+        mailbox: Mailbox,
+        board: Board,
+        waiter: Waiter,
+        session: NestedSession,
+    ) -> None:
         self.actor_id = ActorId(spawn.actor_id)
         self.label = f"{spawn.class_name}({spawn.actor_id})"
         self.instance: Any = None
@@ -45,24 +50,23 @@ class Service:
         self.resources: dict[str, Any] = {}
         self.exit_code = 0
         self._class_name = spawn.class_name
-        self._control = control
-        self._inbox = wire.Inbox(control)
-        self._messages: deque[Any] = deque()
+        self._mail = mailbox
+        self._session = session
+        self._tasks = TaskService(board, spawn.line)
         self._methods: dict[bytes, Callable[..., Any]] = {}
         self._mailbox = board.mailbox_index(spawn.line)
 
     def serve(self) -> bool:
         """Serve one message; returns False if there was none."""
-        messages = self._messages
+        messages = self._mail.messages
         if self.board.words[self._mailbox] == STOP_AT_ONCE:
             self.loop.stop()
             return True
-        if not messages and not self._inbox.receive(messages):
-            if self._inbox.closed:
+        if not messages and not self._mail.receive():
+            self._session.report_gone()
+            if self._mail.closed:
                 self.loop.stop()
-            return self._inbox.closed
-        if not messages:
-            return True  # part of a message: look again
+            return self._mail.closed
         message = messages.popleft()
         kind = message.__class__
         if kind is Call:
@@ -80,12 +84,16 @@ class Service:
             if close is not None:
                 with contextlib.suppress(Exception):  # the process ends now, whatever it says
                     close()
-        self._inbox.close()
-        self._control.close()
+        self._mail.close()
 
     # --- ordinary calls
 
     def _call(self, call: Call) -> None:
+        if not call.method[0]:
+            self._session.in_task = True
+            self._send(self._tasks.run(call))
+            self._session.in_task = False
+            return
         self._send(Reply(call.number, self._outcome(call)))
         if call.method == b"__init__" and self.instance is None:
             self.exit_code = 1
@@ -102,7 +110,7 @@ class Service:
             else:
                 function = self._methods.get(method) or self._find(method)
                 value = function(*args, **kwargs)
-            return _parcels(value, call.num_returns)
+            return parcels_of(value, call.num_returns)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:  # noqa: BLE001  whatever user code raises is its outcome
@@ -140,29 +148,11 @@ class Service:
             data, failed = _pickled(error), True
         self._send(SystemReply(message.number, failed, data))
 
-    def _send(self, reply: Reply | SystemReply) -> None:
+    def _send(self, reply: Reply | SystemReply | Skipped) -> None:
         try:
-            wire.send(self._control, reply)
+            self._mail.send(reply)
         except OSError:  # the driver has closed the session
             self.loop.stop()
-        self.board.ring(_DRIVER)
-
-
-def _parcels(value: Any, num_returns: int) -> Sequence[Parcel]:
-    if num_returns == 1:
-        return (Parcel.of(value),)
-    if num_returns == 0:
-        return ()
-    try:
-        values = list(value)
-    except TypeError:
-        values = None
-    if values is None or len(values) != num_returns:
-        found = type(value).__name__ if values is None else f"{len(values)} values"
-        raise ValueError(
-            f"num_returns={num_returns} asks for {num_returns} values, the method returned {found}"
-        )
-    return [Parcel.of(item) for item in values]
 
 
 def _pickled(error: BaseException) -> bytes:

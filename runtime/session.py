@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import os
@@ -15,15 +16,21 @@ from typing import TYPE_CHECKING, Any, Final
 from compiled_dag.errors import ActorDiedError
 from compiled_dag.host import ActorId
 from compiled_dag.host import SystemCall as SystemFunction
-from compiled_dag.shm.board import CAPACITY, Board, Doorbell
+from compiled_dag.shm.board import CAPACITY, CLAIMED, REVOKED, Board, Doorbell
 from compiled_dag.shm.waiter import Waiter
 from runtime import obituary
+from runtime.arguments import pack_arguments
 from runtime.calls import next_number
+from runtime.function import Function
 from runtime.messages import System
-from runtime.objects import ObjectRef
+from runtime.objects import ObjectRef, next_reference
 from runtime.parcel import Parcel
 from runtime.placement import Placement
+from runtime.pool import NOTHING_REVOKED
 from runtime.process import ActorProcess
+from runtime.questions import Questions
+from runtime.resources import Demand, Grant
+from runtime.scheduler import Scheduler
 from runtime.service import STOP_AT_ONCE
 from runtime.supervisor import Supervisor
 from runtime.system_call import SystemCall
@@ -32,13 +39,19 @@ from runtime.zygotes import Zygotes
 
 if TYPE_CHECKING:
     from runtime.interrupts import Interrupts
-    from runtime.options import ActorOptions
+    from runtime.objects import Lifeline
+    from runtime.options import ActorOptions, TaskOptions
+    from runtime.pool import PoolWorker
+    from runtime.signatures import MethodSpec
 
 _DESCRIPTORS: Final = 65536
 _GRACE_S: Final = 2.0
 """For actors to end by themselves at shutdown."""
 
 DeathWatcher = Callable[[ActorId, ActorDiedError], None]
+
+
+_NOTHING: Final = contextlib.nullcontext()
 
 
 class Session:
@@ -50,9 +63,12 @@ class Session:
     def __init__(
         self,
         *,
+        num_cpus: float | None = None,
         num_gpus: float | None = None,
+        resources: Mapping[str, float] | None = None,
         gpu_visibility: str | None = None,
         env_vars: Mapping[str, str] | None = None,
+        working_dir: str | None = None,
         log_to_driver: bool = True,
     ) -> None:
         self.owner_pid = os.getpid()
@@ -61,8 +77,17 @@ class Session:
         """Whether this process is a forked child of the owner."""
         self.log_to_driver = log_to_driver
         self.placement = Placement(
-            num_gpus=num_gpus, visibility=gpu_visibility, env_vars=env_vars or {}
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            resources=resources or {},
+            visibility=gpu_visibility,
+            env_vars=env_vars or {},
+            working_dir=working_dir,
         )
+        self.scheduler = Scheduler(self)
+        self.questions = Questions(self)
+        self._functions: dict[int, Function] = {}
+        self._pinned: dict[int, Any] = {}
         self._actors: dict[int, ActorProcess] = {}
         self._lines: set[int] = set()
         self._ids = itertools.count(1)
@@ -92,8 +117,35 @@ class Session:
         """Itself."""
         return self
 
+    where = "in the driver"
+
     def attend(self) -> None:
         """See `ActorProcess.attend`."""
+
+    def expecting(self, _refs: Sequence[ObjectRef]) -> contextlib.AbstractContextManager[object]:
+        """See `NestedSession.expecting`: here outcomes come by themselves."""
+        return _NOTHING
+
+    def bring(self, _refs: Sequence[ObjectRef]) -> None:
+        """See `NestedSession.bring`."""
+
+    def adopt(self, lifeline: Lifeline, _class_name: str) -> Lifeline:
+        """See `NestedSession.adopt`."""
+        return lifeline
+
+    def pin(self, reference: Any) -> None:
+        """Keep a reference that was pickled outside a value as long as the session lives."""
+        self._pinned[reference.number] = reference
+
+    def find_stray(self, number: int) -> Any:
+        """Return a reference that was pinned.
+
+        Raises:
+            RuntimeError: There is none of that number.
+        """
+        if number not in self._pinned:
+            raise RuntimeError(f"reference {number} does not belong to this session")
+        return self._pinned[number]
 
     # --- what a graph needs: `compiled_dag.host.Host`
 
@@ -110,8 +162,7 @@ class Session:
         actor = self._actors[actor_id]
         if not self.wait_until(lambda: bool(actor.pid or actor.death), deadline):
             raise TimeoutError(
-                f"actor {actor.label} has no process yet (num_gpus={actor.options.num_gpus}, "
-                f"the session has {self.placement.num_gpus})"
+                f"actor {actor.label} has no process yet: {self.placement.waits_for(actor)}"
             )
         if actor.death is not None:
             raise copy.copy(actor.death)
@@ -215,7 +266,8 @@ class Session:
         class_name: str,
         options: ActorOptions,
         arguments: tuple[Sequence[Any], Mapping[str, Any]],
-    ) -> ActorProcess:
+        methods: Mapping[str, MethodSpec],
+    ) -> Lifeline:
         """Start an actor; returns at once.
 
         Raises:
@@ -223,14 +275,75 @@ class Session:
             OSError: The kernel refused a process.
         """
         self.check_owner()
+        parcel, needed = pack_arguments(*arguments, hidden=1)
+        return self.create_from(class_name, options, parcel, needed, methods)
+
+    def create_from(
+        self,
+        class_name: str,
+        options: ActorOptions,
+        parcel: Parcel,
+        needed: Sequence[ObjectRef],
+        methods: Mapping[str, MethodSpec],
+    ) -> Lifeline:
+        """Start an actor whose constructor's arguments are encoded."""
+        actor = self._new_process(class_name, options)
+        actor.methods = methods
+        lifeline = actor.lifeline()
+        actor.submit("__init__", parcel, needed, (None,))
+        self.placement.place(actor)
+        return lifeline
+
+    def _new_process(
+        self, class_name: str, options: ActorOptions, worker: PoolWorker | None = None
+    ) -> ActorProcess:
         with self._lock:
             actor_id = ActorId(next(self._ids))
             line = self._free_line(actor_id)
-            actor = ActorProcess(self, actor_id, line, class_name, options)
+            actor = ActorProcess(self, actor_id, line, class_name, options, worker)
             self._actors[actor_id] = actor
-        actor.call("__init__", *arguments)
-        self.placement.place(actor)
         return actor
+
+    def start_worker(self, worker: PoolWorker, options: ActorOptions, grant: Grant) -> None:
+        """Start a process for tasks; `grant` stays the scheduler's."""
+        worker.process = self._new_process("worker", options, worker)
+        worker.process.start(Grant(Demand(), grant.gpu_ids))
+
+    def kill_worker(self, worker: PoolWorker, reason: str) -> None:
+        """End a worker's process at once."""
+        worker.process.kill(reason)
+
+    # --- tasks
+
+    def next_export(self) -> int:
+        """Return a number for a function."""
+        return next_reference()
+
+    def export_function(self, number: int, name: str, function: Any) -> None:
+        """Keep a function for tasks.
+
+        Raises:
+            TypeError: It cannot be pickled.
+        """
+        self.export(number, name, Parcel.of(function))
+
+    def export(self, number: int, name: str, parcel: Parcel) -> None:
+        """Keep an encoded function."""
+        self._functions[number] = Function(number, name, parcel)
+
+    def function(self, number: int) -> Function:
+        """Return a function that was exported."""
+        return self._functions[number]
+
+    def submit_task(
+        self, function: int, options: TaskOptions, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[ObjectRef, ...]:
+        """Queue a call of a function."""
+        self.check_owner()
+        parcel, needed = pack_arguments(args, kwargs)
+        count = options.num_returns
+        numbers = (None,) * (1 if count is None else int(count))
+        return self.scheduler.submit(self._functions[function], options, parcel, needed, numbers)
 
     def _free_line(self, actor_id: int) -> int:
         """Take the next line of the board that no live actor has."""
@@ -240,7 +353,9 @@ class Session:
         while line in self._lines:
             line = line % (CAPACITY - 1) + 1
         self._lines.add(line)
-        self.board.words[self.board.mailbox_index(line)] = 0
+        words, board = self.board.words, self.board
+        words[board.mailbox_index(line)] = words[board.word_index(line, CLAIMED)] = 0
+        words[board.word_index(line, REVOKED)] = NOTHING_REVOKED
         return line
 
     def release(self, actor_id: int) -> None:
@@ -287,9 +402,11 @@ class Session:
         """Give an ended actor's line and GPUs to others."""
         with self._lock:
             self._lines.discard(actor.line)
-        self.placement.give_back(actor)
+        grant, actor.grant = actor.grant, Grant(Demand())
+        self.placement.give_back(grant)
         if not self.closed:
             self.placement.start_waiting()
+            self.scheduler.kick()
         self.ring()
 
     # --- end
@@ -316,6 +433,7 @@ class Session:
         for actor in actors:
             actor.die(obituary.of_session(actor.label))
             actor.stop_at_once(STOP_AT_ONCE, obituary.SESSION_ENDED)
+        self.scheduler.fail_all(obituary.of_tasks())
         deadline = time.monotonic() + _GRACE_S
         self.wait_until(lambda: all(actor.gone or not actor.pid for actor in actors), deadline)
 

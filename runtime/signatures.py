@@ -5,6 +5,7 @@ Wrong arguments raise at the call, in the driver, not in the actor.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import inspect
 from dataclasses import dataclass
@@ -31,6 +32,20 @@ class MethodSpec:
     """Numbers of positional arguments that fit by themselves; None: ask the signature."""
     num_returns: int = 1
 
+    def without_function(self) -> MethodSpec:
+        """Return what another process needs of it: neither code nor annotations nor defaults."""
+        signature = self.signature
+        if signature is not None:
+            parameters = [
+                parameter.replace(
+                    annotation=parameter.empty,
+                    default=parameter.empty if parameter.default is parameter.empty else ...,
+                )
+                for parameter in signature.parameters.values()
+            ]
+            signature = inspect.Signature(parameters)
+        return dataclasses.replace(self, function=None, signature=signature)
+
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Refuse arguments that do not fit.
 
@@ -46,9 +61,9 @@ class MethodSpec:
         except TypeError as error:
             given = [type(arg).__name__ for arg in args]
             given += [f"{name}={type(value).__name__}" for name, value in kwargs.items()]
+            owner = f"{self.class_name}." if self.class_name else ""
             raise TypeError(
-                f"{self.class_name}.{self.name}{self.signature} does not take "
-                f"({', '.join(given)}): {error}"
+                f"{owner}{self.name}{self.signature} does not take ({', '.join(given)}): {error}"
             ) from None
 
 

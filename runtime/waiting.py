@@ -11,14 +11,12 @@ from runtime.objects import num_failures
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runtime.link import Link
-    from runtime.objects import ObjectRef
-    from runtime.session import Session
+    from runtime.objects import Client, ObjectRef, Pump
 
 _MOST_NAMED = 3
 
 
-def get_all(session: Session, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
+def get_all(session: Client, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
     """Return the values of `refs` in order, raising the first error that is known.
 
     Raises:
@@ -31,12 +29,13 @@ def get_all(session: Session, refs: Sequence[ObjectRef], timeout: float | None) 
     return [ref.value() for ref in refs]
 
 
-def _wait_for_all(session: Session, refs: Sequence[ObjectRef], timeout: float | None) -> None:
+def _wait_for_all(session: Client, refs: Sequence[ObjectRef], timeout: float | None) -> None:
     session.check_owner()
     deadline = None if timeout is None else time.monotonic() + timeout
     progress = _Progress(refs)
     try:
-        in_time = session.wait_until(progress.ready, deadline)
+        with session.expecting(refs):
+            in_time = session.wait_until(progress.ready, deadline)
     finally:
         progress.close()
     if progress.has_failed:
@@ -56,7 +55,7 @@ class _Progress:
         """The first that is not known to be done."""
         self._failures = -1
         self._source: Any = None
-        self._link: Link | None = None
+        self._link: Pump | None = None
         self.has_failed = False
 
     def ready(self) -> bool:
@@ -90,16 +89,17 @@ class _Progress:
 
 def _late(refs: Sequence[ObjectRef], timeout: float | None) -> str:
     waiting = [ref for ref in refs if not ref.done]
-    names = ", ".join(f"{ref.what} on actor {ref.source.label}" for ref in waiting[:_MOST_NAMED])
+    names = ", ".join(f"{ref.what} {ref.source.where}" for ref in waiting[:_MOST_NAMED])
     more = f" and {len(waiting) - _MOST_NAMED} more" if len(waiting) > _MOST_NAMED else ""
     return f"not ready after {timeout} s: {names}{more}. The calls go on; get can be repeated"
 
 
 def wait_for_some(
-    session: Session, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
+    session: Client, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
 ) -> list[ObjectRef]:
     """Return the first `num_returns` that are done, fewer at the timeout, in the order given."""
     session.check_owner()
     deadline = None if timeout is None else time.monotonic() + timeout
-    session.wait_until(lambda: sum(ref.done for ref in refs) >= num_returns, deadline)
+    with session.expecting(refs):
+        session.wait_until(lambda: sum(ref.done for ref in refs) >= num_returns, deadline)
     return [ref for ref in refs if ref.done][:num_returns]

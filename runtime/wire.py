@@ -19,15 +19,28 @@ import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from runtime.messages import Call, Message, Reply, System, SystemReply
+from runtime.messages import (
+    Ask,
+    Call,
+    Message,
+    Put,
+    Reply,
+    Resolved,
+    Submit,
+    System,
+    SystemReply,
+)
 from runtime.parcel import META, Parcel
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _HEADER: Final = struct.Struct("<IBBHQI")
 """bytes of the body, type, descriptors, count (parcels), number, extra (depends on the type)"""
-_PICKLED, _CALL, _REPLY, _SYSTEM, _SYSTEM_REPLY = range(5)
+_PICKLED, _CALL, _REPLY, _SYSTEM, _SYSTEM_REPLY, _RESOLVED, _PUT, _SUBMIT, _ASK = range(9)
+
+_NAMED: Final[dict[int, Any]] = {_SUBMIT: Submit, _RESOLVED: Resolved, _ASK: Ask}
+"""Messages of a number, bytes, and parcels."""
 
 MAX_FDS: Final = 253
 """The kernel's limit for one message (SCM_MAX_FD)."""
@@ -47,6 +60,14 @@ def pack(message: Message) -> tuple[bytes, Sequence[int]]:
         return _pack_parcels(_CALL, message.number, name, message.parcels)
     if isinstance(message, Reply):
         return _pack_parcels(_REPLY, message.number, b"", message.parcels)
+    if isinstance(message, Submit):
+        return _pack_parcels(_SUBMIT, message.number, message.head, message.parcels)
+    if isinstance(message, Resolved):
+        return _pack_parcels(_RESOLVED, message.number, message.error, message.parcels)
+    if isinstance(message, Put):
+        return _pack_parcels(_PUT, message.number, b"", message.parcels)
+    if isinstance(message, Ask):
+        return _pack_parcels(_ASK, message.number, message.what, message.parcels)
     if isinstance(message, System):
         extra = len(message.function)
         size = extra + len(message.payload)
@@ -111,11 +132,17 @@ def send(sock: socket.socket, message: Message) -> None:
 # --- in -------------------------------------------------------------------------------------------
 
 
+def _no_references(number: int) -> Any:
+    raise OSError(f"reference {number} arrived where there are none")
+
+
 class Inbox:
     """The receiving side of one socket, which it does not own; not for several threads at once."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, find: Callable[[int], Any] = _no_references) -> None:
+        """Receive from `sock`; `find` returns a reference by its number."""
         self._sock = sock
+        self._find = find
         self._buffer = bytearray(_BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         self._end = 0
@@ -186,6 +213,11 @@ class Inbox:
         if kind == _CALL:
             num_returns = int.from_bytes(body[:2], "little")
             return Call(number, body[2:extra], num_returns, self._parcels(body, extra, count))
+        if kind in _NAMED:
+            made: Message = _NAMED[kind](number, body[:extra], self._parcels(body, extra, count))
+            return made
+        if kind == _PUT:
+            return Put(number, self._parcels(body, 0, count))
         fds = [self._fds.popleft() for _ in range(num_fds)]
         if kind == _SYSTEM:
             return System(number, body[:extra], body[extra:], fds)
@@ -199,15 +231,19 @@ class Inbox:
     def _parcels(self, body: bytes, at: int, count: int) -> list[Parcel]:
         parcels = []
         for _ in range(count):
-            kind, stored, num_buffers, head_bytes, size = META.unpack_from(body, at)
+            kind, stored, num_buffers, head_bytes, size, num_references = META.unpack_from(body, at)
             at += META.size
+            references: Sequence[Any] = ()
+            if num_references:
+                numbers = struct.unpack_from(f"<{num_references}q", body, at)
+                at += 8 * num_references
+                references = [self._find(number) for number in numbers]
             if stored:
-                fd = self._fds.popleft()
-                parcels.append(Parcel(kind, num_buffers, head_bytes, size, b"", fd))
+                inline, fd = b"", self._fds.popleft()
             else:
-                inline = body[at : at + size]
-                parcels.append(Parcel(kind, num_buffers, head_bytes, size, inline))
+                inline, fd = body[at : at + size], -1
                 at += size
+            parcels.append(Parcel(kind, num_buffers, head_bytes, size, inline, fd, references))
         return parcels
 
     def close(self) -> None:

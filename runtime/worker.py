@@ -23,7 +23,10 @@ from typing import TYPE_CHECKING, Final
 from compiled_dag.loop import Loop
 from compiled_dag.shm.board import Board, Doorbell
 from compiled_dag.shm.waiter import Waiter
-from runtime import context
+from runtime import context, lifecycle
+from runtime.mailbox import Mailbox
+from runtime.nested import NestedSession
+from runtime.objects import number_from
 from runtime.service import Service
 
 if TYPE_CHECKING:
@@ -49,8 +52,13 @@ def run(spawn: Spawn, board: Board, driver_fd: int) -> int:
     ).start()
     control = socket.socket(fileno=control_fd)
     os.register_at_fork(after_in_child=lambda: _leave_to_parent(control, driver_fd))
-    waiter = Waiter(Doorbell(board, spawn.line))
-    service = Service(spawn, control, board, waiter)
+    doorbell = Doorbell(board, spawn.line)
+    waiter = Waiter(doorbell)
+    number_from(spawn.actor_id)
+    mailbox = Mailbox(control, board, spawn.line)
+    session = NestedSession(mailbox, doorbell, waiter)
+    lifecycle.enter(session)
+    service = Service(spawn, mailbox, board, waiter, session)
     loop = Loop(board, spawn.line, waiter, service.serve)
     service.loop = loop
     try:

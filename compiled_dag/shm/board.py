@@ -5,7 +5,9 @@
     line i (256 bytes)      written by
     +0    u32 doorbell      process i sets a token before it sleeps; any sender clears and wakes
     +64   u64 mailbox       the driver, after it sent a message on process i's socket
-    +128  (free)
+    +128  u64 claimed       process i, before it begins a task (see `runtime.pool`)
+    +192  u64 revoked       the driver
+    +200  u64 cancelled     the driver, before it sends the signal that interrupts a task
 
 The doorbell is how a process sleeps in one place, whatever it waits for. The protocol:
 
@@ -35,6 +37,9 @@ LINE: Final = 256
 _U32_PER_LINE: Final = LINE // 4
 _U64_PER_LINE: Final = LINE // 8
 _MAILBOX_U64: Final = 8
+CLAIMED: Final = 16
+REVOKED: Final = 24
+CANCELLED: Final = 25
 CAPACITY: Final = 4096
 """Processes one session can have had; lines are used in turn, so a reused one is long dead."""
 
@@ -64,6 +69,11 @@ class Board:
     def mailbox_index(process: int) -> int:
         """Return where in `words` the mailbox count of `process` is."""
         return process * _U64_PER_LINE + _MAILBOX_U64
+
+    @staticmethod
+    def word_index(process: int, word: int) -> int:
+        """Return where in `words` word CLAIMED, REVOKED or CANCELLED of `process` is."""
+        return process * _U64_PER_LINE + word
 
     def bell_address(self, process: int) -> ctypes.c_void_p:
         """Return the address of a doorbell, for the futex."""

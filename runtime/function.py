@@ -1,0 +1,143 @@
+"""Remote functions: what users hold of a task's code, and what the session keeps of it."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from runtime import lifecycle
+from runtime.signatures import MethodSpec, spec_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runtime.options import TaskOptions
+
+
+class RemoteFunction:
+    """A function that runs in worker processes. Made by `runtime.remote`."""
+
+    def __init__(self, function: Callable[..., Any], options: TaskOptions) -> None:
+        self._function: Callable[..., Any] | None = function
+        self._options = options
+        self._spec = spec_of("", function.__name__, function, static=True)
+        self._export = _Export()
+        self.__name__ = function.__name__
+        self.__qualname__ = function.__qualname__
+        self.__module__ = function.__module__
+        self.__doc__ = function.__doc__
+        self.__wrapped__ = function
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the function as a task; returns at once.
+
+        Returns:
+            An `ObjectRef`; a list of them where `num_returns` is over 1; None where it is 0.
+
+        Raises:
+            TypeError: The arguments do not fit the signature, or cannot be sent.
+        """
+        self._spec.check(args, kwargs)
+        session = lifecycle.current(f"{self.__name__}.remote()")
+        number = self.export_to(session)
+        refs = session.submit_task(number, self._options, args, kwargs)
+        return refs[0] if self._options.num_returns in (None, 1) else list(refs) or None
+
+    def options(self, **options: Any) -> RemoteFunction:
+        """Return this function with other options.
+
+        Raises:
+            ValueError: An unknown option, or a value out of range.
+            TypeError: A value of the wrong type.
+        """
+        other = object.__new__(RemoteFunction)
+        other.__dict__.update(self.__dict__)
+        other._options = self._options.updated(options)
+        return other
+
+    def bind(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        """Refuse: nodes that run functions are not there yet."""
+        raise NotImplementedError(
+            f"{self.__name__}.bind(): function nodes are not there yet. Make it a method of an "
+            "actor and bind that"
+        )
+
+    def export_to(self, session: Any) -> int:
+        """Have the session keep the function; returns its number there."""
+        export = self._export
+        if export.session is not session:
+            assert self._function is not None
+            # First the number: a function that calls itself finds it while it is pickled.
+            export.number, export.session = session.next_export(), session
+            try:
+                session.export_function(export.number, self.__name__, self._function)
+            except BaseException:
+                export.session = None
+                raise
+        return export.number
+
+    def __call__(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        """Refuse: it would run here."""
+        raise TypeError(
+            f"{self.__name__} is a remote function: {self.__name__}.remote(...) runs it as a task, "
+            f"{self.__name__}.__wrapped__(...) runs it here"
+        )
+
+    def __reduce__(self) -> Any:
+        session = lifecycle.running()
+        if session is None:
+            return RemoteFunction, (self._function, self._options)
+        number = self.export_to(session)
+        spec = self._spec.without_function()
+        return _received, (number, spec, self._options, self.__qualname__, self.__module__)
+
+    def __repr__(self) -> str:
+        return f"<remote function {self.__module__}.{self.__qualname__}>"
+
+
+@dataclass(slots=True)
+class _Export:
+    """Which session keeps the function, under which number."""
+
+    session: Any = None
+    number: int = 0
+
+
+def _received(
+    number: int, spec: MethodSpec, options: TaskOptions, qualname: str, module: str
+) -> RemoteFunction:
+    """Return a remote function in a process that need not have its code."""
+    made = object.__new__(RemoteFunction)
+    made._function = None
+    made._options = options
+    made._spec = spec
+    made._export = _Export(lifecycle.running(), number)
+    made.__name__ = spec.name
+    made.__qualname__ = qualname
+    made.__module__ = module
+    made.__doc__ = None
+    return made
+
+
+def make_remote_function(function: Any, options: TaskOptions) -> RemoteFunction:
+    """Make a function remote.
+
+    Raises:
+        ValueError: It is a coroutine function.
+    """
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise ValueError(
+            f"{function.__name__} is a coroutine function: a task is a plain function. Use a "
+            "method of an actor, which may be a coroutine, or call asyncio.run in it"
+        )
+    return RemoteFunction(function, options)
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """What the session keeps of a remote function."""
+
+    number: int
+    name: str
+    parcel: Any

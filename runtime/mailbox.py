@@ -1,0 +1,113 @@
+"""A process's end of its control socket: whoever waits reads, everybody may send.
+
+What is for the main loop (calls, system functions) is kept for it; answers and outcomes go to those
+who asked. Several threads may wait at once: each looks at the count on the board, and the first one
+to see news reads for all and wakes the others.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from runtime import wire
+from runtime.messages import Answer, Resolved
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from compiled_dag.shm.board import Board
+    from runtime.messages import Message
+
+_DRIVER = 0
+"""The driver's line on the board."""
+
+
+class Mailbox:
+    """The control socket of this process; owns it."""
+
+    def __init__(self, control: socket.socket, board: Board, line: int) -> None:
+        """Open the mailbox.
+
+        Args:
+            control: The socket.
+            board: The session's board.
+            line: This process's line on it.
+        """
+        self.messages: deque[Any] = deque()
+        """For the main loop."""
+        self.receive_outcome: Callable[[Resolved | Answer], None] | None = None
+        """Takes the answers to what this process asked."""
+        self.find: Callable[[int], Any] | None = None
+        """Returns a reference that arrives, by number."""
+        self._control = control
+        self._inbox = wire.Inbox(control, self._find)
+        self._board = board
+        self._line = line
+        self._count = board.mailbox_index(line)
+        self._pumped = -1
+        self._fresh: deque[Any] = deque()
+        self._receiving = threading.Lock()
+        self._sending = threading.Lock()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the driver has closed its side."""
+        return self._inbox.closed
+
+    def pump(self) -> None:
+        """Take what has arrived, unless another thread is at it."""
+        words, count = self._board.words, self._count
+        while words[count] != self._pumped and self._receiving.acquire(blocking=False):
+            try:
+                self._pumped = words[count]
+                while self._inbox.receive(self._fresh):
+                    pass
+                while self._fresh:
+                    self._route(self._fresh.popleft())
+            finally:
+                self._receiving.release()
+            self._board.ring(self._line)
+
+    def receive(self) -> bool:
+        """Take what has arrived, whatever the count says; returns whether there is a message."""
+        with self._receiving:
+            while self._inbox.receive(self._fresh):
+                pass
+            while self._fresh:
+                self._route(self._fresh.popleft())
+        return bool(self.messages)
+
+    def _route(self, message: Any) -> None:
+        if message.__class__ in (Resolved, Answer) and self.receive_outcome is not None:
+            self.receive_outcome(message)
+        else:
+            self.messages.append(message)
+
+    def _find(self, number: int) -> Any:
+        assert self.find is not None
+        return self.find(number)
+
+    def leave(self) -> None:
+        """Stop attending: nothing to do, all threads look for themselves."""
+
+    def send(self, message: Message) -> None:
+        """Send to the driver, waiting for room.
+
+        Raises:
+            OSError: The driver has closed the session.
+        """
+        with self._sending:
+            wire.send(self._control, message)
+        self._board.ring(_DRIVER)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._inbox.close()
+        self._control.close()
+
+    def close_socket(self) -> None:
+        """Close the socket only, in a forked child."""
+        self._control.close()

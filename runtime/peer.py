@@ -1,0 +1,154 @@
+"""One process as a client of the session: the references it holds, and what it asks for.
+
+Every object has its home in the driver. A process that has a reference is noted here with the
+object and the number of times the reference was sent to it; it says when its last copy is gone, and
+how many arrivals that settles, so that one that is on its way meanwhile still counts.
+"""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from typing import TYPE_CHECKING, Any
+
+import cloudpickle
+
+from compiled_dag.errors import ExecutorError
+from compiled_dag.outcome import Error
+from runtime.messages import (
+    Answer,
+    Ask,
+    CallRequest,
+    Put,
+    Release,
+    Resolved,
+    Submit,
+    TaskRequest,
+    Want,
+)
+from runtime.objects import ObjectRef
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from runtime.messages import Message
+    from runtime.parcel import Parcel
+    from runtime.session import Session
+
+
+class Peer:
+    """The driver's side of one process that uses the session. Any thread may use it."""
+
+    def __init__(self, session: Session, send: Callable[[Message], None]) -> None:
+        """Make the record of a process.
+
+        Args:
+            session: What it uses.
+            send: Sends it a message, from any thread.
+        """
+        self._session = session
+        self._send = send
+        self._lock = threading.Lock()
+        self._held: dict[int, list[Any]] = {}
+        """By number: the reference, and how often it was sent."""
+
+    # --- references it holds
+
+    def lend(self, references: Sequence[Any]) -> None:
+        """Take note of references that are being sent to it."""
+        with self._lock:
+            for reference in references:
+                self._held.setdefault(reference.number, [reference, 0])[1] += 1
+
+    def find(self, number: int) -> Any:
+        """Return a reference that it holds."""
+        entry = self._held.get(number)
+        if entry is None:
+            found = self._session.find_stray(number)
+            if found is None:
+                raise OSError(f"reference {number} is not known")
+            return found
+        return entry[0]
+
+    def clear(self) -> None:
+        """Let go of everything: the process is gone."""
+        with self._lock:
+            held, self._held = self._held, {}
+        held.clear()
+
+    def _release(self, counts: Sequence[tuple[int, int]]) -> None:
+        gone = []
+        with self._lock:
+            for number, count in counts:
+                entry = self._held.get(number)
+                if entry is not None:
+                    entry[1] -= count
+                    if entry[1] <= 0:
+                        gone.append(self._held.pop(number))
+        gone.clear()  # outside the lock: what goes with them may release others
+
+    # --- what it says
+
+    def handle(self, message: Any) -> None:
+        """Do what the process wants."""
+        kind = message.__class__
+        if kind is Submit:
+            self._submit(message)
+        elif kind is Put:
+            ref = ObjectRef("put", self._session, message.number)
+            ref.complete(message.parcels[0])
+            self.lend([ref])
+        elif kind is Want:
+            for number in message.numbers:
+                self._bring(number)
+        elif kind is Release:
+            self._release(message.counts)
+        elif kind is Ask:
+            self._answer(message)
+
+    def _submit(self, message: Submit) -> None:
+        (parcel,) = message.parcels
+        if message.number:
+            self._session.export(message.number, message.head.decode(), parcel)
+            return
+        request: TaskRequest | CallRequest = pickle.loads(message.head)
+        needed = [self.find(number) for number in request.needed]
+        if isinstance(request, TaskRequest):
+            function = self._session.function(request.function)
+            refs = self._session.scheduler.submit(
+                function, request.options, parcel, needed, request.numbers
+            )
+        else:
+            actor = self._session.actor(request.actor_id)
+            refs = actor.submit(request.method, parcel, needed, request.numbers)
+        self.lend(refs)
+
+    def _bring(self, number: int) -> None:
+        ref = self.find(number)
+        ref.when_done(lambda: self._send(_outcome(ref)))
+
+    def _answer(self, message: Ask) -> None:
+        try:
+            what, args = pickle.loads(message.what)
+            value = getattr(self._session.questions, what)(self, message.parcels, *args)
+            answer = Answer(number=message.number, failed=False, data=pickle.dumps(value, 5))
+        except Exception as error:  # noqa: BLE001  the process that asked raises it
+            answer = Answer(number=message.number, failed=True, data=pickled_exception(error))
+        self._send(answer)
+
+
+def _outcome(ref: ObjectRef) -> Resolved:
+    parcels: Sequence[Parcel] = () if ref.parcel is None else (ref.parcel,)
+    error = b"" if ref.error is None else pickled_exception(ref.error)
+    return Resolved(ref.number, error, parcels)
+
+
+def pickled_exception(error: BaseException) -> bytes:
+    """Pickle an exception, as text if it cannot be pickled itself."""
+    try:
+        data: bytes = cloudpickle.dumps(error, protocol=5)
+        pickle.loads(data)
+    except Exception:  # noqa: BLE001  whatever its pickling raises: it travels as text
+        made = Error.capture(error).exception()
+        data = pickle.dumps(ExecutorError(str(made)), 5)
+    return data

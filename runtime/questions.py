@@ -1,0 +1,62 @@
+"""What other processes may ask of the session, each a method; errors go back to who asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from compiled_dag.host import ActorId
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from runtime.options import ActorOptions
+    from runtime.parcel import Parcel
+    from runtime.peer import Peer
+    from runtime.session import Session
+    from runtime.signatures import MethodSpec
+
+Parcels = "Sequence[Parcel]"
+
+
+class Questions:
+    """Answers; the first two arguments are who asks, and the parcels that came along."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def create(
+        self,
+        peer: Peer,
+        parcels: Sequence[Parcel],
+        class_name: str,
+        options: ActorOptions,
+        methods: Mapping[str, MethodSpec],
+        needed: Sequence[int],
+    ) -> int:
+        """Start an actor; its lifeline is lent to who asks."""
+        refs = [peer.find(number) for number in needed]
+        lifeline = self._session.create_from(class_name, options, parcels[0], refs, methods)
+        peer.lend([lifeline])
+        return lifeline.actor_id
+
+    def end_after_calls(self, _peer: Peer, _parcels: Sequence[Parcel], actor_id: int) -> None:
+        """Have an actor end once it has served what is queued."""
+        self._session.actor(actor_id).end_after_calls()
+
+    def kill(
+        self, _peer: Peer, _parcels: Sequence[Parcel], actor_id: int, _no_restart: bool
+    ) -> None:
+        """End an actor at once."""
+        self._session.kill(ActorId(actor_id))
+
+    def pin(self, peer: Peer, _parcels: Sequence[Parcel], number: int) -> None:
+        """Keep a reference as long as the session lives."""
+        self._session.pin(peer.find(number))
+
+    def lend(self, peer: Peer, _parcels: Sequence[Parcel], number: int) -> None:
+        """Lend a reference that was pinned."""
+        peer.lend([self._session.find_stray(number)])
+
+    def available(self, _peer: Peer, _parcels: Sequence[Parcel]) -> dict[str, Any]:
+        """Return the free resources."""
+        return self._session.placement.ledger.available()

@@ -1,0 +1,138 @@
+"""References inside values: how they are pickled, and found again.
+
+A value that is pickled for another process may hold references to objects and handles of actors.
+They are taken out: the pickle says "reference number i", and the `Parcel` carries the references
+themselves beside the bytes, so that whoever has the parcel keeps what it refers to alive.
+
+Two kinds of places need two treatments. An argument that *is* a reference arrives as its value
+(`Slot`); a reference *inside* an argument arrives as a reference.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+
+class Reference(Protocol):
+    """What may travel inside a value: an `ObjectRef`, or an actor's `Lifeline`."""
+
+    @property
+    def number(self) -> int:
+        """The same in all processes of the session; negative for an actor's lifeline."""
+        ...
+
+
+class _Pickling(threading.local):
+    """What this thread is pickling, or unpickling, at the moment."""
+
+    found: list[Any] | None = None
+    """References met while pickling a parcel; None: nothing of a parcel is being pickled."""
+    needed: list[Any] | None = None
+    """References met that are to arrive as values; None: they arrive as references."""
+    references: Sequence[Any] = ()
+    """Those of the parcel being unpickled."""
+    values: Sequence[Any] = ()
+    """Values of the references among the arguments being unpickled."""
+
+
+_state = _Pickling()
+
+
+class _Strays:
+    """References pickled by users on their own: how this process finds them again."""
+
+    pin: Callable[[Any], None] | None = None
+    find: Callable[[int], Any] | None = None
+
+
+def set_strays(pin: Callable[[Any], None] | None, find: Callable[[int], Any] | None) -> None:
+    """Say what to do with references outside parcels: keep one for ever; find one by number."""
+    _Strays.pin, _Strays.find = pin, find
+
+
+@contextlib.contextmanager
+def collecting(needed: list[Any] | None = None) -> Iterator[list[Any]]:
+    """Collect the references met while pickling; with `needed`, those of objects go there."""
+    state = _state
+    before = state.found, state.needed
+    found: list[Any] = []
+    state.found, state.needed = found, needed
+    try:
+        yield found
+    finally:
+        state.found, state.needed = before
+
+
+@contextlib.contextmanager
+def supplying(references: Sequence[Any]) -> Iterator[None]:
+    """Make `references` those that unpickling finds."""
+    state = _state
+    before, state.references = state.references, references
+    try:
+        yield
+    finally:
+        state.references = before
+
+
+@contextlib.contextmanager
+def supplying_values(values: Sequence[Any]) -> Iterator[None]:
+    """Make `values` those that stand in the places of references."""
+    state = _state
+    before, state.values = state.values, values
+    try:
+        yield
+    finally:
+        state.values = before
+
+
+def reduce_reference(reference: Any, *, is_object: bool) -> tuple[Any, tuple[int]]:
+    """Return how to pickle a reference (`__reduce__`)."""
+    state = _state
+    if is_object and state.needed is not None:
+        return _value, (index_in(reference, state.needed),)
+    if state.found is not None:
+        return _reference, (index_in(reference, state.found),)
+    if _Strays.pin is None:
+        raise TypeError(f"{reference!r} cannot be pickled: there is no session it belongs to")
+    _Strays.pin(reference)
+    return _stray, (reference.number,)
+
+
+def index_in(reference: Any, among: list[Any]) -> int:
+    """Return the position of `reference`, added if it is not there."""
+    for index, known in enumerate(among):
+        if known is reference:
+            return index
+    among.append(reference)
+    return len(among) - 1
+
+
+class Slot:
+    """Stands for an argument that is a reference: unpickles as its value."""
+
+    __slots__ = ("_index",)
+
+    def __init__(self, index: int) -> None:
+        self._index = index
+
+    def __reduce__(self) -> Any:
+        return _value, (self._index,)
+
+
+def _value(index: int) -> Any:
+    return _state.values[index]
+
+
+def _reference(index: int) -> Any:
+    return _state.references[index]
+
+
+def _stray(number: int) -> Any:
+    if _Strays.find is None:
+        raise RuntimeError(f"reference {number} belongs to a session that is not here")
+    return _Strays.find(number)

@@ -1,0 +1,439 @@
+"""Which task runs where, and when.
+
+Tasks wait in *lanes*, one for each kind: what they hold (resources) and what process they need. A
+worker serves one lane at a time: it has a *lease*, that is, resources taken once and used by one
+task after the other; so short tasks cost no bookkeeping each. A lease ends when its lane is empty,
+or when an older task of another lane waits for resources.
+
+A worker without work takes half of what another worker of its lane has not begun; one whose task
+waits for other tasks gives all of it back, and lends its CPUs meanwhile: that is why tasks that
+wait for tasks cannot lock each other out.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from compiled_dag.errors import TaskCancelledError
+from runtime import obituary
+from runtime.objects import ObjectRef
+from runtime.options import ActorOptions
+from runtime.pool import PoolWorker
+from runtime.task import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from compiled_dag.errors import ActorDiedError
+    from runtime.function import Function
+    from runtime.messages import Reply
+    from runtime.options import TaskOptions
+    from runtime.parcel import Parcel
+    from runtime.resources import Demand
+    from runtime.session import Session
+
+_DEPTH: Final = 16
+"""Tasks sent ahead to one worker."""
+_MOST_STARTING: Final = 8
+"""Processes asked for at once: each takes the memory of a fork."""
+
+
+class Lane:
+    """Tasks of one kind that wait, and the workers that serve them."""
+
+    def __init__(self, key: Any, demand: Demand, kind: ActorOptions) -> None:
+        self.key = key
+        self.demand = demand
+        self.kind = kind
+        self.queue: deque[tuple[int, Task]] = deque()
+        """With the time of their coming, as a count."""
+        self.workers: list[PoolWorker] = []
+        self.starved = False
+        """Whether it waits for resources that others hold."""
+
+    @property
+    def age(self) -> int:
+        """The count of its oldest task."""
+        return self.queue[0][0]
+
+
+class Scheduler:
+    """Tasks and workers of a session. Any thread may use it."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._lock = threading.RLock()
+        self._lanes: dict[Any, Lane] = {}
+        self._idle: list[PoolWorker] = []
+        self._counter = itertools.count()
+        self._starting = 0
+        self._warned: set[Any] = set()
+
+    # --- in
+
+    def submit(
+        self,
+        function: Function,
+        options: TaskOptions,
+        args: Parcel,
+        needed: Sequence[ObjectRef],
+        numbers: Sequence[int | None],
+    ) -> tuple[ObjectRef, ...]:
+        """Queue a call; returns the references of its results."""
+        task = Task(self._session, function, options, args, needed)
+        refs = tuple([ObjectRef(task.name, task, number) for number in numbers])
+        task.refs = [weakref.ref(ref) for ref in refs]
+        if needed and not all(ref.done for ref in needed):
+            _when_all_done(needed, lambda: self._enqueue(task))
+        else:
+            self._enqueue(task)
+        return refs
+
+    def _enqueue(self, task: Task) -> None:
+        for ref in task.needed:
+            if ref.failed:
+                task.follow(ref)
+                return
+        with self._lock:
+            if task.state != "PENDING_ARGS_AVAIL":
+                return  # cancelled meanwhile
+            task.state = "PENDING_NODE_ASSIGNMENT"
+            lane = self._lane(task)
+            lane.queue.append((next(self._counter), task))
+            self._serve(lane)
+        if lane.key not in self._warned:
+            self._warn(lane, task)
+
+    def _warn(self, lane: Lane, task: Task) -> None:
+        self._warned.add(lane.key)
+        placement = self._session.placement
+        missing = placement.ledger.missing(lane.demand)
+        if missing:
+            placement.warn_for_ever(f"task {task.name}", missing)
+        placement.warn_about_devices(lane.demand.num_gpus)
+
+    def _lane(self, task: Task) -> Lane:
+        options = task.options
+        key = (
+            options.demand,
+            options.num_threads,
+            options.gpu_visibility,
+            tuple(sorted(options.env_vars.items())),
+            options.working_dir,
+        )
+        lane = self._lanes.get(key)
+        if lane is None:
+            kind = ActorOptions(
+                num_cpus=options.num_cpus,
+                num_gpus=options.num_gpus,
+                gpu_visibility=options.gpu_visibility,
+                env_vars=options.env_vars,
+                working_dir=options.working_dir,
+            )
+            lane = self._lanes[key] = Lane(key, options.demand, kind)
+        return lane
+
+    # --- who runs what (with the lock)
+
+    def _serve(self, lane: Lane) -> None:
+        """Send out what waits in a lane, as far as there are workers and resources."""
+        while lane.queue and self._lease(lane):
+            pass
+        for worker in lane.workers:
+            if not lane.queue:
+                return
+            self._fill(lane, worker)
+
+    def _lease(self, lane: Lane) -> bool:
+        """Have one more worker serve the lane; returns whether there is sense in yet another."""
+        coming = sum(not worker.up for worker in lane.workers)
+        if len(lane.queue) <= coming or self._starting >= _MOST_STARTING:
+            return False
+        if not lane.demand.num_cpus and len(lane.workers) >= self._most_without_cpu():
+            return False
+        grant = self._session.placement.ledger.take(lane.demand)
+        lane.starved = grant is None
+        if grant is None:
+            return False
+        worker = self._take_idle(lane, grant.gpu_ids) or self._start(lane, grant)
+        worker.lane, worker.grant = lane, grant
+        lane.workers.append(worker)
+        if worker.up:
+            self._fill(lane, worker, 1)
+        return True
+
+    def _most_without_cpu(self) -> int:
+        return 4 * max(1, int(self._session.placement.ledger.totals()["CPU"]))
+
+    def _take_idle(self, lane: Lane, gpu_ids: tuple[int, ...]) -> PoolWorker | None:
+        for position in range(len(self._idle) - 1, -1, -1):
+            if self._idle[position].kind == (lane.key[1:], gpu_ids):
+                return self._idle.pop(position)
+        return None
+
+    def _start(self, lane: Lane, grant: Any) -> PoolWorker:
+        worker = PoolWorker(self, self._session.board, (lane.key[1:], grant.gpu_ids))
+        self._starting += 1
+        self._session.start_worker(worker, lane.kind, grant)
+        return worker
+
+    def _fill(self, lane: Lane, worker: PoolWorker, depth: int = _DEPTH) -> None:
+        """Send a worker tasks ahead."""
+        if not worker.takes_more:
+            return
+        queue, assigned = lane.queue, worker.assigned
+        while queue and len(assigned) < depth:
+            _, task = queue.popleft()
+            if task.state == "PENDING_NODE_ASSIGNMENT":
+                worker.send(task)
+
+    def _end_lease(self, worker: PoolWorker) -> None:
+        """Give a worker's resources back; the worker is idle."""
+        lane = worker.lane
+        lane.workers.remove(worker)
+        worker.lane = None
+        if worker.waits:
+            self._lend(worker, back=True)
+        self._session.placement.ledger.give_back(worker.grant)  # type: ignore[arg-type]
+        worker.grant = None
+        if worker.death is None:
+            self._idle.append(worker)
+            self._retire()
+        self._session.placement.start_waiting()
+        self._serve_starved()
+
+    def _serve_starved(self) -> None:
+        """Give free resources to the lanes that wait for some, the oldest first."""
+        waiting = sorted((lane for lane in self._lanes.values() if lane.queue), key=_age)
+        for lane in waiting:
+            self._serve(lane)
+
+    def _retire(self) -> None:
+        """End idle workers that there are too many of, the longest idle first."""
+        most = max(2, int(self._session.placement.ledger.totals()["CPU"]))
+        while len(self._idle) > most:
+            self._idle.pop(0).process.end_after_calls()
+
+    def _next(self, worker: PoolWorker) -> None:
+        """Find work for a worker that has answered."""
+        lane = worker.lane
+        if lane is None:
+            return
+        if not worker.assigned:
+            others = any(
+                other.starved and other.queue and (not lane.queue or other.age < lane.age)
+                for other in self._lanes.values()
+                if other is not lane
+            )
+            if others or self._session.placement.ledger.overdrawn:
+                self._end_lease(worker)
+                return
+        if lane.queue:
+            if len(worker.assigned) <= _DEPTH // 2:
+                self._fill(lane, worker)
+        elif not worker.assigned and not self._steal(lane, worker):
+            self._end_lease(worker)
+
+    def _steal(self, lane: Lane, thief: PoolWorker) -> bool:
+        """Give an idle worker half of what the busiest one of its lane has not begun."""
+        if not thief.takes_more:
+            return False
+        victim = max(lane.workers, key=lambda worker: len(worker.assigned))
+        count = len(victim.assigned)
+        if count < 2:  # noqa: PLR2004  one runs, nothing waits behind it
+            return False
+        tasks = victim.take_back((count + 1) // 2)
+        self._requeue(lane, tasks)
+        self._fill(lane, thief)
+        return bool(thief.assigned)
+
+    def _requeue(self, lane: Lane, tasks: Sequence[Task]) -> None:
+        for task in reversed(tasks):
+            task.worker = None
+            task.state = "PENDING_NODE_ASSIGNMENT"
+            lane.queue.appendleft((0, task))
+
+    def _lend(self, worker: PoolWorker, *, back: bool) -> None:
+        worker.waits = not back
+        units = worker.grant.demand.num_cpus if worker.grant else 0
+        self._session.placement.ledger.lend_cpus(-units if back else units)
+
+    # --- what workers say
+
+    def opened(self, worker: PoolWorker) -> None:
+        """Give a new worker something to do."""
+        with self._lock:
+            self._starting -= 1
+            worker.up = True
+            lane = worker.lane
+            if lane is None:
+                return
+            self._fill(lane, worker, max(1, len(lane.queue) // len(lane.workers)))
+            if not worker.assigned and not self._steal(lane, worker):
+                self._end_lease(worker)
+            else:
+                self._serve(lane)
+
+    def answered(self, worker: PoolWorker, reply: Reply) -> None:
+        """Hand out a task's outcome, and give the worker more."""
+        with self._lock:
+            task = worker.assigned.pop(reply.number, None)
+            retired = task is not None and self._is_worn_out(worker, task)
+            if task is not None and self._try_again(task, reply.parcels):
+                self._requeue(self._lane(task), [task])
+                task = None
+            if retired:
+                self._retire_one(worker)
+            else:
+                self._next(worker)
+        if task is not None:
+            task.complete(reply.parcels)
+
+    def _is_worn_out(self, worker: PoolWorker, task: Task) -> bool:
+        most = task.options.max_calls
+        if not most:
+            return False
+        number = task.function.number
+        worker.num_calls[number] = worker.num_calls.get(number, 0) + 1
+        return worker.num_calls[number] >= most
+
+    def _retire_one(self, worker: PoolWorker) -> None:
+        lane = worker.lane
+        self._requeue(lane, worker.take_back(0))
+        self._end_lease(worker)
+        if worker in self._idle:
+            self._idle.remove(worker)
+        worker.process.end_after_calls()
+
+    def _try_again(self, task: Task, parcels: Sequence[Parcel]) -> bool:
+        """Tell whether a task that raised is to run again."""
+        wanted = task.options.retry_exceptions
+        if wanted is False or not task.retries or len(parcels) != 1 or not parcels[0].is_error:
+            return False
+        cause = parcels[0].load().exception().cause
+        if wanted is not True and not isinstance(cause, wanted):
+            return False
+        task.retries -= 1 if task.retries > 0 else 0
+        return True
+
+    def skipped(self, worker: PoolWorker, number: int) -> None:
+        """Take note that a worker passed a task over."""
+        with self._lock:
+            task = worker.passed_over(number)
+            if task is not None:
+                self._requeue(self._lane(task), [task])
+            if not worker.revoked:
+                self._next(worker)
+
+    def waits(self, worker: PoolWorker) -> None:
+        """Let others use what a waiting worker cannot."""
+        with self._lock:
+            lane = worker.lane
+            if lane is None or worker.waits:
+                return
+            self._lend(worker, back=False)
+            self._requeue(lane, worker.take_back(1))
+            self._session.placement.start_waiting()
+            self._serve_starved()
+            self._serve(lane)
+
+    def goes_on(self, worker: PoolWorker) -> None:
+        """Take back what a waiting worker had lent."""
+        with self._lock:
+            if worker.lane is not None and worker.waits:
+                self._lend(worker, back=True)
+
+    def died(self, worker: PoolWorker, death: ActorDiedError) -> None:
+        """Run the tasks of a dead worker again, or fail them."""
+        crashed = obituary.of_worker(death)
+        with self._lock:
+            if not worker.up:
+                self._starting -= 1
+            if worker in self._idle:
+                self._idle.remove(worker)
+            tasks = list(worker.assigned.items())
+            worker.assigned.clear()
+            lane = worker.lane
+            failed = []
+            again = []
+            for number, task in tasks:
+                if worker.has_begun(number):
+                    if not task.retries:
+                        failed.append(task)
+                        continue
+                    task.retries -= 1 if task.retries > 0 else 0
+                again.append(task)
+            if lane is not None:
+                self._requeue(lane, again)
+                if not worker.up:  # it never was: more like it would not be either
+                    failed += [task for _, task in lane.queue]
+                    lane.queue.clear()
+                self._end_lease(worker)
+        for task in failed:
+            task.fail(crashed)
+
+    # --- from outside
+
+    def kick(self) -> None:
+        """Look whether something can run now: resources were given back."""
+        with self._lock:
+            self._serve_starved()
+
+    def cancel(self, task: Task, *, force: bool) -> None:
+        """Cancel a task: out of its queue, or interrupted where it runs."""
+        error = TaskCancelledError(f"task {task.name} was cancelled")
+        with self._lock:
+            worker = task.worker
+            if task.state in ("FINISHED", "FAILED"):
+                return
+            if worker is not None and not worker.has_begun(task.number):
+                position = list(worker.assigned).index(task.number)
+                taken = worker.take_back(position)
+                self._requeue(worker.lane, [other for other in taken if other is not task])
+                if task in taken:
+                    worker = None
+                elif not taken:
+                    worker = task.worker
+            if worker is None:
+                task.fail(error)
+                return
+        task.retries = 0
+        if force:
+            task.session.kill_worker(worker, f"runtime.cancel({task.name}, force=True)")
+        else:
+            worker.process.interrupt(task.number)
+
+    def fail_all(self, error: BaseException) -> None:
+        """Fail everything that waits: the session ends."""
+        with self._lock:
+            waiting = [task for lane in self._lanes.values() for _, task in lane.queue]
+            for lane in self._lanes.values():
+                lane.queue.clear()
+        for task in waiting:
+            task.fail(error)
+
+    def waiting(self) -> list[Task]:
+        """Return the tasks that wait for resources (for reports)."""
+        with self._lock:
+            return [task for lane in self._lanes.values() for _, task in lane.queue]
+
+
+def _age(lane: Lane) -> int:
+    return lane.age
+
+
+def _when_all_done(refs: Sequence[ObjectRef], callback: Any) -> None:
+    """Call `callback` once, when all are done or one has failed."""
+    left = itertools.count(len({ref.number for ref in refs}) - 1, -1)
+    once = itertools.count()
+
+    def one_done(ref: ObjectRef) -> None:
+        if (ref.failed or next(left) == 0) and next(once) == 0:
+            callback()
+
+    for ref in {ref.number: ref for ref in refs}.values():
+        ref.when_done(lambda ref=ref: one_done(ref))  # type: ignore[misc]

@@ -1,0 +1,108 @@
+"""One task, from its submission to its outcome."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runtime.function import Function
+    from runtime.link import Link
+    from runtime.objects import ObjectRef
+    from runtime.options import TaskOptions
+    from runtime.parcel import Parcel
+    from runtime.pool import PoolWorker
+    from runtime.session import Session
+
+
+class Task:
+    """A call of a function; what it returns goes to `refs`, of which it is the source."""
+
+    __slots__ = (
+        "args",
+        "function",
+        "name",
+        "needed",
+        "number",
+        "options",
+        "refs",
+        "retries",
+        "session",
+        "state",
+        "worker",
+    )
+
+    def __init__(
+        self,
+        session: Session,
+        function: Function,
+        options: TaskOptions,
+        args: Parcel,
+        needed: Sequence[ObjectRef],
+    ) -> None:
+        self.session = session
+        self.function = function
+        self.options = options
+        self.name = options.name or function.name
+        self.args: Parcel | None = args
+        """Until it is done."""
+        self.needed: Sequence[ObjectRef] = needed
+        """References among the arguments whose values it needs."""
+        self.refs: Sequence[Any] = ()
+        """Weak references to the results' references: nobody need hold them."""
+        self.retries = options.max_retries
+        self.number = 0
+        """Of the message that it was sent with last."""
+        self.worker: PoolWorker | None = None
+        self.state = "PENDING_ARGS_AVAIL"
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        worker = self.worker
+        if worker is not None:
+            return f"in worker process {worker.process.pid}"
+        if self.state == "PENDING_ARGS_AVAIL":
+            return "waiting for its arguments"
+        demand = self.options.demand
+        return f"waiting for {demand} (free: {self.session.placement.ledger.available()})"
+
+    def attend(self) -> Link | None:
+        """Let the calling thread read the replies of the worker that runs it."""
+        worker = self.worker
+        link = None if worker is None else worker.link
+        if link is not None:
+            link.attend()
+        return link
+
+    def complete(self, parcels: Sequence[Parcel]) -> None:
+        """Take the results, or one parcel with an `Error` for all."""
+        failed = len(parcels) == 1 and parcels[0].is_error
+        self._done("FAILED" if failed else "FINISHED")
+        for index, weak in enumerate(self.refs):
+            ref = weak()
+            if ref is not None:
+                ref.complete(parcels[0 if failed else index])
+
+    def fail(self, error: BaseException) -> None:
+        """Take the reason why there will be no results."""
+        self._done("FAILED")
+        for weak in self.refs:
+            ref = weak()
+            if ref is not None:
+                ref.fail(error)
+
+    def follow(self, failed: ObjectRef) -> None:
+        """End as a reference did that it needed."""
+        self._done("FAILED")
+        for weak in self.refs:
+            ref = weak()
+            if ref is not None:
+                ref.follow(failed)
+
+    def _done(self, state: str) -> None:
+        self.state = state
+        self.args = None
+        self.needed = ()
+        self.worker = None

@@ -1,0 +1,90 @@
+"""Running tasks in a worker process."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from compiled_dag.outcome import Error, Place
+from compiled_dag.shm.board import CLAIMED, REVOKED
+from compiled_dag.shm.futex import fence
+from runtime.arguments import load_arguments
+from runtime.messages import Call, Reply, Skipped
+from runtime.parcel import Parcel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from compiled_dag.shm.board import Board
+
+_HEAD = 10
+"""Bytes before a task's name: 0, whether the code comes along, the function's number."""
+
+
+class TaskService:
+    """The functions this process knows, and how it runs them."""
+
+    def __init__(self, board: Board, line: int) -> None:
+        self._words = board.words
+        self._claimed = board.word_index(line, CLAIMED)
+        self._revoked = board.word_index(line, REVOKED)
+        self._functions: dict[bytes, Callable[..., Any]] = {}
+
+    def run(self, call: Call) -> Reply | Skipped:
+        """Run a task, unless the driver has taken it back (see `runtime.pool`)."""
+        words = self._words
+        words[self._claimed] = call.number
+        fence()
+        method = call.method
+        parcels, code = call.parcels, None
+        if method[1]:
+            *parcels, code = parcels
+        if call.number >= words[self._revoked]:
+            if code is not None:
+                self._define(method[2:_HEAD], code)
+            return Skipped(number=call.number)
+        return Reply(call.number, self._outcome(method, code, parcels, call.num_returns))
+
+    def _outcome(
+        self, method: bytes, code: Parcel | None, parcels: Sequence[Parcel], num_returns: int
+    ) -> Sequence[Parcel]:
+        number = method[2:_HEAD]
+        try:
+            if code is not None:
+                self._define(number, code)
+            args, kwargs = load_arguments(parcels)
+            return parcels_of(self._functions[number](*args, **kwargs), num_returns)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001  whatever user code raises is its outcome
+            place = Place(method=method[_HEAD:].decode(), actor="")
+            return (Parcel.of(Error.capture(error, place)),)
+        finally:
+            del parcels
+
+    def _define(self, number: bytes, code: Parcel) -> None:
+        self._functions[number] = code.load()
+        sys.stdout.flush()
+
+
+def parcels_of(value: Any, num_returns: int) -> Sequence[Parcel]:
+    """Encode what a method or task returned.
+
+    Raises:
+        ValueError: It is not as many values as were asked for.
+        TypeError: It cannot be pickled.
+    """
+    if num_returns == 1:
+        return (Parcel.of(value),)
+    if num_returns == 0:
+        return ()
+    try:
+        values = list(value)
+    except TypeError:
+        values = None
+    if values is None or len(values) != num_returns:
+        found = type(value).__name__ if values is None else f"{len(values)} values"
+        raise ValueError(
+            f"num_returns={num_returns} asks for {num_returns} values, the method returned {found}"
+        )
+    return [Parcel.of(item) for item in values]
