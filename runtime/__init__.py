@@ -1,10 +1,13 @@
 """Processes, actors and objects: what graphs run on, and what users call."""
 
-from runtime import exceptions
-from runtime.actor import ActorClass, ActorHandle, ActorMethod
+from runtime import actor, exceptions
+from runtime.actor import ActorClass, ActorHandle, ActorMethod, get_actor
 from runtime.api import get, kill, method, put, remote, wait
+from runtime.function import RemoteFunction
 from runtime.lifecycle import (
     SessionContext,
+    available_resources,
+    cluster_resources,
     get_gpu_ids,
     init,
     is_initialized,
@@ -17,9 +20,14 @@ __all__ = [
     "ActorHandle",
     "ActorMethod",
     "ObjectRef",
+    "RemoteFunction",
     "SessionContext",
+    "actor",
+    "available_resources",
+    "cluster_resources",
     "exceptions",
     "get",
+    "get_actor",
     "get_gpu_ids",
     "init",
     "is_initialized",

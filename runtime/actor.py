@@ -178,6 +178,35 @@ def _received(
     return ActorHandle(session.adopt(lifeline, class_name), methods)
 
 
+def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
+    """Return a handle of the living actor with this name.
+
+    Args:
+        name: As given to ``.options(name=...)``.
+        namespace: Where to look; None for the session's own.
+
+    Raises:
+        TypeError: `name` is no str.
+        ValueError: `name` is empty, or there is no such actor.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"get_actor: the name must be a str, not {type(name).__name__} ({name!r})")
+    if not name:
+        raise ValueError("get_actor: the name is empty")
+    return ActorHandle(*lifecycle.current("runtime.get_actor()").get_actor(name, namespace))
+
+
+def exit_actor() -> NoReturn:
+    """End the actor that runs this, now.
+
+    Raises:
+        TypeError: This is no actor.
+    """
+    if not context.in_actor():
+        raise TypeError("exit_actor() ends the actor that calls it: this is the driver")
+    raise SystemExit(0)
+
+
 def process_of(handle: ActorHandle) -> Any:
     """Return the actor behind a handle."""
     return handle._runtime_process  # noqa: SLF001  hidden from users only

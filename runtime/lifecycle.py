@@ -99,7 +99,7 @@ def init(
         local_mode: Not there.
         ignore_reinit_error: Return the running session instead of raising.
         log_to_driver: Show what actors print on this process's standard error (default).
-        namespace: Of named actors; not there yet.
+        namespace: Of actors named without one.
         runtime_env: ``{"env_vars": {...}}`` for every actor.
         gpu_visibility: Which GPUs actors see: ``"assigned_first"`` or ``"assigned_only"`` for those
             with GPUs, ``"none"`` or ``"inherit"`` for those without; one of each with a comma.
@@ -115,7 +115,7 @@ def init(
         TypeError: An argument has the wrong type.
     """
     del labels, object_store_memory
-    _refuse_later(local_mode=local_mode, namespace=namespace)
+    _refuse_later(local_mode=local_mode)
     _check_ignored(ignored)
     if address not in (None, "local"):
         raise ConnectionError(
@@ -145,6 +145,7 @@ def init(
                 gpu_visibility=gpu_visibility,
                 **check_runtime_env(runtime_env),
                 log_to_driver=log_to_driver is not False,
+                namespace=namespace,
             )
         return _facts()
 
@@ -251,6 +252,16 @@ def get_gpu_ids() -> list[gpus.GpuId]:
     if not context.in_actor():
         current("runtime.get_gpu_ids()")
     return context.gpu_ids()
+
+
+def cluster_resources() -> dict[str, float]:
+    """Return the session's logical resources, by name."""
+    return current().resources("totals")
+
+
+def available_resources() -> dict[str, float]:
+    """Return what is free of them now."""
+    return current().resources("available")
 
 
 def _in_forked_child() -> None:

@@ -321,6 +321,11 @@ class NestedSession:
             lifeline.owner = RemoteActor(self, lifeline.actor_id, class_name)
         return lifeline
 
+    def resources(self, which: str) -> dict[str, float]:
+        """Return the session's resources, or those that are free."""
+        found: dict[str, float] = self.ask("resources", which)
+        return found
+
     def kill(self, actor_id: int, *, no_restart: bool = True) -> None:
         """End an actor's process at once."""
         self.ask("kill", actor_id, no_restart)

@@ -116,6 +116,8 @@ def _updated(
             changes |= check_runtime_env(value)
         elif name in checks:
             changes[name] = checks[name](name, value)
+            if name in _NOT_YET and value not in (None, 0, 1, getattr(base, name)):
+                raise NotImplementedError(f"{name}={value!r}: this option is not there yet")
         elif name not in _WITHOUT_EFFECT:
             known = sorted({*checks, *_WITHOUT_EFFECT, "runtime_env"})
             raise ValueError(f"{name!r} is no option of {whose}. Known: {', '.join(known)}")
@@ -316,6 +318,9 @@ _TASK_CHECKS: Final[Mapping[str, _Check]] = {
     "retry_exceptions": check_retry_exceptions,
     "max_calls": _integer(0),
 }
+_NOT_YET: Final = frozenset(
+    {"concurrency_groups", "max_concurrency", "max_restarts", "max_task_retries"}
+)
 _WITHOUT_EFFECT: Final = frozenset(
     {
         "accelerator_type",

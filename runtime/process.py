@@ -64,6 +64,8 @@ class ActorProcess:
         """0 until the process exists."""
         self.grant = Grant(Demand())
         """The resources it holds."""
+        self.released = False
+        """Whether its last handle is gone."""
         self.gone = False
         """Whether the process has ended, or will never be."""
         self._reason = ""
@@ -79,6 +81,11 @@ class ActorProcess:
     def death(self) -> ActorDiedError | None:
         """Why it is dead, or None."""
         return self.calls.death
+
+    @property
+    def can_be_found(self) -> bool:
+        """Whether new handles may be made."""
+        return self.death is None and not self.released
 
     # --- from any thread
 

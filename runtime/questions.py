@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from compiled_dag.host import ActorId
 
@@ -39,6 +39,14 @@ class Questions:
         peer.lend([lifeline])
         return lifeline.actor_id
 
+    def get_actor(
+        self, peer: Peer, _parcels: Sequence[Parcel], name: str, namespace: str | None
+    ) -> tuple[int, str, Mapping[str, MethodSpec]]:
+        """Return a named actor; its lifeline is lent to who asks."""
+        lifeline, methods = self._session.get_actor(name, namespace)
+        peer.lend([lifeline])
+        return lifeline.actor_id, lifeline.owner.class_name, methods
+
     def end_after_calls(self, _peer: Peer, _parcels: Sequence[Parcel], actor_id: int) -> None:
         """Have an actor end once it has served what is queued."""
         self._session.actor(actor_id).end_after_calls()
@@ -57,6 +65,6 @@ class Questions:
         """Lend a reference that was pinned."""
         peer.lend([self._session.find_stray(number)])
 
-    def available(self, _peer: Peer, _parcels: Sequence[Parcel]) -> dict[str, Any]:
-        """Return the free resources."""
-        return self._session.placement.ledger.available()
+    def resources(self, _peer: Peer, _parcels: Sequence[Parcel], which: str) -> dict[str, float]:
+        """Return the resources there are, or those that are free."""
+        return self._session.resources(which)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from compiled_dag.errors import ActorDiedError
+from compiled_dag.errors import ActorAlreadyExistsError, ActorDiedError
 from compiled_dag.host import ActorId
 from compiled_dag.host import SystemCall as SystemFunction
 from compiled_dag.shm.board import CAPACITY, CLAIMED, REVOKED, Board, Doorbell
@@ -23,6 +23,7 @@ from runtime.arguments import pack_arguments
 from runtime.calls import next_number
 from runtime.function import Function
 from runtime.messages import System
+from runtime.names import Names
 from runtime.objects import ObjectRef, next_reference
 from runtime.parcel import Parcel
 from runtime.placement import Placement
@@ -70,6 +71,7 @@ class Session:
         env_vars: Mapping[str, str] | None = None,
         working_dir: str | None = None,
         log_to_driver: bool = True,
+        namespace: str | None = None,
     ) -> None:
         self.owner_pid = os.getpid()
         self.closed = False
@@ -86,6 +88,9 @@ class Session:
         )
         self.scheduler = Scheduler(self)
         self.questions = Questions(self)
+        self.names = Names(namespace)
+        self._detached: list[Lifeline] = []
+        """Of actors that outlive their handles."""
         self._functions: dict[int, Function] = {}
         self._pinned: dict[int, Any] = {}
         self._actors: dict[int, ActorProcess] = {}
@@ -286,13 +291,45 @@ class Session:
         needed: Sequence[ObjectRef],
         methods: Mapping[str, MethodSpec],
     ) -> Lifeline:
-        """Start an actor whose constructor's arguments are encoded."""
+        """Start an actor whose constructor's arguments are encoded.
+
+        Raises:
+            ActorAlreadyExistsError: A living actor has the name.
+        """
         actor = self._new_process(class_name, options)
         actor.methods = methods
+        if options.name is not None:
+            known = self.names.claim(options.name, options.namespace, actor)
+            if known is not None:
+                self._drop(actor)
+                if options.get_if_exists:
+                    return known
+                raise ActorAlreadyExistsError(
+                    f"an actor named {options.name!r} is there already: {known!r}. Get it with "
+                    "runtime.get_actor(), choose another name, or pass get_if_exists=True"
+                )
         lifeline = actor.lifeline()
+        if options.lifetime == "detached":
+            self._detached.append(lifeline)
         actor.submit("__init__", parcel, needed, (None,))
         self.placement.place(actor)
         return lifeline
+
+    def _drop(self, actor: ActorProcess) -> None:
+        """Forget an actor that was never asked for."""
+        with self._lock:
+            del self._actors[actor.actor_id]
+            self._lines.discard(actor.line)
+
+    def get_actor(self, name: str, namespace: str | None) -> tuple[Lifeline, Any]:
+        """Return a named actor, and its methods.
+
+        Raises:
+            ValueError: There is none.
+        """
+        self.check_owner()
+        process = self.names.find(name, namespace)
+        return process.lifeline(), process.methods
 
     def _new_process(
         self, class_name: str, options: ActorOptions, worker: PoolWorker | None = None
@@ -312,6 +349,12 @@ class Session:
     def kill_worker(self, worker: PoolWorker, reason: str) -> None:
         """End a worker's process at once."""
         worker.process.kill(reason)
+
+    def resources(self, which: str) -> dict[str, float]:
+        """Return the resources there are (``"totals"``), or those that are free."""
+        self.check_owner()
+        ledger = self.placement.ledger
+        return ledger.totals() if which == "totals" else ledger.available()
 
     # --- tasks
 
@@ -361,7 +404,9 @@ class Session:
     def release(self, actor_id: int) -> None:
         """Let an actor end after its calls: its last handle is gone. Safe in finalizers."""
         if not self.closed and not self.foreign:
-            self.supervisor.call_soon(self._actors[actor_id].end_after_calls)
+            actor = self._actors[actor_id]
+            actor.released = True
+            self.supervisor.call_soon(actor.end_after_calls)
 
     def actor(self, actor_id: int) -> ActorProcess:
         """Return an actor of this session, dead or alive."""
@@ -428,6 +473,7 @@ class Session:
             self._release()
 
     def _stop_actors(self) -> None:
+        self._detached.clear()
         actors = [actor for actor in self._actors.values() if not actor.gone]
         self.closed = True
         for actor in actors:

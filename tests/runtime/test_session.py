@@ -47,7 +47,7 @@ def test_a_second_init_is_refused_unless_ignored(session):
         ({"num_gpus": -1}, ValueError, "num_gpus"),
         ({"num_cpus": "2"}, TypeError, "num_cpus"),
         ({"gpu_visibility": "some"}, ValueError, "assigned_first"),
-        ({"resources": {"a": 1}}, NotImplementedError, "resources"),
+        ({"resources": {"CPU": 1}}, ValueError, "num_cpus"),
     ],
 )
 def test_init_checks_its_arguments(arguments, kind, text):
