@@ -1,0 +1,106 @@
+"""Actors that run several calls at once: on threads, or as coroutines of one event loop.
+
+Plain actors have none of this: their calls run one at a time on the main thread, which also runs
+the steps of graphs. The main loop stays on the main thread here too; it only hands the calls over.
+Each *concurrency group* has its own limit; calls of no group share the default one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+DEFAULT_GROUP: Final = ""
+ASYNC_CONCURRENCY: Final = 1000
+"""Coroutines at once unless `max_concurrency` says otherwise."""
+
+
+class Executor(Protocol):
+    """Runs calls somewhere else than on the main thread."""
+
+    def submit(self, group: str, run: Callable[[], Any]) -> None:
+        """Run `run` when the group has room; if it returns an awaitable, await that."""
+        ...
+
+    def close(self) -> None:
+        """Stop taking calls. Does not wait."""
+        ...
+
+
+def executor_for(
+    cls: type, max_concurrency: int | None, groups: Mapping[str, int]
+) -> Executor | None:
+    """Return what runs the calls of an actor of class `cls`; None: the main thread does."""
+    if is_async(cls):
+        limit = ASYNC_CONCURRENCY if max_concurrency is None else max_concurrency
+        return _EventLoop({DEFAULT_GROUP: limit, **groups})
+    if groups or (max_concurrency or 1) > 1:
+        return _Threads({DEFAULT_GROUP: max_concurrency or 1, **groups})
+    return None
+
+
+def is_async(cls: type) -> bool:
+    """Tell whether any method of `cls` is a coroutine function or asynchronous generator."""
+    return any(
+        inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+        for _, function in inspect.getmembers(cls, inspect.isfunction)
+    )
+
+
+class _Threads:
+    """A pool of threads for each group."""
+
+    def __init__(self, limits: Mapping[str, int]) -> None:
+        self._pools = {
+            group: ThreadPoolExecutor(limit, thread_name_prefix=f"calls {group}".strip())
+            for group, limit in limits.items()
+        }
+
+    def submit(self, group: str, run: Callable[[], Any]) -> None:
+        """Run `run` on a thread of the group."""
+        self._pools[group].submit(run)
+
+    def close(self) -> None:
+        """Stop taking calls."""
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _EventLoop:
+    """One event loop on a thread of its own; a semaphore for each group."""
+
+    def __init__(self, limits: Mapping[str, int]) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._limits = {group: asyncio.Semaphore(limit) for group, limit in limits.items()}
+        self._tasks: set[asyncio.Task[None]] = set()
+        threading.Thread(target=self._run, name="event loop", daemon=True).start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def submit(self, group: str, run: Callable[[], Any]) -> None:
+        """Run `run` on the loop."""
+        self._loop.call_soon_threadsafe(self._start, self._limits[group], run)
+
+    def _start(self, limit: asyncio.Semaphore, run: Callable[[], Any]) -> None:
+        task = self._loop.create_task(_limited(limit, run))
+        self._tasks.add(task)  # the loop itself holds tasks weakly
+        task.add_done_callback(self._tasks.discard)
+
+    def close(self) -> None:
+        """Stop the loop."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+
+async def _limited(limit: asyncio.Semaphore, run: Callable[[], Awaitable[Any] | None]) -> None:
+    async with limit:
+        awaited = run()
+        if awaited is not None:
+            await awaited
