@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import inspect
+import dataclasses
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from compiled_dag.errors import ActorClassInheritanceError
 from compiled_dag.node import bind_method
 from runtime import context, lifecycle
-from runtime.options import check_num_returns
-from runtime.signatures import MethodSpec, constructor_of, methods_of, nearest, spec_of
+from runtime.options import check_method_options
+from runtime.signatures import (
+    MethodOptions,
+    MethodSpec,
+    constructor_of,
+    methods_of,
+    nearest,
+    spec_of,
+)
 
 if TYPE_CHECKING:
+    import inspect
     from collections.abc import Callable, Mapping, Sequence
 
     from compiled_dag.host import ActorId
@@ -65,21 +73,10 @@ class ActorClass:
     ) -> ActorHandle:
         """Start an actor with `options`."""
         self._constructor.check(args, kwargs)
-        self._refuse_coroutines()
         session = lifecycle.current(f"{self.__name__}.remote()")
         methods = {name: spec.without_function() for name, spec in self._methods.items()}
         lifeline = session.create(self.__name__, options, ((self._cls, *args), kwargs), methods)
         return ActorHandle(lifeline, self._methods)
-
-    def _refuse_coroutines(self) -> None:
-        for spec in self._methods.values():
-            if inspect.iscoroutinefunction(spec.function) or inspect.isasyncgenfunction(
-                spec.function
-            ):
-                raise NotImplementedError(
-                    f"{self.__name__}.{spec.name} is a coroutine function: async actors are not "
-                    "there yet, use a plain method (it may call asyncio.run)"
-                )
 
     def __call__(self, *_args: Any, **_kwargs: Any) -> NoReturn:
         """Refuse: the class itself stays in the driver."""
@@ -137,7 +134,7 @@ class ActorHandle:
                     f"{process.class_name} has no method {name!r}{nearest(name, methods)}"
                 )
             spec = spec_of(process.class_name, name, None)
-        return ActorMethod(self, spec, spec.num_returns)
+        return ActorMethod(self, spec, spec.options)
 
     def __dir__(self) -> list[str]:
         return sorted(self._runtime_methods)
@@ -161,11 +158,7 @@ class ActorHandle:
         return _received, (self._runtime_lifeline, self._runtime_process.class_name, methods)
 
     def __repr__(self) -> str:
-        process = self._runtime_process
-        state = f"pid {process.pid}" if process.pid else "starting"
-        if process.death is not None:
-            state = "dead"
-        return f"<actor {process.label} {state}>"
+        return repr(self._runtime_process)
 
 
 def _received(
@@ -264,12 +257,15 @@ class BoundActor:
 class ActorMethod:
     """One method of one actor; implements `compiled_dag.host.Target`."""
 
-    __slots__ = ("_handle", "_spec", "num_returns")
+    __slots__ = ("_handle", "_method", "_options", "_spec", "num_returns")
 
-    def __init__(self, handle: ActorHandle, spec: MethodSpec, num_returns: int) -> None:
+    def __init__(self, handle: ActorHandle, spec: MethodSpec, options: MethodOptions) -> None:
         self._handle = handle
         self._spec = spec
-        self.num_returns = num_returns
+        self._options = options
+        self.num_returns = options.num_returns
+        group = options.concurrency_group
+        self._method = f"{spec.name}\0{group}" if group else spec.name
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Call the method; returns at once.
@@ -294,22 +290,22 @@ class ActorMethod:
         self._spec.check(args, kwargs)
         return bind_method(self, args, kwargs)
 
-    def options(self, *, num_returns: int | None = None, name: str | None = None) -> ActorMethod:
+    def options(self, **options: Any) -> ActorMethod:
         """Return the method with other options.
 
         Args:
-            num_returns: How many values it returns, each of which gets a reference.
-            name: Of the call, for display; no effect so far.
+            **options: ``num_returns``: how many values it returns, each of which gets a reference;
+                ``concurrency_group``; ``max_task_retries`` and ``retry_exceptions``: how often it
+                is called again after the actor's death, and after which exceptions; ``name``,
+                ``enable_task_events``: accepted.
 
         Raises:
-            ValueError: `num_returns` is negative.
-            TypeError: `num_returns` is no integer.
+            ValueError: An unknown option, or a value that is out of range.
+            TypeError: A value of the wrong type.
         """
-        del name
-        count = self.num_returns
-        if num_returns is not None:
-            count = _no_stream(check_num_returns("num_returns", num_returns))
-        return ActorMethod(self._handle, self._spec, count)
+        changes = check_method_options(options)
+        _refuse_stream(changes)
+        return ActorMethod(self._handle, self._spec, dataclasses.replace(self._options, **changes))
 
     def call_resolved(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call it; references anywhere inside the arguments arrive as their values."""
@@ -325,7 +321,12 @@ class ActorMethod:
             process.end_after_calls()
             return None
         refs: tuple[ObjectRef, ...] = process.call(
-            spec.name, args, kwargs, num_returns=num_returns, nested=nested
+            self._method,
+            args,
+            kwargs,
+            num_returns=num_returns,
+            nested=nested,
+            retry=self._options.retry,
         )
         if num_returns == 1:
             return refs[0]
@@ -371,7 +372,6 @@ class ActorMethod:
         return f"<method {self.name} of {self._handle!r}>"
 
 
-def _no_stream(num_returns: int | str | None) -> int:
-    if num_returns == "streaming":
-        raise NotImplementedError(f"num_returns={num_returns!r}: generators are not there yet")
-    return 1 if num_returns is None else int(num_returns)
+def _refuse_stream(options: Mapping[str, Any]) -> None:
+    if options.get("num_returns") == "streaming":
+        raise NotImplementedError("num_returns='streaming': generators are not there yet")

@@ -10,14 +10,12 @@ from runtime import lifecycle
 from runtime.actor import ActorClass, ActorHandle, process_of
 from runtime.function import RemoteFunction, make_remote_function
 from runtime.objects import ObjectRef
-from runtime.options import ActorOptions, TaskOptions, check_num_returns
+from runtime.options import METHOD_OPTIONS, ActorOptions, TaskOptions, check_method_options
 from runtime.signatures import OPTIONS_ATTRIBUTE
 from runtime.waiting import get_all, wait_for_some
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-_METHOD_OPTIONS = ("num_returns",)
 
 
 def remote(*args: Any, **options: Any) -> Any:
@@ -48,12 +46,12 @@ def method(*args: Any, **options: Any) -> Callable[[Any], Any]:
     """Set options of a method of a remote class: ``@method(num_returns=2)``."""
     assert not args, "use @method(num_returns=...): options are given by name"
     assert options, "use @method(num_returns=...): no option was given"
-    unknown = [name for name in options if name not in _METHOD_OPTIONS]
-    assert not unknown, f"unknown options {unknown}; there is {', '.join(_METHOD_OPTIONS)}"
-    check_num_returns("num_returns", options["num_returns"])
+    unknown = [name for name in options if name not in METHOD_OPTIONS]
+    assert not unknown, f"unknown options {unknown}; there are {', '.join(METHOD_OPTIONS)}"
+    checked = check_method_options(options)
 
     def mark(function: Any) -> Any:
-        setattr(function, OPTIONS_ATTRIBUTE, dict(options))
+        setattr(function, OPTIONS_ATTRIBUTE, checked)
         return function
 
     return mark
@@ -184,13 +182,12 @@ def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
 
     Args:
         actor: Its handle.
-        no_restart: Accepted for Ray's sake: actors do not restart so far.
+        no_restart: Also if it has restarts left; False lets it use one.
 
     Raises:
         ValueError: Not a handle.
         ActorHandleNotFoundError: The actor's session has ended.
     """
-    del no_restart
     if not isinstance(actor, ActorHandle):
         raise ValueError(  # noqa: TRY004  as in Ray
             f"kill takes an actor's handle, not {type(actor).__name__}"
@@ -199,4 +196,4 @@ def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
     process = process_of(actor)
     if process.session is not session:
         raise ActorHandleNotFoundError(f"{actor!r} belongs to a session that has ended")
-    session.kill(process.actor_id)
+    session.kill(process.actor_id, no_restart=no_restart)

@@ -13,20 +13,25 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
+from compiled_dag.errors import PendingCallsLimitError
 from runtime import obituary
 from runtime.messages import Call, Reply, Stop, System, SystemReply
+from runtime.objects import ObjectRef
 from runtime.system_call import SystemCall
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from compiled_dag.errors import ActorDiedError
+    from compiled_dag.errors import ActorDiedError, ActorError, ActorUnavailableError
     from runtime.link import Link
-    from runtime.objects import ObjectRef
+    from runtime.messages import Retry
     from runtime.parcel import Parcel
 
 CREATION: Final = 0
 """Number of the call that runs the constructor."""
+
+_NOWHERE: Final[Any] = None
+"""Source of a reference that nobody gets: the constructor's, the second time."""
 
 _numbers = itertools.count(1)
 
@@ -36,16 +41,71 @@ def next_number() -> int:
     return next(_numbers)
 
 
+class _Repeatable:
+    """A call that may be made again."""
+
+    __slots__ = ("attempts", "call", "exceptions", "needed", "refs")
+
+    def __init__(
+        self,
+        call: Call,
+        needed: Sequence[ObjectRef],
+        refs: tuple[ObjectRef, ...],
+        attempts: int,
+        exceptions: bool | tuple[type[BaseException], ...],
+    ) -> None:
+        self.call = call
+        self.needed = needed
+        self.refs = refs
+        self.attempts = attempts
+        """How many more; negative: as many as it takes."""
+        self.exceptions = exceptions
+        """Which exceptions of the method are reason enough."""
+
+    def use_attempt(self) -> bool:
+        """Count one more attempt; returns False if there is none left."""
+        if not self.attempts:
+            return False
+        self.attempts -= self.attempts > 0
+        return True
+
+    def may_follow(self, failed: Parcel) -> bool:
+        """Tell whether it is to be made again after what the method raised; counts that."""
+        if self.exceptions is False:
+            return False
+        if self.exceptions is not True:
+            cause = failed.load().exception().cause
+            if not isinstance(cause, self.exceptions):
+                return False
+        return self.use_attempt()
+
+
 class Calls:
     """What an actor has been asked and has not answered. Any thread may use it."""
 
-    def __init__(self, creation_failed: Callable[[ObjectRef], None]) -> None:
+    def __init__(
+        self,
+        creation_failed: Callable[[ObjectRef], None],
+        *,
+        most_pending: int = -1,
+        attempts: int = 0,
+        restarts: bool = False,
+    ) -> None:
         """Make an empty queue.
 
         Args:
             creation_failed: Called, without a lock, with the failed reference that is the reason
                 why the actor has no instance.
+            most_pending: How many calls may be unanswered; negative: any number.
+            attempts: How often a call that does not say so itself is made again after a death.
+            restarts: Whether the actor may be made again.
         """
+        self._most_pending = most_pending
+        self._attempts = attempts
+        self._restarts = restarts
+        self._creation: tuple[Call, Sequence[ObjectRef]] | None = None
+        self._unavailable: ActorUnavailableError | None = None
+        """What calls without another attempt get while the actor is being made again."""
         self.link: Link | None = None
         self.death: ActorDiedError | None = None
         self._creation_failed = creation_failed
@@ -55,16 +115,30 @@ class Calls:
         self._created = False
         """Whether the constructor's call has been sent."""
         self._queue: deque[tuple[Call, Sequence[ObjectRef]] | System | Stop] = deque()
-        self._pending: dict[int, tuple[ObjectRef, ...] | SystemCall] = {}
+        self._pending: dict[int, tuple[ObjectRef, ...] | _Repeatable | SystemCall] = {}
 
     # --- in
 
-    def add(self, call: Call, needed: Sequence[ObjectRef], refs: tuple[ObjectRef, ...]) -> None:
-        """Send a call whose results go to `refs`, once the references it needs are ready."""
+    def add(
+        self,
+        call: Call,
+        needed: Sequence[ObjectRef],
+        refs: tuple[ObjectRef, ...],
+        retry: Retry | None = None,
+    ) -> None:
+        """Send a call whose results go to `refs`, once the references it needs are ready.
+
+        Raises:
+            PendingCallsLimitError: Too many are unanswered.
+        """
+        entry = self._entry(call, needed, refs, retry)
         with self._lock:
-            death = self.death
+            death: ActorError | None = self.death
+            if death is None and entry is refs and call.number != CREATION:
+                death = self._unavailable
             if death is None:
-                self._pending[call.number] = refs
+                self._check_room()
+                self._pending[call.number] = entry
                 if self._open and not needed and not self._queue and self.link is not None:
                     self._created = True
                     self.link.send(call)
@@ -77,6 +151,31 @@ class Calls:
         for ref in needed:
             ref.when_done(self.advance)
         self.advance()
+
+    def _entry(
+        self,
+        call: Call,
+        needed: Sequence[ObjectRef],
+        refs: tuple[ObjectRef, ...],
+        retry: Retry | None,
+    ) -> tuple[ObjectRef, ...] | _Repeatable:
+        if call.number == CREATION:
+            self._creation = (call, needed) if self._restarts else None
+            return refs
+        attempts = self._attempts
+        if retry is not None and retry.attempts is not None:
+            attempts = retry.attempts
+        if not attempts:
+            return refs
+        exceptions = False if retry is None else retry.exceptions
+        return _Repeatable(call, needed, refs, attempts, exceptions)
+
+    def _check_room(self) -> None:
+        if 0 <= self._most_pending <= len(self._pending):
+            raise PendingCallsLimitError(
+                f"{len(self._pending)} calls are unanswered, and max_pending_calls="
+                f"{self._most_pending}. Get results before calling again, or raise the limit"
+            )
 
     def submit(self, message: System, call: SystemCall) -> None:
         """Send a function of this project's own; it waits behind the constructor only."""
@@ -140,9 +239,7 @@ class Calls:
             self._queue.popleft()
             failed = next((ref for ref in needed if ref.failed), None)
             if failed is not None:
-                refs = self._pending.pop(call.number)
-                assert isinstance(refs, tuple)
-                return call, refs, failed
+                return call, _refs_of(self._pending.pop(call.number)), failed
             self._created = True
             self.link.send(call._replace(parcels=[*call.parcels, *map(_parcel, needed)]))
         return None
@@ -185,15 +282,61 @@ class Calls:
             if isinstance(entry, SystemCall):
                 entry.finish(failed=message.failed, data=message.data)
             return
-        assert not isinstance(entry, SystemCall)
         parcels = message.parcels
         failed = len(parcels) == 1 and parcels[0].is_error
-        if failed and message.number == CREATION and entry:
-            entry[0].complete(parcels[0])
-            self._creation_failed(entry[0])
+        if failed and isinstance(entry, _Repeatable) and entry.may_follow(parcels[0]):
+            self._repeat(entry)
             return
-        for index, ref in enumerate(entry or ()):
+        refs = _refs_of(entry)
+        if message.number == CREATION and refs:
+            if failed:
+                refs[0].complete(parcels[0])
+                self._creation_failed(refs[0])
+                return
+            self._unavailable = None
+        for index, ref in enumerate(refs):
             ref.complete(parcels[0 if failed else index])
+
+    def _repeat(self, entry: _Repeatable) -> None:
+        with self._lock:
+            if self.death is None:
+                self._pending[entry.call.number] = entry
+                self._queue.append((entry.call, entry.needed))
+        self.advance()
+
+    def restart(self, error: ActorUnavailableError) -> None:
+        """Begin again with another process: the constructor, then what may be called again.
+
+        Calls that were sent and may not be called again, and such that come before the actor is
+        back, get `error`.
+        """
+        assert self._creation is not None
+        with self._lock:
+            self._open = self._created = False
+            self._unavailable = error
+            unsent = {
+                queued[0].number for queued in self._queue if isinstance(queued, tuple)
+                and not isinstance(queued, System)
+            }  # fmt: skip
+            lost = {n: self._pending[n] for n in list(self._pending) if n not in unsent}
+            again, over = [], []
+            for number in sorted(lost, reverse=True):
+                entry = lost[number]
+                if number == CREATION:
+                    continue
+                if isinstance(entry, _Repeatable) and entry.use_attempt():
+                    again.append(entry)
+                else:
+                    over.append(self._pending.pop(number))
+            self._queue.extendleft((entry.call, entry.needed) for entry in again)
+            self._queue.appendleft(self._creation)
+            self._pending[CREATION] = self._pending.get(CREATION) or (ObjectRef("", _NOWHERE),)
+        for entry in over:
+            if isinstance(entry, SystemCall):
+                entry.fail(error)
+            else:
+                for ref in _refs_of(entry):
+                    ref.fail(error)
 
     def fail(self, death: ActorDiedError) -> bool:
         """Fail everything that is pending, and what comes; False if that has happened before."""
@@ -211,9 +354,18 @@ class Calls:
             if isinstance(entry, SystemCall):
                 entry.fail(death)
             else:
-                for ref in entry:
+                for ref in _refs_of(entry):
                     ref.fail(obituary.of_call(ref.what, death))
         return True
+
+
+def _refs_of(
+    entry: tuple[ObjectRef, ...] | _Repeatable | SystemCall | None,
+) -> tuple[ObjectRef, ...]:
+    if isinstance(entry, _Repeatable):
+        return entry.refs
+    assert not isinstance(entry, SystemCall)
+    return entry or ()
 
 
 def _close_all(queued: object) -> None:

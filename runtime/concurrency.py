@@ -8,10 +8,11 @@ Each *concurrency group* has its own limit; calls of no group share the default 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from runtime.signatures import is_async
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -28,29 +29,21 @@ class Executor(Protocol):
         """Run `run` when the group has room; if it returns an awaitable, await that."""
         ...
 
+    def run(self, make: Callable[[], Any]) -> Any:
+        """Run the constructor where coroutines will run, or here; returns what it returns."""
+        ...
+
     def close(self) -> None:
         """Stop taking calls. Does not wait."""
         ...
 
 
-def executor_for(
-    cls: type, max_concurrency: int | None, groups: Mapping[str, int]
-) -> Executor | None:
-    """Return what runs the calls of an actor of class `cls`; None: the main thread does."""
+def executor_for(cls: type, max_concurrency: int | None, groups: Mapping[str, int]) -> Executor:
+    """Return what runs the calls of an actor of class `cls`."""
     if is_async(cls):
         limit = ASYNC_CONCURRENCY if max_concurrency is None else max_concurrency
         return _EventLoop({DEFAULT_GROUP: limit, **groups})
-    if groups or (max_concurrency or 1) > 1:
-        return _Threads({DEFAULT_GROUP: max_concurrency or 1, **groups})
-    return None
-
-
-def is_async(cls: type) -> bool:
-    """Tell whether any method of `cls` is a coroutine function or asynchronous generator."""
-    return any(
-        inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
-        for _, function in inspect.getmembers(cls, inspect.isfunction)
-    )
+    return _Threads({DEFAULT_GROUP: max_concurrency or 1, **groups})
 
 
 class _Threads:
@@ -64,7 +57,11 @@ class _Threads:
 
     def submit(self, group: str, run: Callable[[], Any]) -> None:
         """Run `run` on a thread of the group."""
-        self._pools[group].submit(run)
+        _of(self._pools, group).submit(run)
+
+    def run(self, make: Callable[[], Any]) -> Any:
+        """Run `make` here."""
+        return make()
 
     def close(self) -> None:
         """Stop taking calls."""
@@ -87,7 +84,15 @@ class _EventLoop:
 
     def submit(self, group: str, run: Callable[[], Any]) -> None:
         """Run `run` on the loop."""
-        self._loop.call_soon_threadsafe(self._start, self._limits[group], run)
+        self._loop.call_soon_threadsafe(self._start, _of(self._limits, group), run)
+
+    def run(self, make: Callable[[], Any]) -> Any:
+        """Run `make` on the loop and wait for it."""
+
+        async def made() -> Any:
+            return make()
+
+        return asyncio.run_coroutine_threadsafe(made(), self._loop).result()
 
     def _start(self, limit: asyncio.Semaphore, run: Callable[[], Any]) -> None:
         task = self._loop.create_task(_limited(limit, run))
@@ -104,3 +109,15 @@ async def _limited(limit: asyncio.Semaphore, run: Callable[[], Awaitable[Any] | 
         awaited = run()
         if awaited is not None:
             await awaited
+
+
+def _of(groups: Mapping[str, Any], group: str) -> Any:
+    """Return the group's own.
+
+    Raises:
+        ValueError: There is no such group.
+    """
+    if group not in groups:
+        known = ", ".join(map(repr, sorted(groups.keys() - {DEFAULT_GROUP}))) or "none"
+        raise ValueError(f"no concurrency group {group!r} in this actor; there are: {known}")
+    return groups[group]

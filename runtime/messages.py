@@ -114,8 +114,18 @@ class CallRequest(NamedTuple):
 
     actor_id: int
     method: str
+    retry: Retry | None
     numbers: Sequence[int]
     needed: Sequence[int]
+
+
+class Retry(NamedTuple):
+    """How often a call may be made again, and after what."""
+
+    attempts: int | None
+    """After the actor's death; -1: for ever; None: as the actor says."""
+    exceptions: bool | tuple[type[BaseException], ...] = False
+    """After which of the method's own exceptions, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +183,9 @@ class Spawn:
     path: tuple[str, ...]
     """``sys.path``"""
     gpu_ids: tuple[int | str, ...]
+    max_concurrency: int | None
+    """Calls at once; None: one, or many if the class has coroutine methods."""
+    concurrency_groups: Mapping[str, int]
     fresh: bool
     """Start a new interpreter: the environment matters to libraries imported already."""
     fds: tuple[int, ...] = ()

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from compiled_dag.shm.board import Doorbell
     from runtime.mailbox import Mailbox
+    from runtime.messages import Retry
     from runtime.options import ActorOptions, TaskOptions
 
 
@@ -70,13 +71,18 @@ class RemoteActor:
         *,
         num_returns: int = 1,
         nested: bool = False,
+        retry: Retry | None = None,
     ) -> tuple[ObjectRef, ...]:
         """Queue a call; see `ActorProcess.call`."""
         parcel, needed = pack_arguments(args, kwargs, nested=nested)
-        refs = self.session.new_refs(f"{self.class_name}.{method}", num_returns)
-        request = CallRequest(self.actor_id, method, _numbers(refs), _numbers(needed))
+        name, _, _ = method.partition("\0")
+        refs = self.session.new_refs(f"{self.class_name}.{name}", num_returns)
+        request = CallRequest(self.actor_id, method, retry, _numbers(refs), _numbers(needed))
         self.session.send(Submit(0, pickle.dumps(request, 5), (parcel,)))
         return refs
+
+    def __repr__(self) -> str:
+        return f"<actor {self.label}>"
 
     def end_after_calls(self) -> None:
         """Have the actor end once it has served what is queued."""

@@ -6,7 +6,13 @@ import copy
 import signal
 from typing import Final
 
-from compiled_dag.errors import ActorDiedError, TaskError, WorkerCrashedError
+from compiled_dag.errors import (
+    ActorDiedError,
+    ActorError,
+    ActorUnavailableError,
+    TaskError,
+    WorkerCrashedError,
+)
 
 UNUSED: Final = "its last handle went away"
 KILLED: Final = "runtime.kill() was called"
@@ -76,12 +82,20 @@ def of_tasks() -> WorkerCrashedError:
     return WorkerCrashedError(f"the task was never run: {SESSION_ENDED}")
 
 
+def of_restart(label: str, death: ActorDiedError) -> ActorUnavailableError:
+    """Return the error for calls that are lost, or not taken, while an actor is made again."""
+    return ActorUnavailableError(
+        f"actor {label} is being started again, its state is lost; calls that are to survive this "
+        f"need max_task_retries. What happened: {death}"
+    )
+
+
 def of_session(label: str) -> ActorDiedError:
     """Return the error for an actor whose session is over."""
     return ActorDiedError(f"actor {label} is gone: {SESSION_ENDED}")
 
 
-def of_call(what: str, death: ActorDiedError) -> ActorDiedError:
+def of_call(what: str, death: ActorError) -> ActorError:
     """Return what the caller of ``Class.method`` gets: the death, and which result it cost."""
     error = copy.copy(death)
     error.args = (f"{what} has no result: {death}",)

@@ -116,8 +116,6 @@ def _updated(
             changes |= check_runtime_env(value)
         elif name in checks:
             changes[name] = checks[name](name, value)
-            if name in _NOT_YET and value not in (None, 0, 1, getattr(base, name)):
-                raise NotImplementedError(f"{name}={value!r}: this option is not there yet")
         elif name not in _WITHOUT_EFFECT:
             known = sorted({*checks, *_WITHOUT_EFFECT, "runtime_env"})
             raise ValueError(f"{name!r} is no option of {whose}. Known: {', '.join(known)}")
@@ -293,6 +291,46 @@ def _groups(name: str, value: object) -> dict[str, int]:
     return dict(value)
 
 
+METHOD_OPTIONS: Final = (
+    "num_returns",
+    "concurrency_group",
+    "max_task_retries",
+    "retry_exceptions",
+    "name",
+    "enable_task_events",
+    "tensor_transport",
+)
+
+
+def check_method_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a method that have an effect, checked.
+
+    Raises:
+        ValueError: An unknown option, or a value that is out of range.
+        TypeError: A value of the wrong type.
+        NotImplementedError: A tensor transport: that is an option of a graph's edges here.
+    """
+    unknown = [name for name in options if name not in METHOD_OPTIONS]
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is no option of a method. Known: {METHOD_OPTIONS}")
+    if options.get("tensor_transport") is not None:
+        raise NotImplementedError(
+            "tensor_transport is not an option of methods: in a graph use .with_tensor_transport()"
+        )
+    checked: dict[str, Any] = {}
+    if options.get("num_returns") is not None:
+        checked["num_returns"] = check_num_returns("num_returns", options["num_returns"])
+    if options.get("concurrency_group") is not None:
+        checked["concurrency_group"] = _text("concurrency_group", options["concurrency_group"])
+    if options.get("max_task_retries") is not None:
+        checked["max_task_retries"] = _integer(-1)("max_task_retries", options["max_task_retries"])
+    if options.get("retry_exceptions") is not None:
+        checked["retry_exceptions"] = check_retry_exceptions(
+            "retry_exceptions", options["retry_exceptions"]
+        )
+    return checked
+
+
 _PROCESS_CHECKS: Final[Mapping[str, _Check]] = {
     "num_cpus": _none_or(check_amount),
     "num_gpus": _none_or(check_amount),
@@ -318,9 +356,6 @@ _TASK_CHECKS: Final[Mapping[str, _Check]] = {
     "retry_exceptions": check_retry_exceptions,
     "max_calls": _integer(0),
 }
-_NOT_YET: Final = frozenset(
-    {"concurrency_groups", "max_concurrency", "max_restarts", "max_task_retries"}
-)
 _WITHOUT_EFFECT: Final = frozenset(
     {
         "accelerator_type",

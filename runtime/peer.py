@@ -120,7 +120,7 @@ class Peer:
             )
         else:
             actor = self._session.actor(request.actor_id)
-            refs = actor.submit(request.method, parcel, needed, request.numbers)
+            refs = actor.submit(request.method, parcel, needed, request.numbers, request.retry)
         self.lend(refs)
 
     def _bring(self, number: int) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from compiled_dag.host import ActorId
+    from runtime.messages import Retry
     from runtime.options import ActorOptions
     from runtime.parcel import Parcel
     from runtime.pool import PoolWorker
@@ -55,7 +56,13 @@ class ActorProcess:
         self.class_name = class_name
         self.options = options
         self.label = f"{class_name}({actor_id})"
-        self.calls: Calls | PoolWorker = worker or Calls(self._creation_failed)
+        self.calls: Calls | PoolWorker = worker or Calls(
+            self._creation_failed,
+            most_pending=options.max_pending_calls,
+            attempts=options.max_task_retries,
+            restarts=bool(options.max_restarts),
+        )
+        self._restarts_left = options.max_restarts
         self.peer = Peer(session, self.calls.post)
         self._lifeline: weakref.ref[Lifeline] | None = None
         self.methods: Mapping[str, MethodSpec] = {}
@@ -64,6 +71,7 @@ class ActorProcess:
         """0 until the process exists."""
         self.grant = Grant(Demand())
         """The resources it holds."""
+        self.num_restarts = 0
         self.released = False
         """Whether its last handle is gone."""
         self.gone = False
@@ -87,6 +95,12 @@ class ActorProcess:
         """Whether new handles may be made."""
         return self.death is None and not self.released
 
+    def __repr__(self) -> str:
+        state = f"pid {self.pid}" if self.pid else "starting"
+        if self.death is not None:
+            state = "dead"
+        return f"<actor {self.label} {state}>"
+
     # --- from any thread
 
     def call(
@@ -97,6 +111,7 @@ class ActorProcess:
         *,
         num_returns: int = 1,
         nested: bool = False,
+        retry: Retry | None = None,
     ) -> tuple[ObjectRef, ...]:
         """Queue a call; returns one reference per return value.
 
@@ -104,7 +119,7 @@ class ActorProcess:
             TypeError: An argument cannot be sent.
         """
         parcel, needed = pack_arguments(args, kwargs, nested=nested)
-        return self.submit(method, parcel, needed, (None,) * num_returns)
+        return self.submit(method, parcel, needed, (None,) * num_returns, retry)
 
     def submit(
         self,
@@ -112,15 +127,17 @@ class ActorProcess:
         parcel: Parcel,
         needed: Sequence[ObjectRef],
         numbers: Sequence[int | None],
+        retry: Retry | None = None,
     ) -> tuple[ObjectRef, ...]:
         """Queue a call whose arguments are encoded; `numbers` are those of its references."""
         assert isinstance(self.calls, Calls)
-        what = f"{self.class_name}.{method}"
+        name, _, _ = method.partition("\0")
+        what = f"{self.class_name}.{name}"
         refs = tuple([ObjectRef(what, self, made) for made in numbers])
         number = next_number()
         if method == "__init__":
             number, self._creation = CREATION, parcel
-        self.calls.add(Call(number, method.encode(), len(refs), (parcel,)), needed, refs)
+        self.calls.add(Call(number, method.encode(), len(refs), (parcel,)), needed, refs, retry)
         return refs
 
     def lifeline(self) -> Lifeline:
@@ -206,6 +223,8 @@ class ActorProcess:
             folder=needs.folder,
             path=tuple(absolute_path()),
             gpu_ids=needs.gpu_ids,
+            max_concurrency=self.options.max_concurrency,
+            concurrency_groups=self.options.concurrency_groups,
             fresh=needs.fresh,
             fds=tuple(fds),
         )
@@ -286,8 +305,43 @@ class ActorProcess:
             self.session.supervisor.forget(log.fd)
             log.finish()
         tail = self._logs[1].tail()
-        self.die(obituary.of_process(self.label, self.pid, self._status, self._reason, tail))
-        self.bury()
+        death = obituary.of_process(self.label, self.pid, self._status, self._reason, tail)
+        if self._may_restart():
+            self._restart(death)
+        else:
+            self.die(death)
+            self.bury()
+
+    @property
+    def restarts(self) -> bool:
+        """Whether it would be made again after a death now."""
+        return self.death is None and self._restarts_left != 0 and bool(self.pid)
+
+    def _may_restart(self) -> bool:
+        """Tell whether the actor is to be made again: it was not asked to end, and may be."""
+        return (
+            self.death is None
+            and self._restarts_left != 0
+            and self._status != 0
+            and not self._reason
+            and not self.released
+            and not self.session.closed
+        )
+
+    def _restart(self, death: ActorDiedError) -> None:
+        """Begin again with another process; graphs the actor was in stay broken."""
+        assert isinstance(self.calls, Calls)
+        self._restarts_left -= self._restarts_left > 0
+        self.num_restarts += 1
+        self._close()
+        self.peer.clear()
+        self.pid = 0
+        self._status = None
+        self._num_spawns = 0
+        self.calls.restart(obituary.of_restart(self.label, death))
+        self.session.has_died(self, death)
+        self.session.clear_line(self.line)
+        self.start(self.grant)
 
     # --- end: from any thread
 

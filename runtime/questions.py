@@ -52,10 +52,10 @@ class Questions:
         self._session.actor(actor_id).end_after_calls()
 
     def kill(
-        self, _peer: Peer, _parcels: Sequence[Parcel], actor_id: int, _no_restart: bool
+        self, _peer: Peer, _parcels: Sequence[Parcel], actor_id: int, no_restart: bool
     ) -> None:
         """End an actor at once."""
-        self._session.kill(ActorId(actor_id))
+        self._session.kill(ActorId(actor_id), no_restart=no_restart)
 
     def pin(self, peer: Peer, _parcels: Sequence[Parcel], number: int) -> None:
         """Keep a reference as long as the session lives."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-from typing import TYPE_CHECKING, Any, Final
+import signal
+import sys
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import cloudpickle
 
@@ -13,19 +16,26 @@ from compiled_dag.outcome import Error, Place
 from runtime.arguments import load_arguments
 from runtime.messages import Call, Reply, Skipped, Spawn, System, SystemReply
 from runtime.parcel import Parcel
+from runtime.signatures import is_async
 from runtime.task_service import TaskService, parcels_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from compiled_dag.loop import Loop
     from compiled_dag.shm.board import Board
     from compiled_dag.shm.waiter import Waiter
+    from runtime.concurrency import Executor
     from runtime.mailbox import Mailbox
     from runtime.nested import NestedSession
 
 STOP_AT_ONCE: Final = 1 << 63
 """Mailbox word that ends the actor before the messages it has not served yet."""
+
+
+class _Limits(NamedTuple):
+    most: int | None
+    groups: Mapping[str, int]
 
 
 class Service:
@@ -53,6 +63,9 @@ class Service:
         self._mail = mailbox
         self._session = session
         self._tasks = TaskService(board, spawn.line)
+        self._limits = _Limits(spawn.max_concurrency, spawn.concurrency_groups)
+        self._executor: Executor | None = None
+        """What runs calls instead of the main thread, if several may run at once."""
         self._methods: dict[bytes, Callable[..., Any]] = {}
         self._mailbox = board.mailbox_index(spawn.line)
 
@@ -84,6 +97,8 @@ class Service:
             if close is not None:
                 with contextlib.suppress(Exception):  # the process ends now, whatever it says
                     close()
+        if self._executor is not None:
+            self._executor.close()
         self._mail.close()
 
     # --- ordinary calls
@@ -94,18 +109,27 @@ class Service:
             self._send(self._tasks.run(call))
             self._session.in_task = False
             return
+        if self._executor is not None:
+            self._hand_over(call, self._executor)
+            return
         self._send(Reply(call.number, self._outcome(call)))
         if call.method == b"__init__" and self.instance is None:
             self.exit_code = 1
             self.loop.stop()
+
+    def _hand_over(self, call: Call, executor: Executor) -> None:
+        name, _, group = call.method.partition(b"\0")
+        try:
+            executor.submit(group.decode(), lambda: self._elsewhere(call, name))
+        except ValueError as error:  # no such group
+            self._send(Reply(call.number, (self._error(name, error),)))
 
     def _outcome(self, call: Call) -> Sequence[Parcel]:
         method = call.method
         try:
             args, kwargs = load_arguments(call.parcels)
             if method == b"__init__":
-                cls, *args = args
-                self.instance = cls(*args, **kwargs)
+                self._create(args, kwargs)
                 value = None
             else:
                 function = self._methods.get(method) or self._find(method)
@@ -116,8 +140,52 @@ class Service:
         except BaseException as error:  # noqa: BLE001  whatever user code raises is its outcome
             return (self._error(method, error),)
 
+    def _create(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        """Make the instance, and what runs its calls if the main thread does not."""
+        cls, *rest = args
+        limits = self._limits
+        if limits.groups or limits.most not in (None, 1) or is_async(cls):
+            # Here, because it takes 50 ms that most actors need not spend.
+            from runtime.concurrency import executor_for  # noqa: PLC0415
+
+            self._executor = executor_for(cls, limits.most, limits.groups)
+            self.instance = self._executor.run(lambda: cls(*rest, **kwargs))
+        else:
+            self.instance = cls(*rest, **kwargs)
+
+    def _elsewhere(self, call: Call, method: bytes) -> Awaitable[None] | None:
+        """Run a call that the executor has begun; returns what is to be awaited, if anything."""
+        try:
+            args, kwargs = load_arguments(call.parcels)
+            function = self._methods.get(method) or self._find(method)
+            value = function(*args, **kwargs)
+            if isinstance(value, Awaitable):
+                return self._await(call, method, value)
+            parcels = parcels_of(value, call.num_returns)
+        except BaseException as error:  # noqa: BLE001  whatever user code raises is its outcome
+            parcels = self._failed(method, error)
+        self._send(Reply(call.number, parcels))
+        return None
+
+    async def _await(self, call: Call, method: bytes, value: Awaitable[Any]) -> None:
+        try:
+            parcels = parcels_of(await value, call.num_returns)
+        except BaseException as error:  # noqa: BLE001  whatever user code raises is its outcome
+            parcels = self._failed(method, error)
+        self._send(Reply(call.number, parcels))
+
+    def _failed(self, method: bytes, error: BaseException) -> Sequence[Parcel]:
+        """Return the outcome of a call that raised; what ends an actor ends it from any thread."""
+        if isinstance(error, (SystemExit, KeyboardInterrupt)):
+            self.exit_code = exit_code(error)
+            self.loop.stop()
+            self.board.ring(self.process)
+        return (self._error(method, error),)
+
     def _find(self, method: bytes) -> Callable[..., Any]:
-        name = method.decode()
+        name, _, group = method.decode().partition("\0")
+        if group:
+            raise ValueError(f"no concurrency group {group!r} in this actor: it has none")
         found: Callable[..., Any]
         if name == "__ray_call__":
             found = self._apply
@@ -166,3 +234,15 @@ def _pickled(error: BaseException) -> bytes:
 
 def _nothing() -> None:
     """Answer a call that only asks whether the constructor has ended."""
+
+
+def exit_code(error: SystemExit | KeyboardInterrupt) -> int:
+    """Return the exit code of an actor whose user code raised what ends it."""
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT  # as by the signal (terminal interrupts are ignored)
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code & 0xFF
+    print(error.code, file=sys.stderr)  # noqa: T201  what sys.exit(text) is for
+    return 1

@@ -218,10 +218,15 @@ class Session:
         """Return why an actor is dead, or None while it lives."""
         return self._actors[actor_id].death
 
-    def kill(self, actor_id: ActorId, reason: str = obituary.KILLED) -> None:
-        """End an actor's process at once."""
+    def kill(
+        self, actor_id: ActorId, reason: str = obituary.KILLED, *, no_restart: bool = True
+    ) -> None:
+        """End an actor's process at once; without `no_restart` it may be made again."""
         self.check_owner()
         actor = self._actors[actor_id]
+        if not no_restart and actor.restarts:
+            actor.kill("")
+            return
         actor.die(obituary.of_process(actor.label, actor.pid, None, reason, ""))
         actor.kill(reason)
         if self.placement.withdraw(actor):
@@ -396,10 +401,14 @@ class Session:
         while line in self._lines:
             line = line % (CAPACITY - 1) + 1
         self._lines.add(line)
+        self.clear_line(line)
+        return line
+
+    def clear_line(self, line: int) -> None:
+        """Make a line of the board that of a process that has just been born."""
         words, board = self.board.words, self.board
         words[board.mailbox_index(line)] = words[board.word_index(line, CLAIMED)] = 0
         words[board.word_index(line, REVOKED)] = NOTHING_REVOKED
-        return line
 
     def release(self, actor_id: int) -> None:
         """Let an actor end after its calls: its last handle is gone. Safe in finalizers."""

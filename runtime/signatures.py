@@ -11,12 +11,32 @@ import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from runtime.messages import Retry
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 OPTIONS_ATTRIBUTE = "__runtime_method_options__"
 """Where `runtime.method` leaves its options on a function."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodOptions:
+    """What `runtime.method` and ``.options()`` of a method set."""
+
+    num_returns: int = 1
+    concurrency_group: str = ""
+    max_task_retries: int | None = None
+    """After the actor's death; None: as the actor's option says."""
+    retry_exceptions: bool | tuple[type[BaseException], ...] = False
+
+    @property
+    def retry(self) -> Retry | None:
+        """What the calls carry; None: as the actor's options say."""
+        if self.max_task_retries is None and not self.retry_exceptions:
+            return None
+        return Retry(self.max_task_retries, self.retry_exceptions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +50,12 @@ class MethodSpec:
     """Without self; None where it cannot be known."""
     counts: range | None
     """Numbers of positional arguments that fit by themselves; None: ask the signature."""
-    num_returns: int = 1
+    options: MethodOptions
+
+    @property
+    def num_returns(self) -> int:
+        """How many values it returns."""
+        return self.options.num_returns
 
     def without_function(self) -> MethodSpec:
         """Return what another process needs of it: neither code nor annotations nor defaults."""
@@ -97,7 +122,7 @@ def spec_of(class_name: str, name: str, function: Any, *, static: bool = False) 
         function=plain if inspect.isfunction(plain) else None,
         signature=signature,
         counts=None if signature is None else _counts(signature),
-        num_returns=options.get("num_returns", 1),
+        options=MethodOptions(**options),
     )
 
 
@@ -142,3 +167,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint at the names like `name`."""
     close = difflib.get_close_matches(name, list(known))
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def is_async(cls: type) -> bool:
+    """Tell whether any method of `cls` is a coroutine function or asynchronous generator."""
+    return any(
+        inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+        for _, function in inspect.getmembers(cls, inspect.isfunction)
+    )

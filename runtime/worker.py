@@ -27,7 +27,7 @@ from runtime import context, lifecycle
 from runtime.mailbox import Mailbox
 from runtime.nested import NestedSession
 from runtime.objects import number_from
-from runtime.service import Service
+from runtime.service import Service, exit_code
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -64,10 +64,9 @@ def run(spawn: Spawn, board: Board, driver_fd: int) -> int:
     try:
         loop.run()
     except SystemExit as exit_:
-        service.exit_code = _exit_code(exit_)
-    except KeyboardInterrupt:
-        # Raised by user code (terminal interrupts are ignored): ends the actor, as by the signal.
-        service.exit_code = 128 + signal.SIGINT
+        service.exit_code = exit_code(exit_)
+    except KeyboardInterrupt as interrupt:
+        service.exit_code = exit_code(interrupt)
     service.close()
     _leave()
     return service.exit_code
@@ -133,16 +132,6 @@ def _leave_to_parent(control: socket.socket, driver_fd: int) -> None:
     with contextlib.suppress(OSError):  # a grandchild: its parent closed it already
         os.close(driver_fd)
     context.leave_actor()
-
-
-def _exit_code(exit_: SystemExit) -> int:
-    """Do as the interpreter does with what was passed to `sys.exit`."""
-    if exit_.code is None:
-        return 0
-    if isinstance(exit_.code, int):
-        return exit_.code & 0xFF
-    print(exit_.code, file=sys.stderr)  # noqa: T201  what sys.exit(text) is for
-    return 1
 
 
 def _leave() -> None:
