@@ -55,7 +55,7 @@ class Place:
 
     def __str__(self) -> str:
         if self.node is None:
-            return f"{self.method} on actor {self.actor}"
+            return f"{self.method} on actor {self.actor}" if self.actor else self.method
         bound = f", bound at {self.source}" if self.source else ""
         return f"{self.method} (node {self.node}{bound}) on actor {self.actor}"
 

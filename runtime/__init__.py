@@ -2,7 +2,7 @@
 
 from runtime import actor, exceptions
 from runtime.actor import ActorClass, ActorHandle, ActorMethod, get_actor
-from runtime.api import get, kill, method, put, remote, wait
+from runtime.api import cancel, get, kill, method, put, remote, wait
 from runtime.function import RemoteFunction
 from runtime.lifecycle import (
     SessionContext,
@@ -24,6 +24,7 @@ __all__ = [
     "SessionContext",
     "actor",
     "available_resources",
+    "cancel",
     "cluster_resources",
     "exceptions",
     "get",

@@ -177,6 +177,29 @@ def wait(
     return ready, [ref for ref in refs if ref not in chosen]
 
 
+def cancel(ref: ObjectRef, *, force: bool = False, recursive: bool = True) -> None:
+    """Cancel the task, or the actor's call, that makes the value of `ref`.
+
+    What has not begun never runs; what runs is interrupted where it runs Python code, or waits.
+    `get` then raises `TaskCancelledError`. Without effect on what has ended.
+
+    Args:
+        ref: One of its references.
+        force: End the process that runs it; for tasks only.
+        recursive: Also the tasks that the task has submitted.
+
+    Raises:
+        TypeError: Not an `ObjectRef`.
+        ValueError: `force` for a call of an actor.
+    """
+    if _is_compiled(ref):
+        raise TypeError("cancel: an execution of a compiled graph cannot be cancelled")
+    if not isinstance(ref, ObjectRef):
+        raise TypeError(f"cancel takes an ObjectRef, not {type(ref).__name__}")
+    session = lifecycle.current("runtime.cancel()")
+    session.cancel(ref, force=force, recursive=recursive)
+
+
 def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
     """End an actor at once; its queued and later calls raise `ActorDiedError`.
 

@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from compiled_dag.errors import PendingCallsLimitError
+from compiled_dag.errors import PendingCallsLimitError, TaskCancelledError
 from runtime import obituary
 from runtime.messages import Call, Reply, Stop, System, SystemReply
 from runtime.objects import ObjectRef
@@ -296,6 +296,29 @@ class Calls:
             self._unavailable = None
         for index, ref in enumerate(refs):
             ref.complete(parcels[0 if failed else index])
+
+    def cancel(self, ref: ObjectRef) -> int | None:
+        """Cancel the call that makes `ref`: here, if it was not sent; else returns its number."""
+        with self._lock:
+            number = next(
+                (n for n, entry in self._pending.items()
+                 if not isinstance(entry, SystemCall) and ref in _refs_of(entry)), None
+            )  # fmt: skip
+            if number is None:
+                return None
+            for queued in self._queue:
+                if isinstance(queued, tuple) and queued[0].number == number:  # type: ignore[union-attr]
+                    self._queue.remove(queued)
+                    refs = _refs_of(self._pending.pop(number))
+                    break
+            else:
+                entry = self._pending[number]
+                if isinstance(entry, _Repeatable):
+                    entry.attempts = 0
+                return number
+        for one in refs:
+            one.fail(TaskCancelledError(f"{one.what} was cancelled before it ran"))
+        return None
 
     def _repeat(self, entry: _Repeatable) -> None:
         with self._lock:

@@ -8,10 +8,12 @@ Each *concurrency group* has its own limit; calls of no group share the default 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from compiled_dag.errors import TaskCancelledError
 from runtime.signatures import is_async
 
 if TYPE_CHECKING:
@@ -22,11 +24,23 @@ ASYNC_CONCURRENCY: Final = 1000
 """Coroutines at once unless `max_concurrency` says otherwise."""
 
 
+class Run(Protocol):
+    """Runs one call, or says that it was cancelled before it ran."""
+
+    def __call__(self, *, cancelled: bool = False) -> Awaitable[None] | None:
+        """Run it; returns what is to be awaited, if anything."""
+        ...
+
+
 class Executor(Protocol):
     """Runs calls somewhere else than on the main thread."""
 
-    def submit(self, group: str, run: Callable[[], Any]) -> None:
-        """Run `run` when the group has room; if it returns an awaitable, await that."""
+    def submit(self, group: str, number: int, run: Run) -> None:
+        """Run call `number` when the group has room; if `run` returns an awaitable, await that."""
+        ...
+
+    def cancel(self, number: int) -> bool:
+        """Interrupt a call; returns False if it is not here."""
         ...
 
     def run(self, make: Callable[[], Any]) -> Any:
@@ -54,10 +68,29 @@ class _Threads:
             group: ThreadPoolExecutor(limit, thread_name_prefix=f"calls {group}".strip())
             for group, limit in limits.items()
         }
+        self._running: dict[int, int] = {}
+        """Thread by call."""
 
-    def submit(self, group: str, run: Callable[[], Any]) -> None:
+    def submit(self, group: str, number: int, run: Run) -> None:
         """Run `run` on a thread of the group."""
-        _of(self._pools, group).submit(run)
+        _of(self._pools, group).submit(self._run, number, run)
+
+    def _run(self, number: int, run: Run) -> None:
+        self._running[number] = threading.get_ident()
+        try:
+            run()
+        finally:
+            del self._running[number]
+
+    def cancel(self, number: int) -> bool:
+        """Raise in the thread that runs the call, as soon as it runs Python code."""
+        thread = self._running.get(number)
+        if thread is None:
+            return False
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(thread), ctypes.py_object(TaskCancelledError)
+        )
+        return True
 
     def run(self, make: Callable[[], Any]) -> Any:
         """Run `make` here."""
@@ -75,16 +108,26 @@ class _EventLoop:
     def __init__(self, limits: Mapping[str, int]) -> None:
         self._loop = asyncio.new_event_loop()
         self._limits = {group: asyncio.Semaphore(limit) for group, limit in limits.items()}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        """By call; the loop itself holds them weakly."""
         threading.Thread(target=self._run, name="event loop", daemon=True).start()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
 
-    def submit(self, group: str, run: Callable[[], Any]) -> None:
+    def submit(self, group: str, number: int, run: Run) -> None:
         """Run `run` on the loop."""
-        self._loop.call_soon_threadsafe(self._start, _of(self._limits, group), run)
+        self._loop.call_soon_threadsafe(self._start, _of(self._limits, group), number, run)
+
+    def cancel(self, number: int) -> bool:
+        """Cancel the call's task, which raises where it awaits."""
+        self._loop.call_soon_threadsafe(self._cancel, number)
+        return True
+
+    def _cancel(self, number: int) -> None:
+        if number in self._tasks:
+            self._tasks[number].cancel()
 
     def run(self, make: Callable[[], Any]) -> Any:
         """Run `make` on the loop and wait for it."""
@@ -94,21 +137,27 @@ class _EventLoop:
 
         return asyncio.run_coroutine_threadsafe(made(), self._loop).result()
 
-    def _start(self, limit: asyncio.Semaphore, run: Callable[[], Any]) -> None:
-        task = self._loop.create_task(_limited(limit, run))
-        self._tasks.add(task)  # the loop itself holds tasks weakly
-        task.add_done_callback(self._tasks.discard)
+    def _start(self, limit: asyncio.Semaphore, number: int, run: Run) -> None:
+        task = self._tasks[number] = self._loop.create_task(_limited(limit, run))
+        task.add_done_callback(lambda _: self._tasks.pop(number, None))
 
     def close(self) -> None:
         """Stop the loop."""
         self._loop.call_soon_threadsafe(self._loop.stop)
 
 
-async def _limited(limit: asyncio.Semaphore, run: Callable[[], Awaitable[Any] | None]) -> None:
-    async with limit:
+async def _limited(limit: asyncio.Semaphore, run: Run) -> None:
+    try:
+        await limit.acquire()
+    except asyncio.CancelledError:
+        run(cancelled=True)
+        return
+    try:
         awaited = run()
         if awaited is not None:
             await awaited
+    finally:
+        limit.release()
 
 
 def _of(groups: Mapping[str, Any], group: str) -> Any:

@@ -12,13 +12,14 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from runtime import wire
-from runtime.messages import Answer, Resolved
+from runtime.messages import Answer, Cancel, Resolved
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
     from compiled_dag.shm.board import Board
+    from runtime.interruption import Interruption
     from runtime.messages import Message
 
 _DRIVER = 0
@@ -28,13 +29,16 @@ _DRIVER = 0
 class Mailbox:
     """The control socket of this process; owns it."""
 
-    def __init__(self, control: socket.socket, board: Board, line: int) -> None:
+    def __init__(
+        self, control: socket.socket, board: Board, line: int, shield: Interruption
+    ) -> None:
         """Open the mailbox.
 
         Args:
             control: The socket.
             board: The session's board.
             line: This process's line on it.
+            shield: Keeps a message whole while the main thread sends or receives it.
         """
         self.messages: deque[Any] = deque()
         """For the main loop."""
@@ -42,7 +46,10 @@ class Mailbox:
         """Takes the answers to what this process asked."""
         self.find: Callable[[int], Any] | None = None
         """Returns a reference that arrives, by number."""
+        self.receive_cancel: Callable[[int], None] | None = None
+        """Takes the numbers of calls that are not to run."""
         self._control = control
+        self._shield = shield
         self._inbox = wire.Inbox(control, self._find)
         self._board = board
         self._line = line
@@ -61,28 +68,31 @@ class Mailbox:
         """Take what has arrived, unless another thread is at it."""
         words, count = self._board.words, self._count
         while words[count] != self._pumped and self._receiving.acquire(blocking=False):
-            try:
-                self._pumped = words[count]
-                while self._inbox.receive(self._fresh):
-                    pass
-                while self._fresh:
-                    self._route(self._fresh.popleft())
-            finally:
-                self._receiving.release()
+            with self._shield:
+                try:
+                    self._pumped = words[count]
+                    self._take()
+                finally:
+                    self._receiving.release()
             self._board.ring(self._line)
 
     def receive(self) -> bool:
         """Take what has arrived, whatever the count says; returns whether there is a message."""
-        with self._receiving:
-            while self._inbox.receive(self._fresh):
-                pass
-            while self._fresh:
-                self._route(self._fresh.popleft())
+        with self._shield, self._receiving:
+            self._take()
         return bool(self.messages)
+
+    def _take(self) -> None:
+        while self._inbox.receive(self._fresh):
+            pass
+        while self._fresh:
+            self._route(self._fresh.popleft())
 
     def _route(self, message: Any) -> None:
         if message.__class__ in (Resolved, Answer) and self.receive_outcome is not None:
             self.receive_outcome(message)
+        elif message.__class__ is Cancel and self.receive_cancel is not None:
+            self.receive_cancel(message.number)
         else:
             self.messages.append(message)
 
@@ -99,7 +109,7 @@ class Mailbox:
         Raises:
             OSError: The driver has closed the session.
         """
-        with self._sending:
+        with self._shield, self._sending:
             wire.send(self._control, message)
         self._board.ring(_DRIVER)
 

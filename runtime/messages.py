@@ -58,6 +58,13 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cancel:
+    """Do not run this call, or end it if it is a coroutine or on a thread."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
     """End after the calls sent before."""
 
@@ -234,6 +241,7 @@ Message: TypeAlias = (
     | Stop
     | Resolved
     | Answer
+    | Cancel
     | Reply
     | SystemReply
     | Put

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
@@ -33,19 +34,27 @@ if TYPE_CHECKING:
 
     from runtime.messages import Message
     from runtime.parcel import Parcel
+    from runtime.pool import PoolWorker
     from runtime.session import Session
 
 
 class Peer:
     """The driver's side of one process that uses the session. Any thread may use it."""
 
-    def __init__(self, session: Session, send: Callable[[Message], None]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        send: Callable[[Message], None],
+        worker: PoolWorker | None = None,
+    ) -> None:
         """Make the record of a process.
 
         Args:
             session: What it uses.
             send: Sends it a message, from any thread.
+            worker: It, if it runs tasks.
         """
+        self.worker = worker
         self._session = session
         self._send = send
         self._lock = threading.Lock()
@@ -118,10 +127,17 @@ class Peer:
             refs = self._session.scheduler.submit(
                 function, request.options, parcel, needed, request.numbers
             )
+            self._note_child(refs)
         else:
             actor = self._session.actor(request.actor_id)
             refs = actor.submit(request.method, parcel, needed, request.numbers, request.retry)
         self.lend(refs)
+
+    def _note_child(self, refs: Sequence[ObjectRef]) -> None:
+        """Note whose task has submitted this one: who cancels that cancels this."""
+        parent = None if self.worker is None else self.worker.current()
+        if parent is not None and refs:
+            parent.children.append(weakref.ref(refs[0].source))
 
     def _bring(self, number: int) -> None:
         ref = self.find(number)

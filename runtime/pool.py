@@ -112,6 +112,11 @@ class PoolWorker:
         """Tell whether a task may have begun."""
         return number <= self._board.words[self._board.word_index(self.process.line, CLAIMED)]
 
+    def current(self) -> Task | None:
+        """Return the task that it runs."""
+        words = self._board.words
+        return self.assigned.get(words[self._board.word_index(self.process.line, CLAIMED)])
+
     def passed_over(self, number: int) -> Task | None:
         """Note that a message was passed over; returns the task if it must be queued again."""
         if number in self.revoked:

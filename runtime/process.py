@@ -16,7 +16,7 @@ from runtime.arguments import pack_arguments
 from runtime.calls import CREATION, Calls, next_number
 from runtime.link import Link
 from runtime.logs import LogStream
-from runtime.messages import Call, Reply, Spawn, SystemReply
+from runtime.messages import Call, Cancel, Reply, Spawn, SystemReply
 from runtime.objects import Lifeline, ObjectRef
 from runtime.peer import Peer
 from runtime.resources import Demand, Grant
@@ -63,7 +63,7 @@ class ActorProcess:
             restarts=bool(options.max_restarts),
         )
         self._restarts_left = options.max_restarts
-        self.peer = Peer(session, self.calls.post)
+        self.peer = Peer(session, self.calls.post, worker)
         self._lifeline: weakref.ref[Lifeline] | None = None
         self.methods: Mapping[str, MethodSpec] = {}
         """What can be called, for handles made elsewhere."""
@@ -164,6 +164,20 @@ class ActorProcess:
         """Have the actor end once it has served what is queued: nobody holds it any more."""
         self._reason = self._reason or obituary.UNUSED
         self.calls.end()
+
+    def cancel(self, ref: ObjectRef) -> None:
+        """Cancel the call that makes `ref`."""
+        assert isinstance(self.calls, Calls)
+        number = self.calls.cancel(ref)
+        if number is not None:
+            self.skip(number)
+            self.interrupt(number)
+
+    def skip(self, number: int) -> None:
+        """Have the process pass over a call that it has not begun."""
+        board = self.session.board
+        board.words[board.word_index(self.line, CANCELLED)] = number
+        self.calls.post(Cancel(number=number))
 
     def interrupt(self, number: int) -> None:
         """Interrupt the task with this number, if it is what runs."""

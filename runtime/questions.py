@@ -57,6 +57,12 @@ class Questions:
         """End an actor at once."""
         self._session.kill(ActorId(actor_id), no_restart=no_restart)
 
+    def cancel(
+        self, peer: Peer, _parcels: Sequence[Parcel], number: int, force: bool, recursive: bool
+    ) -> None:
+        """Cancel what makes a reference's value."""
+        self._session.cancel(peer.find(number), force=force, recursive=recursive)
+
     def pin(self, peer: Peer, _parcels: Sequence[Parcel], number: int) -> None:
         """Keep a reference as long as the session lives."""
         self._session.pin(peer.find(number))

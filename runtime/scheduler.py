@@ -290,7 +290,7 @@ class Scheduler:
                 self._retire_one(worker)
             else:
                 self._next(worker)
-        if task is not None:
+        if task is not None and task.state != "FAILED":
             task.complete(reply.parcels)
 
     def _is_worn_out(self, worker: PoolWorker, task: Task) -> bool:
@@ -361,7 +361,7 @@ class Scheduler:
             failed = []
             again = []
             for number, task in tasks:
-                if worker.has_begun(number):
+                if worker.has_begun(number) or task.cancelled:
                     if not task.retries:
                         failed.append(task)
                         continue
@@ -374,7 +374,8 @@ class Scheduler:
                     lane.queue.clear()
                 self._end_lease(worker)
         for task in failed:
-            task.fail(crashed)
+            cancelled = TaskCancelledError(f"task {task.name} was cancelled: {death}")
+            task.fail(cancelled if task.cancelled else crashed)
 
     # --- from outside
 
@@ -383,29 +384,39 @@ class Scheduler:
         with self._lock:
             self._serve_starved()
 
-    def cancel(self, task: Task, *, force: bool) -> None:
+    def cancel(self, task: Task, *, force: bool, recursive: bool) -> None:
         """Cancel a task: out of its queue, or interrupted where it runs."""
-        error = TaskCancelledError(f"task {task.name} was cancelled")
         with self._lock:
-            worker = task.worker
             if task.state in ("FINISHED", "FAILED"):
                 return
+            task.cancelled = True
+            task.retries = 0
+            worker = task.worker
             if worker is not None and not worker.has_begun(task.number):
-                position = list(worker.assigned).index(task.number)
-                taken = worker.take_back(position)
-                self._requeue(worker.lane, [other for other in taken if other is not task])
-                if task in taken:
-                    worker = None
-                elif not taken:
-                    worker = task.worker
-            if worker is None:
-                task.fail(error)
-                return
-        task.retries = 0
-        if force:
-            task.session.kill_worker(worker, f"runtime.cancel({task.name}, force=True)")
+                self._take_out(worker, task)
+                if task.worker is not None:  # others are on their way back already
+                    worker.process.skip(task.number)
+                    task.worker = None
+            worker = task.worker
+            children = [child() for child in task.children] if recursive else []
+        if worker is None:
+            task.fail(TaskCancelledError(f"task {task.name} was cancelled before it ran"))
+        elif force:
+            self._session.kill_worker(worker, f"runtime.cancel({task.name}, force=True)")
         else:
             worker.process.interrupt(task.number)
+        for child in children:
+            if child is not None:
+                self.cancel(child, force=force, recursive=True)
+
+    def _take_out(self, worker: PoolWorker, task: Task) -> None:
+        """Take a task that has not begun back from its worker, with those behind it."""
+        lane = worker.lane
+        taken = worker.take_back(list(worker.assigned).index(task.number))
+        self._requeue(lane, [other for other in taken if other is not task])
+        if task in taken:
+            task.worker = None
+        self._serve(lane)
 
     def fail_all(self, error: BaseException) -> None:
         """Fail everything that waits: the session ends."""

@@ -7,12 +7,15 @@ import pickle
 import signal
 import sys
 from collections.abc import Awaitable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import cloudpickle
 
+from compiled_dag.errors import TaskCancelledError
 from compiled_dag.host import ActorId
 from compiled_dag.outcome import Error, Place
+from compiled_dag.shm.board import CANCELLED, CLAIMED
 from runtime.arguments import load_arguments
 from runtime.messages import Call, Reply, Skipped, Spawn, System, SystemReply
 from runtime.parcel import Parcel
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from compiled_dag.shm.board import Board
     from compiled_dag.shm.waiter import Waiter
     from runtime.concurrency import Executor
+    from runtime.interruption import Interruption
     from runtime.mailbox import Mailbox
     from runtime.nested import NestedSession
 
@@ -50,6 +54,7 @@ class Service:
         board: Board,
         waiter: Waiter,
         session: NestedSession,
+        interruption: Interruption,
     ) -> None:
         self.actor_id = ActorId(spawn.actor_id)
         self.label = f"{spawn.class_name}({spawn.actor_id})"
@@ -62,7 +67,13 @@ class Service:
         self._class_name = spawn.class_name
         self._mail = mailbox
         self._session = session
-        self._tasks = TaskService(board, spawn.line)
+        self._interruption = interruption
+        self._tasks = TaskService(board, spawn.line, interruption)
+        self._claimed = board.word_index(spawn.line, CLAIMED)
+        self._last_cancelled = board.word_index(spawn.line, CANCELLED)
+        self._seen_cancelled = 0
+        self._cancelled: set[int] = set()
+        mailbox.receive_cancel = self._cancel
         self._limits = _Limits(spawn.max_concurrency, spawn.concurrency_groups)
         self._executor: Executor | None = None
         """What runs calls instead of the main thread, if several may run at once."""
@@ -80,6 +91,9 @@ class Service:
             if self._mail.closed:
                 self.loop.stop()
             return self._mail.closed
+        if self.board.words[self._last_cancelled] != self._seen_cancelled:
+            self._seen_cancelled = self.board.words[self._last_cancelled]
+            self._mail.receive()  # which of the waiting calls are not to run
         message = messages.popleft()
         kind = message.__class__
         if kind is Call:
@@ -105,9 +119,10 @@ class Service:
 
     def _call(self, call: Call) -> None:
         if not call.method[0]:
-            self._session.in_task = True
-            self._send(self._tasks.run(call))
-            self._session.in_task = False
+            self._run_task(call)
+            return
+        if self._cancelled and call.number in self._cancelled:
+            self._skip(call, call.method)
             return
         if self._executor is not None:
             self._hand_over(call, self._executor)
@@ -117,28 +132,49 @@ class Service:
             self.exit_code = 1
             self.loop.stop()
 
+    def _run_task(self, call: Call) -> None:
+        cancelled = call.number in self._cancelled
+        self._cancelled.discard(call.number)
+        self._session.in_task = True
+        self._send(self._tasks.run(call, cancelled=cancelled))
+        self._session.in_task = False
+
+    def _skip(self, call: Call, method: bytes) -> None:
+        self._cancelled.discard(call.number)
+        error = TaskCancelledError("the call was cancelled before it ran")
+        self._send(Reply(call.number, (self._error(method, error),)))
+
     def _hand_over(self, call: Call, executor: Executor) -> None:
         name, _, group = call.method.partition(b"\0")
         try:
-            executor.submit(group.decode(), lambda: self._elsewhere(call, name))
+            executor.submit(group.decode(), call.number, partial(self._elsewhere, call, name))
         except ValueError as error:  # no such group
             self._send(Reply(call.number, (self._error(name, error),)))
 
     def _outcome(self, call: Call) -> Sequence[Parcel]:
-        method = call.method
+        method, interruption = call.method, self._interruption
+        self.board.words[self._claimed] = call.number
         try:
             args, kwargs = load_arguments(call.parcels)
+            interruption.running = True
             if method == b"__init__":
                 self._create(args, kwargs)
                 value = None
             else:
                 function = self._methods.get(method) or self._find(method)
                 value = function(*args, **kwargs)
+            interruption.running = False
             return parcels_of(value, call.num_returns)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:  # noqa: BLE001  whatever user code raises is its outcome
+            interruption.running = False
             return (self._error(method, error),)
+
+    def _cancel(self, number: int) -> None:
+        """Note that a call is not to run, or end it if it runs elsewhere."""
+        if self._executor is None or not self._executor.cancel(number):
+            self._cancelled.add(number)
 
     def _create(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
         """Make the instance, and what runs its calls if the main thread does not."""
@@ -153,8 +189,13 @@ class Service:
         else:
             self.instance = cls(*rest, **kwargs)
 
-    def _elsewhere(self, call: Call, method: bytes) -> Awaitable[None] | None:
+    def _elsewhere(
+        self, call: Call, method: bytes, *, cancelled: bool = False
+    ) -> Awaitable[None] | None:
         """Run a call that the executor has begun; returns what is to be awaited, if anything."""
+        if cancelled or call.number in self._cancelled:
+            self._skip(call, method)
+            return None
         try:
             args, kwargs = load_arguments(call.parcels)
             function = self._methods.get(method) or self._find(method)
@@ -170,8 +211,11 @@ class Service:
     async def _await(self, call: Call, method: bytes, value: Awaitable[Any]) -> None:
         try:
             parcels = parcels_of(await value, call.num_returns)
-        except BaseException as error:  # noqa: BLE001  whatever user code raises is its outcome
-            parcels = self._failed(method, error)
+        except asyncio_cancelled():
+            error = TaskCancelledError("the call was cancelled while it ran")
+            parcels = (self._error(method, error),)
+        except BaseException as failure:  # noqa: BLE001  whatever user code raises is its outcome
+            parcels = self._failed(method, failure)
         self._send(Reply(call.number, parcels))
 
     def _failed(self, method: bytes, error: BaseException) -> Sequence[Parcel]:
@@ -246,3 +290,9 @@ def exit_code(error: SystemExit | KeyboardInterrupt) -> int:
         return error.code & 0xFF
     print(error.code, file=sys.stderr)  # noqa: T201  what sys.exit(text) is for
     return 1
+
+
+def asyncio_cancelled() -> type[BaseException]:
+    """Return asyncio's exception; it is loaded, since a coroutine runs."""
+    cancelled: type[BaseException] = sys.modules["asyncio"].CancelledError
+    return cancelled

@@ -35,6 +35,7 @@ from runtime.scheduler import Scheduler
 from runtime.service import STOP_AT_ONCE
 from runtime.supervisor import Supervisor
 from runtime.system_call import SystemCall
+from runtime.task import Task
 from runtime.waiting import get_all
 from runtime.zygotes import Zygotes
 
@@ -325,6 +326,23 @@ class Session:
         with self._lock:
             del self._actors[actor.actor_id]
             self._lines.discard(actor.line)
+
+    def cancel(self, ref: ObjectRef, *, force: bool, recursive: bool) -> None:
+        """Cancel what makes the value of `ref`.
+
+        Raises:
+            ValueError: `force` for a call of an actor.
+        """
+        source = ref.source
+        if isinstance(source, Task):
+            self.scheduler.cancel(source, force=force, recursive=recursive)
+        elif isinstance(source, ActorProcess):
+            if force:
+                raise ValueError(
+                    f"cancel({ref.what}, force=True): force would end the actor. Leave it out, or "
+                    "use runtime.kill(actor)"
+                )
+            source.cancel(ref)
 
     def get_actor(self, name: str, namespace: str | None) -> tuple[Lifeline, Any]:
         """Return a named actor, and its methods.

@@ -20,7 +20,10 @@ class Task:
     """A call of a function; what it returns goes to `refs`, of which it is the source."""
 
     __slots__ = (
+        "__weakref__",
         "args",
+        "cancelled",
+        "children",
         "function",
         "name",
         "needed",
@@ -52,6 +55,9 @@ class Task:
         self.refs: Sequence[Any] = ()
         """Weak references to the results' references: nobody need hold them."""
         self.retries = options.max_retries
+        self.cancelled = False
+        self.children: list[Any] = []
+        """Weak references to the tasks that it has submitted."""
         self.number = 0
         """Of the message that it was sent with last."""
         self.worker: PoolWorker | None = None

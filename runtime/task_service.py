@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from compiled_dag.errors import TaskCancelledError
 from compiled_dag.outcome import Error, Place
 from compiled_dag.shm.board import CLAIMED, REVOKED
 from compiled_dag.shm.futex import fence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from compiled_dag.shm.board import Board
+    from runtime.interruption import Interruption
 
 _HEAD = 10
 """Bytes before a task's name: 0, whether the code comes along, the function's number."""
@@ -24,14 +26,15 @@ _HEAD = 10
 class TaskService:
     """The functions this process knows, and how it runs them."""
 
-    def __init__(self, board: Board, line: int) -> None:
+    def __init__(self, board: Board, line: int, interruption: Interruption) -> None:
+        self._interruption = interruption
         self._words = board.words
         self._claimed = board.word_index(line, CLAIMED)
         self._revoked = board.word_index(line, REVOKED)
         self._functions: dict[bytes, Callable[..., Any]] = {}
 
-    def run(self, call: Call) -> Reply | Skipped:
-        """Run a task, unless the driver has taken it back (see `runtime.pool`)."""
+    def run(self, call: Call, *, cancelled: bool) -> Reply | Skipped:
+        """Run a task, unless it is cancelled, or the driver has taken it back (`runtime.pool`)."""
         words = self._words
         words[self._claimed] = call.number
         fence()
@@ -39,10 +42,14 @@ class TaskService:
         parcels, code = call.parcels, None
         if method[1]:
             *parcels, code = parcels
-        if call.number >= words[self._revoked]:
-            if code is not None:
-                self._define(method[2:_HEAD], code)
+        taken_back = call.number >= words[self._revoked]
+        if (taken_back or cancelled) and code is not None:
+            self._define(method[2:_HEAD], code)
+        if taken_back:
             return Skipped(number=call.number)
+        if cancelled:
+            error = TaskCancelledError("the task was cancelled before it ran")
+            return Reply(call.number, (_error(method, error),))
         return Reply(call.number, self._outcome(method, code, parcels, call.num_returns))
 
     def _outcome(
@@ -53,18 +60,25 @@ class TaskService:
             if code is not None:
                 self._define(number, code)
             args, kwargs = load_arguments(parcels)
-            return parcels_of(self._functions[number](*args, **kwargs), num_returns)
+            self._interruption.running = True
+            value = self._functions[number](*args, **kwargs)
+            self._interruption.running = False
+            return parcels_of(value, num_returns)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:  # noqa: BLE001  whatever user code raises is its outcome
-            place = Place(method=method[_HEAD:].decode(), actor="")
-            return (Parcel.of(Error.capture(error, place)),)
+            self._interruption.running = False
+            return (_error(method, error),)
         finally:
             del parcels
 
     def _define(self, number: bytes, code: Parcel) -> None:
         self._functions[number] = code.load()
         sys.stdout.flush()
+
+
+def _error(method: bytes, error: BaseException) -> Parcel:
+    return Parcel.of(Error.capture(error, Place(method=method[_HEAD:].decode(), actor="")))
 
 
 def parcels_of(value: Any, num_returns: int) -> Sequence[Parcel]:

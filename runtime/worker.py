@@ -24,6 +24,7 @@ from compiled_dag.loop import Loop
 from compiled_dag.shm.board import Board, Doorbell
 from compiled_dag.shm.waiter import Waiter
 from runtime import context, lifecycle
+from runtime.interruption import Interruption
 from runtime.mailbox import Mailbox
 from runtime.nested import NestedSession
 from runtime.objects import number_from
@@ -55,10 +56,12 @@ def run(spawn: Spawn, board: Board, driver_fd: int) -> int:
     doorbell = Doorbell(board, spawn.line)
     waiter = Waiter(doorbell)
     number_from(spawn.actor_id)
-    mailbox = Mailbox(control, board, spawn.line)
+    interruption = Interruption(board, spawn.line)
+    mailbox = Mailbox(control, board, spawn.line, interruption)
     session = NestedSession(mailbox, doorbell, waiter)
     lifecycle.enter(session)
-    service = Service(spawn, mailbox, board, waiter, session)
+    service = Service(spawn, mailbox, board, waiter, session, interruption)
+    interruption.install()
     loop = Loop(board, spawn.line, waiter, service.serve)
     service.loop = loop
     try:

@@ -52,7 +52,7 @@ def test_remote_with_options_and_target_is_refused():
         ({"runtime_env": 1}, TypeError, "dict"),
         ({"runtime_env": {"pip": []}}, NotImplementedError, "pip"),
         ({"runtime_env": {"env_vars": {"A": 1}}}, TypeError, "env_vars"),
-        ({"max_concurrency": 2}, NotImplementedError, "max_concurrency"),
+        ({"max_concurrency": 0}, ValueError, "max_concurrency"),
         ({"name": ""}, ValueError, "name"),
         ({"name": 1}, TypeError, "name"),
         ({"get_if_exists": True}, ValueError, "needs a name"),
