@@ -14,12 +14,14 @@ from runtime.lifecycle import (
     shutdown,
 )
 from runtime.objects import ObjectRef
+from runtime.stream import ObjectRefGenerator
 
 __all__ = [
     "ActorClass",
     "ActorHandle",
     "ActorMethod",
     "ObjectRef",
+    "ObjectRefGenerator",
     "RemoteFunction",
     "SessionContext",
     "actor",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from compiled_dag.errors import ActorClassInheritanceError
 from compiled_dag.node import bind_method
 from runtime import context, lifecycle
-from runtime.options import check_method_options
+from runtime.options import STREAM, check_method_options
 from runtime.signatures import (
     MethodOptions,
     MethodSpec,
@@ -17,6 +17,7 @@ from runtime.signatures import (
     nearest,
     spec_of,
 )
+from runtime.stream import ObjectRefGenerator
 
 if TYPE_CHECKING:
     import inspect
@@ -263,7 +264,7 @@ class ActorMethod:
         self._handle = handle
         self._spec = spec
         self._options = options
-        self.num_returns = options.num_returns
+        self.num_returns = 1 if options.num_returns == STREAM else options.num_returns
         group = options.concurrency_group
         self._method = f"{spec.name}\0{group}" if group else spec.name
 
@@ -304,7 +305,6 @@ class ActorMethod:
             TypeError: A value of the wrong type.
         """
         changes = check_method_options(options)
-        _refuse_stream(changes)
         return ActorMethod(self._handle, self._spec, dataclasses.replace(self._options, **changes))
 
     def call_resolved(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -312,7 +312,7 @@ class ActorMethod:
         return self._call(args, kwargs, nested=True)
 
     def _call(self, args: Sequence[Any], kwargs: Mapping[str, Any], *, nested: bool) -> Any:
-        spec, num_returns = self._spec, self.num_returns
+        spec, num_returns = self._spec, self._options.num_returns
         spec.check(args, kwargs)
         process = process_of(self._handle)
         if process.session.foreign:
@@ -328,6 +328,8 @@ class ActorMethod:
             nested=nested,
             retry=self._options.retry,
         )
+        if num_returns == STREAM:
+            return ObjectRefGenerator(process.session, refs[0])
         if num_returns == 1:
             return refs[0]
         return list(refs) or None
@@ -370,8 +372,3 @@ class ActorMethod:
 
     def __repr__(self) -> str:
         return f"<method {self.name} of {self._handle!r}>"
-
-
-def _refuse_stream(options: Mapping[str, Any]) -> None:
-    if options.get("num_returns") == "streaming":
-        raise NotImplementedError("num_returns='streaming': generators are not there yet")

@@ -12,6 +12,7 @@ from runtime.function import RemoteFunction, make_remote_function
 from runtime.objects import ObjectRef
 from runtime.options import METHOD_OPTIONS, ActorOptions, TaskOptions, check_method_options
 from runtime.signatures import OPTIONS_ATTRIBUTE
+from runtime.stream import ObjectRefGenerator
 from runtime.waiting import get_all, wait_for_some
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ def get(refs: Any, *, timeout: float | None = None, _use_object_store: bool = Fa
         return get_all(refs.session, [refs], _seconds(timeout))[0]
     if _is_compiled(refs):
         return refs.get(timeout)
+    if isinstance(refs, ObjectRefGenerator):
+        return refs  # its items are references to get one by one, as in Ray
     if not isinstance(refs, list):
         raise ValueError(  # noqa: TRY004  as in Ray
             f"get takes an ObjectRef or a list of them, not {type(refs).__name__}"

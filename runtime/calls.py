@@ -17,6 +17,7 @@ from compiled_dag.errors import PendingCallsLimitError, TaskCancelledError
 from runtime import obituary
 from runtime.messages import Call, Reply, Stop, System, SystemReply
 from runtime.objects import ObjectRef
+from runtime.stream import StreamEnd
 from runtime.system_call import SystemCall
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from compiled_dag.errors import ActorDiedError, ActorError, ActorUnavailableError
     from runtime.link import Link
-    from runtime.messages import Retry
+    from runtime.messages import Item, Retry
     from runtime.parcel import Parcel
 
 CREATION: Final = 0
@@ -296,6 +297,14 @@ class Calls:
             self._unavailable = None
         for index, ref in enumerate(refs):
             ref.complete(parcels[0 if failed else index])
+
+    def yielded(self, item: Item) -> None:
+        """Hand an item to its stream."""
+        entry = self._pending.get(item.number)
+        if entry is not None and not isinstance(entry, SystemCall):
+            for ref in _refs_of(entry):
+                if isinstance(ref, StreamEnd):
+                    ref.add(int.from_bytes(item.position, "little"), item.parcels[0])
 
     def cancel(self, ref: ObjectRef) -> int | None:
         """Cancel the call that makes `ref`: here, if it was not sent; else returns its number."""

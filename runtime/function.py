@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from runtime import lifecycle
-from runtime.signatures import MethodSpec, spec_of
+from runtime.options import STREAM
+from runtime.signatures import MethodSpec, is_stream, spec_of
+from runtime.stream import ObjectRefGenerator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +24,8 @@ class RemoteFunction:
     def __init__(self, function: Callable[..., Any], options: TaskOptions) -> None:
         self._function: Callable[..., Any] | None = function
         self._options = options
+        if is_stream(function) and options.num_returns is None:
+            self._options = dataclasses.replace(options, num_returns=STREAM)
         self._spec = spec_of("", function.__name__, function, static=True)
         self._export = _Export()
         self.__name__ = function.__name__
@@ -33,7 +38,8 @@ class RemoteFunction:
         """Run the function as a task; returns at once.
 
         Returns:
-            An `ObjectRef`; a list of them where `num_returns` is over 1; None where it is 0.
+            An `ObjectRef`; a list of them where `num_returns` is over 1; None where it is 0; an
+            `ObjectRefGenerator` for a generator.
 
         Raises:
             TypeError: The arguments do not fit the signature, or cannot be sent.
@@ -42,7 +48,10 @@ class RemoteFunction:
         session = lifecycle.current(f"{self.__name__}.remote()")
         number = self.export_to(session)
         refs = session.submit_task(number, self._options, args, kwargs)
-        return refs[0] if self._options.num_returns in (None, 1) else list(refs) or None
+        count = self._options.num_returns
+        if count == STREAM:
+            return ObjectRefGenerator(session, refs[0])
+        return refs[0] if count in (None, 1) else list(refs) or None
 
     def options(self, **options: Any) -> RemoteFunction:
         """Return this function with other options.

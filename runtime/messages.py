@@ -95,6 +95,16 @@ class Put(NamedTuple):
     parcels: Sequence[Parcel]
 
 
+class Item(NamedTuple):
+    """A generator that was called has yielded."""
+
+    number: int
+    """Of the call."""
+    position: bytes
+    """How many came before, as 8 bytes."""
+    parcels: Sequence[Parcel]
+
+
 class Submit(NamedTuple):
     """Do something, without an answer; results go to references numbered by the sender."""
 
@@ -122,6 +132,7 @@ class CallRequest(NamedTuple):
     actor_id: int
     method: str
     retry: Retry | None
+    streams: bool
     numbers: Sequence[int]
     needed: Sequence[int]
 
@@ -245,6 +256,7 @@ Message: TypeAlias = (
     | Reply
     | SystemReply
     | Put
+    | Item
     | Submit
     | Want
     | GoesOn

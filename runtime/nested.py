@@ -30,6 +30,7 @@ from runtime.messages import (
     Want,
 )
 from runtime.objects import Lifeline, ObjectRef, next_reference
+from runtime.options import STREAM
 from runtime.parcel import Parcel
 from runtime.waiting import get_all
 
@@ -76,8 +77,11 @@ class RemoteActor:
         """Queue a call; see `ActorProcess.call`."""
         parcel, needed = pack_arguments(args, kwargs, nested=nested)
         name, _, _ = method.partition("\0")
-        refs = self.session.new_refs(f"{self.class_name}.{name}", num_returns)
-        request = CallRequest(self.actor_id, method, retry, _numbers(refs), _numbers(needed))
+        streams = num_returns == STREAM
+        refs = self.session.new_refs(f"{self.class_name}.{name}", 1 if streams else num_returns)
+        request = CallRequest(
+            self.actor_id, method, retry, streams, _numbers(refs), _numbers(needed)
+        )
         self.session.send(Submit(0, pickle.dumps(request, 5), (parcel,)))
         return refs
 
@@ -294,10 +298,16 @@ class NestedSession:
         """Run a task."""
         parcel, needed = pack_arguments(args, kwargs)
         count = options.num_returns
-        refs = self.new_refs(options.name or "a task", 1 if count is None else int(count))
+        refs = self.new_refs(options.name or "a task", 1 if count in (None, STREAM) else int(count))
         request = TaskRequest(function, options, _numbers(refs), _numbers(needed))
         self.send(Submit(0, pickle.dumps(request, 5), (parcel,)))
         return refs
+
+    def next_item(self, end: ObjectRef, position: int) -> ObjectRef | None:
+        """Wait for an item of a stream; None at its end."""
+        with self.expecting(()):
+            number = self.ask("next_item", end.number, position)
+        return None if number is None else self.find(number)
 
     def create(
         self,

@@ -11,6 +11,8 @@ from typing import Any, Final, TypeVar
 from runtime import gpus
 from runtime.resources import Demand
 
+STREAM: Final = 0xFFFF
+"""Number of returns that stands for a stream of them."""
 _SMALLEST: Final = 0.0001
 """Of a resource: shares are counted in these."""
 
@@ -81,7 +83,7 @@ class TaskOptions(ProcessOptions):
     """What a task may ask for."""
 
     name: str | None = None
-    num_returns: int | str | None = None
+    num_returns: int | None = None
     """None: 1, or a stream if the function is a generator."""
     max_retries: int = 3
     """After the death of its process; -1: for ever."""
@@ -217,7 +219,7 @@ def _check_folder(folder: object) -> str:
     return str(path)
 
 
-def check_num_returns(name: str, value: object) -> int | str | None:
+def check_num_returns(name: str, value: object) -> int | None:
     """Return `value` if a call can have so many return values.
 
     Raises:
@@ -225,13 +227,13 @@ def check_num_returns(name: str, value: object) -> int | str | None:
         ValueError: It is negative.
     """
     if value is None or value in ("streaming", "dynamic"):
-        return None if value is None else "streaming"
+        return None if value is None else STREAM
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(
             f"{name} must be an integer or 'streaming', not {type(value).__name__} ({value!r})"
         )
-    if not 0 <= value < 1 << 16:
-        raise ValueError(f"{name}={value}: give 0 to 65535")
+    if not 0 <= value < STREAM:
+        raise ValueError(f"{name}={value}: give 0 to {STREAM - 1}")
     return value
 
 

@@ -28,6 +28,7 @@ from runtime.messages import (
     Want,
 )
 from runtime.objects import ObjectRef
+from runtime.questions import Later
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -130,7 +131,14 @@ class Peer:
             self._note_child(refs)
         else:
             actor = self._session.actor(request.actor_id)
-            refs = actor.submit(request.method, parcel, needed, request.numbers, request.retry)
+            refs = actor.submit(
+                request.method,
+                parcel,
+                needed,
+                request.numbers,
+                request.retry,
+                streams=request.streams,
+            )
         self.lend(refs)
 
     def _note_child(self, refs: Sequence[ObjectRef]) -> None:
@@ -147,10 +155,17 @@ class Peer:
         try:
             what, args = pickle.loads(message.what)
             value = getattr(self._session.questions, what)(self, message.parcels, *args)
-            answer = Answer(number=message.number, failed=False, data=pickle.dumps(value, 5))
+            if isinstance(value, Later):
+                value.then(lambda found: self._send(_answer(message.number, found)))
+                return
+            answer = _answer(message.number, value)
         except Exception as error:  # noqa: BLE001  the process that asked raises it
             answer = Answer(number=message.number, failed=True, data=pickled_exception(error))
         self._send(answer)
+
+
+def _answer(number: int, value: Any) -> Answer:
+    return Answer(number=number, failed=False, data=pickle.dumps(value, 5))
 
 
 def _outcome(ref: ObjectRef) -> Resolved:

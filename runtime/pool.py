@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from compiled_dag.shm.board import CLAIMED, REVOKED
 from compiled_dag.shm.futex import fence
 from runtime.calls import next_number
-from runtime.messages import Call, GoesOn, Reply, Skipped, Stop, System, SystemReply, Want
+from runtime.messages import Call, GoesOn, Item, Reply, Skipped, Stop, System, SystemReply, Want
 
 if TYPE_CHECKING:
     from compiled_dag.errors import ActorDiedError
@@ -144,6 +144,13 @@ class PoolWorker:
         """Hand a task's outcome to its references."""
         if isinstance(message, Reply):
             self.scheduler.answered(self, message)
+
+    def yielded(self, item: Item) -> None:
+        """Hand an item to its stream."""
+        task = self.assigned.get(item.number)
+        end = None if task is None else task.refs[0]()
+        if end is not None:
+            end.add(int.from_bytes(item.position, "little"), item.parcels[0])
 
     def notice(self, message: Any) -> None:
         """Take note of what the process says of itself."""

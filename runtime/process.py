@@ -16,10 +16,12 @@ from runtime.arguments import pack_arguments
 from runtime.calls import CREATION, Calls, next_number
 from runtime.link import Link
 from runtime.logs import LogStream
-from runtime.messages import Call, Cancel, Reply, Spawn, SystemReply
+from runtime.messages import Call, Cancel, Item, Reply, Spawn, SystemReply
 from runtime.objects import Lifeline, ObjectRef
+from runtime.options import STREAM
 from runtime.peer import Peer
 from runtime.resources import Demand, Grant
+from runtime.stream import StreamEnd
 from runtime.zygotes import absolute_path
 
 if TYPE_CHECKING:
@@ -119,7 +121,9 @@ class ActorProcess:
             TypeError: An argument cannot be sent.
         """
         parcel, needed = pack_arguments(args, kwargs, nested=nested)
-        return self.submit(method, parcel, needed, (None,) * num_returns, retry)
+        return self.submit(
+            method, parcel, needed, _numbers(num_returns), retry, streams=num_returns == STREAM
+        )
 
     def submit(
         self,
@@ -128,16 +132,24 @@ class ActorProcess:
         needed: Sequence[ObjectRef],
         numbers: Sequence[int | None],
         retry: Retry | None = None,
+        *,
+        streams: bool = False,
     ) -> tuple[ObjectRef, ...]:
         """Queue a call whose arguments are encoded; `numbers` are those of its references."""
         assert isinstance(self.calls, Calls)
         name, _, _ = method.partition("\0")
         what = f"{self.class_name}.{name}"
-        refs = tuple([ObjectRef(what, self, made) for made in numbers])
+        kind = StreamEnd if streams else ObjectRef
+        refs = tuple([kind(what, self, made) for made in numbers])
         number = next_number()
         if method == "__init__":
             number, self._creation = CREATION, parcel
-        self.calls.add(Call(number, method.encode(), len(refs), (parcel,)), needed, refs, retry)
+        self.calls.add(
+            Call(number, method.encode(), STREAM if streams else len(refs), (parcel,)),
+            needed,
+            refs,
+            retry,
+        )
         return refs
 
     def lifeline(self) -> Lifeline:
@@ -277,6 +289,8 @@ class ActorProcess:
     def _receive(self, message: Any) -> None:
         if isinstance(message, (Reply, SystemReply)):
             self.calls.answer(message)
+        elif isinstance(message, Item):
+            self.calls.yielded(message)
         else:
             self.peer.handle(message)
             self.calls.notice(message)
@@ -417,3 +431,7 @@ class ActorProcess:
         pidfd, self._pidfd = self._pidfd, -1
         if pidfd >= 0:
             os.close(pidfd)
+
+
+def _numbers(num_returns: int) -> tuple[None, ...]:
+    return (None,) * (1 if num_returns == STREAM else num_returns)

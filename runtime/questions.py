@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from compiled_dag.host import ActorId
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from runtime.options import ActorOptions
     from runtime.parcel import Parcel
@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from runtime.session import Session
     from runtime.signatures import MethodSpec
 
-Parcels = "Sequence[Parcel]"
+
+class Later(NamedTuple):
+    """An answer that is not known yet."""
+
+    then: Callable[[Callable[[Any], None]], None]
+    """Calls a function with the answer once it is."""
 
 
 class Questions:
@@ -70,6 +75,20 @@ class Questions:
     def lend(self, peer: Peer, _parcels: Sequence[Parcel], number: int) -> None:
         """Lend a reference that was pinned."""
         peer.lend([self._session.find_stray(number)])
+
+    def next_item(
+        self, peer: Peer, _parcels: Sequence[Parcel], number: int, position: int
+    ) -> Later:
+        """Return the number of a stream's item, which is lent to who asks; None at the end."""
+        end = peer.find(number)
+
+        def tell(answer: Callable[[Any], None]) -> None:
+            item = end.take(position)
+            if item is not None:
+                peer.lend([item])
+            answer(None if item is None else item.number)
+
+        return Later(lambda answer: end.when_known(position, lambda: tell(answer)))
 
     def resources(self, _peer: Peer, _parcels: Sequence[Parcel], which: str) -> dict[str, float]:
         """Return the resources there are, or those that are free."""

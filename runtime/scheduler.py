@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any, Final
 from compiled_dag.errors import TaskCancelledError
 from runtime import obituary
 from runtime.objects import ObjectRef
-from runtime.options import ActorOptions
+from runtime.options import STREAM, ActorOptions
 from runtime.pool import PoolWorker
+from runtime.stream import StreamEnd
 from runtime.task import Task
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ class Scheduler:
     ) -> tuple[ObjectRef, ...]:
         """Queue a call; returns the references of its results."""
         task = Task(self._session, function, options, args, needed)
-        refs = tuple([ObjectRef(task.name, task, number) for number in numbers])
+        kind = StreamEnd if options.num_returns == STREAM else ObjectRef
+        refs = tuple([kind(task.name, task, number) for number in numbers])
         task.refs = [weakref.ref(ref) for ref in refs]
         if needed and not all(ref.done for ref in needed):
             _when_all_done(needed, lambda: self._enqueue(task))

@@ -17,10 +17,11 @@ from compiled_dag.host import ActorId
 from compiled_dag.outcome import Error, Place
 from compiled_dag.shm.board import CANCELLED, CLAIMED
 from runtime.arguments import load_arguments
-from runtime.messages import Call, Reply, Skipped, Spawn, System, SystemReply
+from runtime.messages import Call, Item, Reply, Skipped, Spawn, System, SystemReply
+from runtime.options import STREAM
 from runtime.parcel import Parcel
 from runtime.signatures import is_async
-from runtime.task_service import TaskService, parcels_of
+from runtime.task_service import TaskService, parcels_of, send_items
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -68,7 +69,7 @@ class Service:
         self._mail = mailbox
         self._session = session
         self._interruption = interruption
-        self._tasks = TaskService(board, spawn.line, interruption)
+        self._tasks = TaskService(board, spawn.line, interruption, mailbox.send)
         self._claimed = board.word_index(spawn.line, CLAIMED)
         self._last_cancelled = board.word_index(spawn.line, CANCELLED)
         self._seen_cancelled = 0
@@ -163,6 +164,8 @@ class Service:
             else:
                 function = self._methods.get(method) or self._find(method)
                 value = function(*args, **kwargs)
+                if call.num_returns == STREAM:
+                    value = send_items(call.number, value, self._mail.send)
             interruption.running = False
             return parcels_of(value, call.num_returns)
         except (SystemExit, KeyboardInterrupt):
@@ -200,7 +203,9 @@ class Service:
             args, kwargs = load_arguments(call.parcels)
             function = self._methods.get(method) or self._find(method)
             value = function(*args, **kwargs)
-            if isinstance(value, Awaitable):
+            if call.num_returns == STREAM and not hasattr(value, "__aiter__"):
+                value = send_items(call.number, value, self._mail.send)
+            elif isinstance(value, Awaitable) or call.num_returns == STREAM:
                 return self._await(call, method, value)
             parcels = parcels_of(value, call.num_returns)
         except BaseException as error:  # noqa: BLE001  whatever user code raises is its outcome
@@ -208,9 +213,21 @@ class Service:
         self._send(Reply(call.number, parcels))
         return None
 
-    async def _await(self, call: Call, method: bytes, value: Awaitable[Any]) -> None:
+    async def _send_async(self, number: int, items: Any) -> int:
+        """Send what an asynchronous generator yields; returns how many."""
+        position = 0
+        async for item in items:
+            self._mail.send(Item(number, position.to_bytes(8, "little"), (Parcel.of(item),)))
+            position += 1
+        return position
+
+    async def _await(self, call: Call, method: bytes, value: Any) -> None:
         try:
-            parcels = parcels_of(await value, call.num_returns)
+            if call.num_returns == STREAM:
+                value = await self._send_async(call.number, value)
+            else:
+                value = await value
+            parcels = parcels_of(value, call.num_returns)
         except asyncio_cancelled():
             error = TaskCancelledError("the call was cancelled while it ran")
             parcels = (self._error(method, error),)

@@ -25,6 +25,7 @@ from runtime.function import Function
 from runtime.messages import System
 from runtime.names import Names
 from runtime.objects import ObjectRef, next_reference
+from runtime.options import STREAM
 from runtime.parcel import Parcel
 from runtime.placement import Placement
 from runtime.pool import NOTHING_REVOKED
@@ -33,6 +34,7 @@ from runtime.questions import Questions
 from runtime.resources import Demand, Grant
 from runtime.scheduler import Scheduler
 from runtime.service import STOP_AT_ONCE
+from runtime.stream import StreamEnd
 from runtime.supervisor import Supervisor
 from runtime.system_call import SystemCall
 from runtime.task import Task
@@ -327,6 +329,12 @@ class Session:
             del self._actors[actor.actor_id]
             self._lines.discard(actor.line)
 
+    def next_item(self, end: ObjectRef, position: int) -> ObjectRef | None:
+        """Wait for an item of a stream; None at its end."""
+        assert isinstance(end, StreamEnd)
+        self.wait_until(lambda: end.has(position), None)
+        return end.take(position)
+
     def cancel(self, ref: ObjectRef, *, force: bool, recursive: bool) -> None:
         """Cancel what makes the value of `ref`.
 
@@ -408,7 +416,7 @@ class Session:
         self.check_owner()
         parcel, needed = pack_arguments(args, kwargs)
         count = options.num_returns
-        numbers = (None,) * (1 if count is None else int(count))
+        numbers = (None,) * (1 if count in (None, STREAM) else int(count))
         return self.scheduler.submit(self._functions[function], options, parcel, needed, numbers)
 
     def _free_line(self, actor_id: int) -> int:

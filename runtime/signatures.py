@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from runtime.messages import Retry
+from runtime.options import STREAM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -122,8 +123,17 @@ def spec_of(class_name: str, name: str, function: Any, *, static: bool = False) 
         function=plain if inspect.isfunction(plain) else None,
         signature=signature,
         counts=None if signature is None else _counts(signature),
-        options=MethodOptions(**options),
+        options=MethodOptions(**{**_defaults(function), **options}),
     )
+
+
+def _defaults(function: Any) -> Mapping[str, Any]:
+    return {"num_returns": STREAM} if is_stream(function) else {}
+
+
+def is_stream(function: Any) -> bool:
+    """Tell whether a call of `function` yields results one by one."""
+    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
 
 
 def constructor_of(cls: type) -> MethodSpec:

@@ -10,7 +10,8 @@ from compiled_dag.outcome import Error, Place
 from compiled_dag.shm.board import CLAIMED, REVOKED
 from compiled_dag.shm.futex import fence
 from runtime.arguments import load_arguments
-from runtime.messages import Call, Reply, Skipped
+from runtime.messages import Call, Item, Reply, Skipped
+from runtime.options import STREAM
 from runtime.parcel import Parcel
 
 if TYPE_CHECKING:
@@ -26,7 +27,10 @@ _HEAD = 10
 class TaskService:
     """The functions this process knows, and how it runs them."""
 
-    def __init__(self, board: Board, line: int, interruption: Interruption) -> None:
+    def __init__(
+        self, board: Board, line: int, interruption: Interruption, send: Callable[[Item], None]
+    ) -> None:
+        self._send = send
         self._interruption = interruption
         self._words = board.words
         self._claimed = board.word_index(line, CLAIMED)
@@ -50,11 +54,12 @@ class TaskService:
         if cancelled:
             error = TaskCancelledError("the task was cancelled before it ran")
             return Reply(call.number, (_error(method, error),))
-        return Reply(call.number, self._outcome(method, code, parcels, call.num_returns))
+        return Reply(call.number, self._outcome(call, code, parcels))
 
     def _outcome(
-        self, method: bytes, code: Parcel | None, parcels: Sequence[Parcel], num_returns: int
+        self, call: Call, code: Parcel | None, parcels: Sequence[Parcel]
     ) -> Sequence[Parcel]:
+        method = call.method
         number = method[2:_HEAD]
         try:
             if code is not None:
@@ -62,8 +67,10 @@ class TaskService:
             args, kwargs = load_arguments(parcels)
             self._interruption.running = True
             value = self._functions[number](*args, **kwargs)
+            if call.num_returns == STREAM:
+                value = send_items(call.number, value, self._send)
             self._interruption.running = False
-            return parcels_of(value, num_returns)
+            return parcels_of(value, call.num_returns)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:  # noqa: BLE001  whatever user code raises is its outcome
@@ -77,6 +84,15 @@ class TaskService:
         sys.stdout.flush()
 
 
+def send_items(number: int, items: Any, send: Callable[[Item], None]) -> int:
+    """Send what a generator yields, item by item; returns how many."""
+    position = 0
+    for item in items:
+        send(Item(number, position.to_bytes(8, "little"), (Parcel.of(item),)))
+        position += 1
+    return position
+
+
 def _error(method: bytes, error: BaseException) -> Parcel:
     return Parcel.of(Error.capture(error, Place(method=method[_HEAD:].decode(), actor="")))
 
@@ -88,7 +104,7 @@ def parcels_of(value: Any, num_returns: int) -> Sequence[Parcel]:
         ValueError: It is not as many values as were asked for.
         TypeError: It cannot be pickled.
     """
-    if num_returns == 1:
+    if num_returns in (1, STREAM):
         return (Parcel.of(value),)
     if num_returns == 0:
         return ()

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from runtime.messages import (
     Ask,
     Call,
+    Item,
     Message,
     Put,
     Reply,
@@ -37,9 +38,9 @@ if TYPE_CHECKING:
 
 _HEADER: Final = struct.Struct("<IBBHQI")
 """bytes of the body, type, descriptors, count (parcels), number, extra (depends on the type)"""
-_PICKLED, _CALL, _REPLY, _SYSTEM, _SYSTEM_REPLY, _RESOLVED, _PUT, _SUBMIT, _ASK = range(9)
+_PICKLED, _CALL, _REPLY, _SYSTEM, _SYSTEM_REPLY, _RESOLVED, _PUT, _SUBMIT, _ASK, _ITEM = range(10)
 
-_NAMED: Final[dict[int, Any]] = {_SUBMIT: Submit, _RESOLVED: Resolved, _ASK: Ask}
+_NAMED: Final[dict[int, Any]] = {_SUBMIT: Submit, _RESOLVED: Resolved, _ASK: Ask, _ITEM: Item}
 """Messages of a number, bytes, and parcels."""
 
 MAX_FDS: Final = 253
@@ -60,6 +61,8 @@ def pack(message: Message) -> tuple[bytes, Sequence[int]]:
         return _pack_parcels(_CALL, message.number, name, message.parcels)
     if isinstance(message, Reply):
         return _pack_parcels(_REPLY, message.number, b"", message.parcels)
+    if isinstance(message, Item):
+        return _pack_parcels(_ITEM, message.number, message.position, message.parcels)
     if isinstance(message, Submit):
         return _pack_parcels(_SUBMIT, message.number, message.head, message.parcels)
     if isinstance(message, Resolved):
