@@ -17,6 +17,7 @@ from compiled_dag.errors import PendingCallsLimitError, TaskCancelledError
 from runtime import obituary
 from runtime.messages import Call, Reply, Stop, System, SystemReply
 from runtime.objects import ObjectRef
+from runtime.pending import Repeatable, refs_of
 from runtime.stream import StreamEnd
 from runtime.system_call import SystemCall
 
@@ -40,45 +41,6 @@ _numbers = itertools.count(1)
 def next_number() -> int:
     """Return a number for a call or a system function, never given before."""
     return next(_numbers)
-
-
-class _Repeatable:
-    """A call that may be made again."""
-
-    __slots__ = ("attempts", "call", "exceptions", "needed", "refs")
-
-    def __init__(
-        self,
-        call: Call,
-        needed: Sequence[ObjectRef],
-        refs: tuple[ObjectRef, ...],
-        attempts: int,
-        exceptions: bool | tuple[type[BaseException], ...],
-    ) -> None:
-        self.call = call
-        self.needed = needed
-        self.refs = refs
-        self.attempts = attempts
-        """How many more; negative: as many as it takes."""
-        self.exceptions = exceptions
-        """Which exceptions of the method are reason enough."""
-
-    def use_attempt(self) -> bool:
-        """Count one more attempt; returns False if there is none left."""
-        if not self.attempts:
-            return False
-        self.attempts -= self.attempts > 0
-        return True
-
-    def may_follow(self, failed: Parcel) -> bool:
-        """Tell whether it is to be made again after what the method raised; counts that."""
-        if self.exceptions is False:
-            return False
-        if self.exceptions is not True:
-            cause = failed.load().exception().cause
-            if not isinstance(cause, self.exceptions):
-                return False
-        return self.use_attempt()
 
 
 class Calls:
@@ -116,7 +78,7 @@ class Calls:
         self._created = False
         """Whether the constructor's call has been sent."""
         self._queue: deque[tuple[Call, Sequence[ObjectRef]] | System | Stop] = deque()
-        self._pending: dict[int, tuple[ObjectRef, ...] | _Repeatable | SystemCall] = {}
+        self._pending: dict[int, tuple[ObjectRef, ...] | Repeatable | SystemCall] = {}
 
     # --- in
 
@@ -159,7 +121,7 @@ class Calls:
         needed: Sequence[ObjectRef],
         refs: tuple[ObjectRef, ...],
         retry: Retry | None,
-    ) -> tuple[ObjectRef, ...] | _Repeatable:
+    ) -> tuple[ObjectRef, ...] | Repeatable:
         if call.number == CREATION:
             self._creation = (call, needed) if self._restarts else None
             return refs
@@ -169,7 +131,7 @@ class Calls:
         if not attempts:
             return refs
         exceptions = False if retry is None else retry.exceptions
-        return _Repeatable(call, needed, refs, attempts, exceptions)
+        return Repeatable(call, needed, refs, attempts, exceptions)
 
     def _check_room(self) -> None:
         if 0 <= self._most_pending <= len(self._pending):
@@ -240,7 +202,7 @@ class Calls:
             self._queue.popleft()
             failed = next((ref for ref in needed if ref.failed), None)
             if failed is not None:
-                return call, _refs_of(self._pending.pop(call.number)), failed
+                return call, refs_of(self._pending.pop(call.number)), failed
             self._created = True
             self.link.send(call._replace(parcels=[*call.parcels, *map(_parcel, needed)]))
         return None
@@ -285,10 +247,10 @@ class Calls:
             return
         parcels = message.parcels
         failed = len(parcels) == 1 and parcels[0].is_error
-        if failed and isinstance(entry, _Repeatable) and entry.may_follow(parcels[0]):
+        if failed and isinstance(entry, Repeatable) and entry.may_follow(parcels[0]):
             self._repeat(entry)
             return
-        refs = _refs_of(entry)
+        refs = refs_of(entry)
         if message.number == CREATION and refs:
             if failed:
                 refs[0].complete(parcels[0])
@@ -302,7 +264,7 @@ class Calls:
         """Hand an item to its stream."""
         entry = self._pending.get(item.number)
         if entry is not None and not isinstance(entry, SystemCall):
-            for ref in _refs_of(entry):
+            for ref in refs_of(entry):
                 if isinstance(ref, StreamEnd):
                     ref.add(int.from_bytes(item.position, "little"), item.parcels[0])
 
@@ -311,25 +273,25 @@ class Calls:
         with self._lock:
             number = next(
                 (n for n, entry in self._pending.items()
-                 if not isinstance(entry, SystemCall) and ref in _refs_of(entry)), None
+                 if not isinstance(entry, SystemCall) and ref in refs_of(entry)), None
             )  # fmt: skip
             if number is None:
                 return None
             for queued in self._queue:
                 if isinstance(queued, tuple) and queued[0].number == number:  # type: ignore[union-attr]
                     self._queue.remove(queued)
-                    refs = _refs_of(self._pending.pop(number))
+                    refs = refs_of(self._pending.pop(number))
                     break
             else:
                 entry = self._pending[number]
-                if isinstance(entry, _Repeatable):
+                if isinstance(entry, Repeatable):
                     entry.attempts = 0
                 return number
         for one in refs:
             one.fail(TaskCancelledError(f"{one.what} was cancelled before it ran"))
         return None
 
-    def _repeat(self, entry: _Repeatable) -> None:
+    def _repeat(self, entry: Repeatable) -> None:
         with self._lock:
             if self.death is None:
                 self._pending[entry.call.number] = entry
@@ -356,7 +318,7 @@ class Calls:
                 entry = lost[number]
                 if number == CREATION:
                     continue
-                if isinstance(entry, _Repeatable) and entry.use_attempt():
+                if isinstance(entry, Repeatable) and entry.use_attempt():
                     again.append(entry)
                 else:
                     over.append(self._pending.pop(number))
@@ -367,7 +329,7 @@ class Calls:
             if isinstance(entry, SystemCall):
                 entry.fail(error)
             else:
-                for ref in _refs_of(entry):
+                for ref in refs_of(entry):
                     ref.fail(error)
 
     def fail(self, death: ActorDiedError) -> bool:
@@ -386,18 +348,9 @@ class Calls:
             if isinstance(entry, SystemCall):
                 entry.fail(death)
             else:
-                for ref in _refs_of(entry):
+                for ref in refs_of(entry):
                     ref.fail(obituary.of_call(ref.what, death))
         return True
-
-
-def _refs_of(
-    entry: tuple[ObjectRef, ...] | _Repeatable | SystemCall | None,
-) -> tuple[ObjectRef, ...]:
-    if isinstance(entry, _Repeatable):
-        return entry.refs
-    assert not isinstance(entry, SystemCall)
-    return entry or ()
 
 
 def _close_all(queued: object) -> None:

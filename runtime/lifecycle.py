@@ -166,7 +166,7 @@ def _check_ignored(ignored: Mapping[str, Any]) -> None:
 
 def _start(**options: Any) -> None:
     session = _Current.session = Session(**options)
-    set_strays(session.pin, session.find_stray)
+    set_strays(session.store.pin, session.store.find_stray)
 
 
 def _facts() -> SessionContext:

@@ -74,7 +74,7 @@ class Peer:
         """Return a reference that it holds."""
         entry = self._held.get(number)
         if entry is None:
-            found = self._session.find_stray(number)
+            found = self._session.store.find_stray(number)
             if found is None:
                 raise OSError(f"reference {number} is not known")
             return found
@@ -119,12 +119,12 @@ class Peer:
     def _submit(self, message: Submit) -> None:
         (parcel,) = message.parcels
         if message.number:
-            self._session.export(message.number, message.head.decode(), parcel)
+            self._session.store.keep(message.number, message.head.decode(), parcel)
             return
         request: TaskRequest | CallRequest = pickle.loads(message.head)
         needed = [self.find(number) for number in request.needed]
         if isinstance(request, TaskRequest):
-            function = self._session.function(request.function)
+            function = self._session.store.function(request.function)
             refs = self._session.scheduler.submit(
                 function, request.options, parcel, needed, request.numbers
             )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,8 +13,8 @@ from compiled_dag.shm.board import CANCELLED
 from runtime import obituary
 from runtime.arguments import pack_arguments
 from runtime.calls import CREATION, Calls, next_number
-from runtime.link import Link
-from runtime.logs import LogStream
+from runtime.connection import Connection
+from runtime.interruption import SIGNAL
 from runtime.messages import Call, Cancel, Item, Reply, Spawn, SystemReply
 from runtime.objects import Lifeline, ObjectRef
 from runtime.options import STREAM
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from compiled_dag.host import ActorId
+    from runtime.link import Link
     from runtime.messages import Retry
     from runtime.options import ActorOptions
     from runtime.parcel import Parcel
@@ -80,9 +80,8 @@ class ActorProcess:
         """Whether the process has ended, or will never be."""
         self._reason = ""
         """Why this session ended it, if it did."""
-        self._pidfd = -1
         self._num_spawns = 0
-        self._logs: tuple[LogStream, ...] = ()
+        self._connection = Connection(session.supervisor, echo=session.log_to_driver)
         self._status: int | None = None
         self._creation: Parcel | None = None
         """What it is made from, until it is."""
@@ -195,8 +194,7 @@ class ActorProcess:
         """Interrupt the task with this number, if it is what runs."""
         board = self.session.board
         board.words[board.word_index(self.line, CANCELLED)] = number
-        with contextlib.suppress(OSError):  # dead, or about to be
-            signal.pidfd_send_signal(self._pidfd, signal.SIGURG)
+        self._connection.signal(SIGNAL)
 
     # --- birth
 
@@ -204,39 +202,25 @@ class ActorProcess:
         """Ask a zygote for the process."""
         self.grant = grant
         self._num_spawns += 1
-        theirs: list[int] = []
+        connection = Connection(self.session.supervisor, echo=self.session.log_to_driver)
+        self._connection = connection
         try:
-            self._connect(theirs)
+            link, theirs = connection.open(
+                self.session.board,
+                self.line,
+                receiver=self._receive,
+                find=self.peer.find,
+                lend=self.peer.lend,
+                flusher=self.calls.flush,
+                breaker=self._broken,
+            )
+            self.calls.connect(link)
             needs_torch = self.session.placement.needs_torch(self.options)
             self.session.zygotes.spawn(self._spawn_message(theirs), needs_torch=needs_torch)
         except OSError as error:
             self.spawn_failed(str(error))
         finally:
-            for fd in theirs:
-                os.close(fd)
-
-    def _connect(self, theirs: list[int]) -> None:
-        """Make the connections to the process; the ends that it gets go into `theirs`."""
-        session = self.session
-        ours, control = socket.socketpair()
-        theirs.append(control.detach())
-        link = Link(
-            ours,
-            session.board,
-            self.line,
-            session.supervisor,
-            receiver=self._receive,
-            find=self.peer.find,
-            lend=self.peer.lend,
-            flusher=self.calls.flush,
-            breaker=self._broken,
-        )
-        self.calls.connect(link)
-        self._logs = ()
-        for _ in ("standard output", "standard error"):
-            read, write = os.pipe2(os.O_CLOEXEC)
-            theirs.append(write)
-            self._logs += (LogStream(read, echo=session.log_to_driver),)
+            connection.close_theirs()
 
     def _spawn_message(self, fds: Sequence[int]) -> Spawn:
         needs = self.session.placement.needs_of(self.options, self.grant.gpu_ids)
@@ -259,13 +243,9 @@ class ActorProcess:
 
     def spawned(self, pid: int, pidfd: int) -> None:
         """Start talking to the process."""
-        supervisor = self.session.supervisor
-        self._pidfd = pidfd
         self.pid = pid
-        supervisor.watch(pidfd, self._on_death)
-        for log in self._logs:
-            log.prefix = f"({self.class_name} pid={pid}) ".encode()
-            supervisor.watch(log.fd, lambda _, log=log: self._on_output(log))  # type: ignore[misc]
+        prefix = f"({self.class_name} pid={pid}) ".encode()
+        self._connection.watch(pidfd, prefix, self._on_death)
         self._creation = None
         if self.death is None:
             self.calls.open()
@@ -307,13 +287,9 @@ class ActorProcess:
         self.die(ActorDiedError(f"actor {self.label} was ended: its reply was lost ({error})"))
         self.kill("")
 
-    def _on_output(self, log: LogStream) -> None:
-        if not log.read():
-            self.session.supervisor.forget(log.fd)
-
     def _on_death(self, _events: int) -> None:
         """The process has ended: wait a moment for its exit status."""
-        self.session.supervisor.forget(self._pidfd)
+        self.session.supervisor.forget(self._connection.pidfd)
         if self.session.zygotes.has_lost(self.actor_id):
             self._end()
         else:
@@ -327,12 +303,7 @@ class ActorProcess:
     def _end(self) -> None:
         if self.gone:
             return
-        if self.calls.link is not None:
-            self.calls.link.drain()  # the replies it sent before it died count
-        for log in self._logs:
-            self.session.supervisor.forget(log.fd)
-            log.finish()
-        tail = self._logs[1].tail()
+        tail = self._connection.finish()
         death = obituary.of_process(self.label, self.pid, self._status, self._reason, tail)
         if self._may_restart():
             self._restart(death)
@@ -367,8 +338,8 @@ class ActorProcess:
         self._status = None
         self._num_spawns = 0
         self.calls.restart(obituary.of_restart(self.label, death))
-        self.session.has_died(self, death)
-        self.session.clear_line(self.line)
+        self.session.processes.has_died(self, death)
+        self.session.processes.clear_line(self.line)
         self.start(self.grant)
 
     # --- end: from any thread
@@ -376,22 +347,20 @@ class ActorProcess:
     def die(self, death: ActorDiedError) -> None:
         """Fail whatever is pending and what comes; the first reason stays."""
         if self.calls.fail(death):
-            self.session.has_died(self, death)
+            self.session.processes.has_died(self, death)
 
     def kill(self, reason: str) -> None:
         """Kill the process, and what it started."""
         self._reason = self._reason or reason
-        pidfd = self._pidfd
-        if self.gone or pidfd < 0:
+        connection = self._connection
+        if self.gone or connection.pidfd < 0:
             return
         # The zygote kills the group when it sees the death; without one it is done here, while
         # the process exists and its group's number is certain.
         if self.session.zygotes.has_lost(self.actor_id):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
-        # Closed meanwhile, or dead: it is being buried on the supervising thread.
-        with contextlib.suppress(OSError):
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        connection.signal(signal.SIGKILL)
 
     def stop_at_once(self, word: int, reason: str) -> None:
         """Have the actor end without serving its queue."""
@@ -408,29 +377,12 @@ class ActorProcess:
         self.session.buried(self)
 
     def _close(self) -> None:
-        supervisor = self.session.supervisor
-        link = self.calls.link
         self.calls.connect(None)
-        if link is not None:
-            link.close()
-        for log in self._logs:
-            supervisor.forget(log.fd)
-        if self._pidfd >= 0:
-            supervisor.forget(self._pidfd)
-        self._close_own()
+        self._connection.close()
 
     def close_descriptors(self) -> None:
         """Close the descriptors only: in a forked child, or when the supervision has ended."""
-        if self.calls.link is not None:
-            self.calls.link.close_descriptors()
-        self._close_own()
-
-    def _close_own(self) -> None:
-        for log in self._logs:
-            log.close()
-        pidfd, self._pidfd = self._pidfd, -1
-        if pidfd >= 0:
-            os.close(pidfd)
+        self._connection.close_descriptors()
 
 
 def _numbers(num_returns: int) -> tuple[None, ...]:

@@ -70,11 +70,11 @@ class Questions:
 
     def pin(self, peer: Peer, _parcels: Sequence[Parcel], number: int) -> None:
         """Keep a reference as long as the session lives."""
-        self._session.pin(peer.find(number))
+        self._session.store.pin(peer.find(number))
 
     def lend(self, peer: Peer, _parcels: Sequence[Parcel], number: int) -> None:
         """Lend a reference that was pinned."""
-        peer.lend([self._session.find_stray(number)])
+        peer.lend([self._session.store.find_stray(number)])
 
     def next_item(
         self, peer: Peer, _parcels: Sequence[Parcel], number: int, position: int

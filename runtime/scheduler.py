@@ -15,13 +15,14 @@ from __future__ import annotations
 import itertools
 import threading
 import weakref
-from collections import deque
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.errors import TaskCancelledError
 from runtime import obituary
+from runtime.lanes import Lane, key_of, when_all_done
 from runtime.objects import ObjectRef
-from runtime.options import STREAM, ActorOptions
+from runtime.options import STREAM
 from runtime.pool import PoolWorker
 from runtime.stream import StreamEnd
 from runtime.task import Task
@@ -34,32 +35,12 @@ if TYPE_CHECKING:
     from runtime.messages import Reply
     from runtime.options import TaskOptions
     from runtime.parcel import Parcel
-    from runtime.resources import Demand
     from runtime.session import Session
 
 _DEPTH: Final = 16
 """Tasks sent ahead to one worker."""
 _MOST_STARTING: Final = 8
 """Processes asked for at once: each takes the memory of a fork."""
-
-
-class Lane:
-    """Tasks of one kind that wait, and the workers that serve them."""
-
-    def __init__(self, key: Any, demand: Demand, kind: ActorOptions) -> None:
-        self.key = key
-        self.demand = demand
-        self.kind = kind
-        self.queue: deque[tuple[int, Task]] = deque()
-        """With the time of their coming, as a count."""
-        self.workers: list[PoolWorker] = []
-        self.starved = False
-        """Whether it waits for resources that others hold."""
-
-    @property
-    def age(self) -> int:
-        """The count of its oldest task."""
-        return self.queue[0][0]
 
 
 class Scheduler:
@@ -90,7 +71,7 @@ class Scheduler:
         refs = tuple([kind(task.name, task, number) for number in numbers])
         task.refs = [weakref.ref(ref) for ref in refs]
         if needed and not all(ref.done for ref in needed):
-            _when_all_done(needed, lambda: self._enqueue(task))
+            when_all_done(needed, lambda: self._enqueue(task))
         else:
             self._enqueue(task)
         return refs
@@ -119,24 +100,10 @@ class Scheduler:
         placement.warn_about_devices(lane.demand.num_gpus)
 
     def _lane(self, task: Task) -> Lane:
-        options = task.options
-        key = (
-            options.demand,
-            options.num_threads,
-            options.gpu_visibility,
-            tuple(sorted(options.env_vars.items())),
-            options.working_dir,
-        )
+        key = key_of(task.options)
         lane = self._lanes.get(key)
         if lane is None:
-            kind = ActorOptions(
-                num_cpus=options.num_cpus,
-                num_gpus=options.num_gpus,
-                gpu_visibility=options.gpu_visibility,
-                env_vars=options.env_vars,
-                working_dir=options.working_dir,
-            )
-            lane = self._lanes[key] = Lane(key, options.demand, kind)
+            lane = self._lanes[key] = Lane.of(key, task.options)
         return lane
 
     # --- who runs what (with the lock)
@@ -210,7 +177,9 @@ class Scheduler:
 
     def _serve_starved(self) -> None:
         """Give free resources to the lanes that wait for some, the oldest first."""
-        waiting = sorted((lane for lane in self._lanes.values() if lane.queue), key=_age)
+        waiting = sorted(
+            (lane for lane in self._lanes.values() if lane.queue), key=attrgetter("age")
+        )
         for lane in waiting:
             self._serve(lane)
 
@@ -428,25 +397,3 @@ class Scheduler:
                 lane.queue.clear()
         for task in waiting:
             task.fail(error)
-
-    def waiting(self) -> list[Task]:
-        """Return the tasks that wait for resources (for reports)."""
-        with self._lock:
-            return [task for lane in self._lanes.values() for _, task in lane.queue]
-
-
-def _age(lane: Lane) -> int:
-    return lane.age
-
-
-def _when_all_done(refs: Sequence[ObjectRef], callback: Any) -> None:
-    """Call `callback` once, when all are done or one has failed."""
-    left = itertools.count(len({ref.number for ref in refs}) - 1, -1)
-    once = itertools.count()
-
-    def one_done(ref: ObjectRef) -> None:
-        if (ref.failed or next(left) == 0) and next(once) == 0:
-            callback()
-
-    for ref in {ref.number: ref for ref in refs}.values():
-        ref.when_done(lambda ref=ref: one_done(ref))  # type: ignore[misc]

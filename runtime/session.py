@@ -4,61 +4,54 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import itertools
 import os
 import pickle
 import resource
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from compiled_dag.errors import ActorAlreadyExistsError, ActorDiedError
-from compiled_dag.host import ActorId
-from compiled_dag.host import SystemCall as SystemFunction
-from compiled_dag.shm.board import CAPACITY, CLAIMED, REVOKED, Board, Doorbell
+from compiled_dag.shm.board import Board, Doorbell
 from compiled_dag.shm.waiter import Waiter
 from runtime import obituary
-from runtime.arguments import pack_arguments
 from runtime.calls import next_number
-from runtime.function import Function
 from runtime.messages import System
 from runtime.names import Names
-from runtime.objects import ObjectRef, next_reference
-from runtime.options import STREAM
+from runtime.objects import ObjectRef
 from runtime.parcel import Parcel
 from runtime.placement import Placement
-from runtime.pool import NOTHING_REVOKED
-from runtime.process import ActorProcess
+from runtime.processes import DeathWatcher, Processes
 from runtime.questions import Questions
+from runtime.requests import Requests
 from runtime.resources import Demand, Grant
 from runtime.scheduler import Scheduler
 from runtime.service import STOP_AT_ONCE
-from runtime.stream import StreamEnd
+from runtime.store import Store
 from runtime.supervisor import Supervisor
 from runtime.system_call import SystemCall
-from runtime.task import Task
 from runtime.waiting import get_all
 from runtime.zygotes import Zygotes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from compiled_dag.errors import ActorDiedError
+    from compiled_dag.host import ActorId
+    from compiled_dag.host import SystemCall as SystemFunction
     from runtime.interrupts import Interrupts
     from runtime.objects import Lifeline
-    from runtime.options import ActorOptions, TaskOptions
+    from runtime.options import ActorOptions
     from runtime.pool import PoolWorker
-    from runtime.signatures import MethodSpec
+    from runtime.process import ActorProcess
 
 _DESCRIPTORS: Final = 65536
 _GRACE_S: Final = 2.0
 """For actors to end by themselves at shutdown."""
 
-DeathWatcher = Callable[[ActorId, ActorDiedError], None]
-
-
 _NOTHING: Final = contextlib.nullcontext()
 
 
-class Session:
+class Session(Requests):
     """What `init` starts and `shutdown` ends."""
 
     process: Final = 0
@@ -92,15 +85,10 @@ class Session:
         self.scheduler = Scheduler(self)
         self.questions = Questions(self)
         self.names = Names(namespace)
-        self._detached: list[Lifeline] = []
+        self.detached: list[Lifeline] = []
         """Of actors that outlive their handles."""
-        self._functions: dict[int, Function] = {}
-        self._pinned: dict[int, Any] = {}
-        self._actors: dict[int, ActorProcess] = {}
-        self._lines: set[int] = set()
-        self._ids = itertools.count(1)
-        self._lock = threading.Lock()
-        self._watchers: list[DeathWatcher] = []
+        self.store = Store()
+        self.processes = Processes(self)
         self._closers: list[Callable[[], object]] = []
         self._local = threading.local()
         _raise_descriptor_limit()
@@ -108,7 +96,7 @@ class Session:
         self.board = Board(self._segment.fd)
         self._doorbell = Doorbell(self.board, self.process)
         self.supervisor = Supervisor()
-        self.zygotes = Zygotes(self.supervisor, self, self._segment.fd)
+        self.zygotes = Zygotes(self.supervisor, self.processes, self._segment.fd)
         self.supervisor.start()
         try:
             self.zygotes.start()
@@ -141,20 +129,6 @@ class Session:
         """See `NestedSession.adopt`."""
         return lifeline
 
-    def pin(self, reference: Any) -> None:
-        """Keep a reference that was pickled outside a value as long as the session lives."""
-        self._pinned[reference.number] = reference
-
-    def find_stray(self, number: int) -> Any:
-        """Return a reference that was pinned.
-
-        Raises:
-            RuntimeError: There is none of that number.
-        """
-        if number not in self._pinned:
-            raise RuntimeError(f"reference {number} does not belong to this session")
-        return self._pinned[number]
-
     # --- what a graph needs: `compiled_dag.host.Host`
 
     @property
@@ -167,7 +141,7 @@ class Session:
 
     def line(self, actor_id: ActorId, deadline: float) -> int:
         """Return the board line of an actor once its process exists."""
-        actor = self._actors[actor_id]
+        actor = self.processes[actor_id]
         if not self.wait_until(lambda: bool(actor.pid or actor.death), deadline):
             raise TimeoutError(
                 f"actor {actor.label} has no process yet: {self.placement.waits_for(actor)}"
@@ -188,7 +162,7 @@ class Session:
             self.check_owner()
         # Once the session has ended the actor is dead, and the call fails with that: a graph that
         # is collected meanwhile goes on letting go of what it has.
-        actor = self._actors[actor_id]
+        actor = self.processes[actor_id]
         call = SystemCall(self, f"{function.__name__} on actor {actor.label}")
         message = System(next_number(), pickle.dumps(function), payload, tuple(fds))
         actor.calls.submit(message, call)
@@ -196,12 +170,7 @@ class Session:
 
     def watch(self, callback: DeathWatcher) -> Callable[[], None]:
         """Call `callback` from the supervising thread on every death; returns how to stop that."""
-        self._watchers = [*self._watchers, callback]
-
-        def stop() -> None:
-            self._watchers = [known for known in self._watchers if known is not callback]
-
-        return stop
+        return self.processes.watch(callback)
 
     def at_shutdown(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call `callback` first thing in `shutdown`; returns how to stop that."""
@@ -219,14 +188,14 @@ class Session:
 
     def death(self, actor_id: ActorId) -> ActorDiedError | None:
         """Return why an actor is dead, or None while it lives."""
-        return self._actors[actor_id].death
+        return self.processes[actor_id].death
 
     def kill(
         self, actor_id: ActorId, reason: str = obituary.KILLED, *, no_restart: bool = True
     ) -> None:
         """End an actor's process at once; without `no_restart` it may be made again."""
         self.check_owner()
-        actor = self._actors[actor_id]
+        actor = self.processes[actor_id]
         if not no_restart and actor.restarts:
             actor.kill("")
             return
@@ -272,216 +241,31 @@ class Session:
         ref.complete(Parcel.of(value))
         return ref
 
-    # --- actors
-
-    def create(
-        self,
-        class_name: str,
-        options: ActorOptions,
-        arguments: tuple[Sequence[Any], Mapping[str, Any]],
-        methods: Mapping[str, MethodSpec],
-    ) -> Lifeline:
-        """Start an actor; returns at once.
-
-        Raises:
-            TypeError: An argument of the constructor cannot be sent.
-            OSError: The kernel refused a process.
-        """
-        self.check_owner()
-        parcel, needed = pack_arguments(*arguments, hidden=1)
-        return self.create_from(class_name, options, parcel, needed, methods)
-
-    def create_from(
-        self,
-        class_name: str,
-        options: ActorOptions,
-        parcel: Parcel,
-        needed: Sequence[ObjectRef],
-        methods: Mapping[str, MethodSpec],
-    ) -> Lifeline:
-        """Start an actor whose constructor's arguments are encoded.
-
-        Raises:
-            ActorAlreadyExistsError: A living actor has the name.
-        """
-        actor = self._new_process(class_name, options)
-        actor.methods = methods
-        if options.name is not None:
-            known = self.names.claim(options.name, options.namespace, actor)
-            if known is not None:
-                self._drop(actor)
-                if options.get_if_exists:
-                    return known
-                raise ActorAlreadyExistsError(
-                    f"an actor named {options.name!r} is there already: {known!r}. Get it with "
-                    "runtime.get_actor(), choose another name, or pass get_if_exists=True"
-                )
-        lifeline = actor.lifeline()
-        if options.lifetime == "detached":
-            self._detached.append(lifeline)
-        actor.submit("__init__", parcel, needed, (None,))
-        self.placement.place(actor)
-        return lifeline
-
-    def _drop(self, actor: ActorProcess) -> None:
-        """Forget an actor that was never asked for."""
-        with self._lock:
-            del self._actors[actor.actor_id]
-            self._lines.discard(actor.line)
-
-    def next_item(self, end: ObjectRef, position: int) -> ObjectRef | None:
-        """Wait for an item of a stream; None at its end."""
-        assert isinstance(end, StreamEnd)
-        self.wait_until(lambda: end.has(position), None)
-        return end.take(position)
-
-    def cancel(self, ref: ObjectRef, *, force: bool, recursive: bool) -> None:
-        """Cancel what makes the value of `ref`.
-
-        Raises:
-            ValueError: `force` for a call of an actor.
-        """
-        source = ref.source
-        if isinstance(source, Task):
-            self.scheduler.cancel(source, force=force, recursive=recursive)
-        elif isinstance(source, ActorProcess):
-            if force:
-                raise ValueError(
-                    f"cancel({ref.what}, force=True): force would end the actor. Leave it out, or "
-                    "use runtime.kill(actor)"
-                )
-            source.cancel(ref)
-
-    def get_actor(self, name: str, namespace: str | None) -> tuple[Lifeline, Any]:
-        """Return a named actor, and its methods.
-
-        Raises:
-            ValueError: There is none.
-        """
-        self.check_owner()
-        process = self.names.find(name, namespace)
-        return process.lifeline(), process.methods
-
-    def _new_process(
-        self, class_name: str, options: ActorOptions, worker: PoolWorker | None = None
-    ) -> ActorProcess:
-        with self._lock:
-            actor_id = ActorId(next(self._ids))
-            line = self._free_line(actor_id)
-            actor = ActorProcess(self, actor_id, line, class_name, options, worker)
-            self._actors[actor_id] = actor
-        return actor
+    # --- actors and workers
 
     def start_worker(self, worker: PoolWorker, options: ActorOptions, grant: Grant) -> None:
         """Start a process for tasks; `grant` stays the scheduler's."""
-        worker.process = self._new_process("worker", options, worker)
+        worker.process = self.processes.new("worker", options, worker)
         worker.process.start(Grant(Demand(), grant.gpu_ids))
 
     def kill_worker(self, worker: PoolWorker, reason: str) -> None:
         """End a worker's process at once."""
         worker.process.kill(reason)
 
-    def resources(self, which: str) -> dict[str, float]:
-        """Return the resources there are (``"totals"``), or those that are free."""
-        self.check_owner()
-        ledger = self.placement.ledger
-        return ledger.totals() if which == "totals" else ledger.available()
-
-    # --- tasks
-
-    def next_export(self) -> int:
-        """Return a number for a function."""
-        return next_reference()
-
-    def export_function(self, number: int, name: str, function: Any) -> None:
-        """Keep a function for tasks.
-
-        Raises:
-            TypeError: It cannot be pickled.
-        """
-        self.export(number, name, Parcel.of(function))
-
-    def export(self, number: int, name: str, parcel: Parcel) -> None:
-        """Keep an encoded function."""
-        self._functions[number] = Function(number, name, parcel)
-
-    def function(self, number: int) -> Function:
-        """Return a function that was exported."""
-        return self._functions[number]
-
-    def submit_task(
-        self, function: int, options: TaskOptions, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> tuple[ObjectRef, ...]:
-        """Queue a call of a function."""
-        self.check_owner()
-        parcel, needed = pack_arguments(args, kwargs)
-        count = options.num_returns
-        numbers = (None,) * (1 if count in (None, STREAM) else int(count))
-        return self.scheduler.submit(self._functions[function], options, parcel, needed, numbers)
-
-    def _free_line(self, actor_id: int) -> int:
-        """Take the next line of the board that no live actor has."""
-        if len(self._lines) >= CAPACITY - 1:
-            raise RuntimeError(f"{CAPACITY - 1} actors are alive: a session has room for no more")
-        line = (actor_id - 1) % (CAPACITY - 1) + 1
-        while line in self._lines:
-            line = line % (CAPACITY - 1) + 1
-        self._lines.add(line)
-        self.clear_line(line)
-        return line
-
-    def clear_line(self, line: int) -> None:
-        """Make a line of the board that of a process that has just been born."""
-        words, board = self.board.words, self.board
-        words[board.mailbox_index(line)] = words[board.word_index(line, CLAIMED)] = 0
-        words[board.word_index(line, REVOKED)] = NOTHING_REVOKED
-
     def release(self, actor_id: int) -> None:
         """Let an actor end after its calls: its last handle is gone. Safe in finalizers."""
         if not self.closed and not self.foreign:
-            actor = self._actors[actor_id]
+            actor = self.processes[actor_id]
             actor.released = True
             self.supervisor.call_soon(actor.end_after_calls)
 
     def actor(self, actor_id: int) -> ActorProcess:
         """Return an actor of this session, dead or alive."""
-        return self._actors[actor_id]
-
-    # --- what the zygotes report (on the supervising thread)
-
-    def spawned(self, actor_id: int, pid: int, pidfd: int) -> None:
-        """See `runtime.zygotes.Births`."""
-        self._actors[actor_id].spawned(pid, pidfd)
-
-    def spawn_failed(self, actor_id: int, reason: str) -> None:
-        """See `runtime.zygotes.Births`."""
-        self._actors[actor_id].spawn_failed(reason)
-
-    def spawn_lost(self, actor_id: int) -> None:
-        """See `runtime.zygotes.Births`."""
-        self._actors[actor_id].spawn_lost()
-
-    def exited(self, actor_id: int, status: int) -> None:
-        """See `runtime.zygotes.Births`."""
-        self._actors[actor_id].exited(status)
-
-    def has_died(self, actor: ActorProcess, death: ActorDiedError) -> None:
-        """Tell everybody who watches, and wake who waits."""
-        if self.supervisor.is_current_thread:
-            self._tell(actor.actor_id, death)
-        else:
-            self.supervisor.call_soon(lambda: self._tell(actor.actor_id, death))
-        self.ring()
-
-    def _tell(self, actor_id: ActorId, death: ActorDiedError) -> None:
-        for callback in self._watchers:
-            callback(actor_id, death)
-        self.ring()
+        return self.processes[actor_id]
 
     def buried(self, actor: ActorProcess) -> None:
         """Give an ended actor's line and GPUs to others."""
-        with self._lock:
-            self._lines.discard(actor.line)
+        self.processes.free(actor)
         grant, actor.grant = actor.grant, Grant(Demand())
         self.placement.give_back(grant)
         if not self.closed:
@@ -508,8 +292,9 @@ class Session:
             self._release()
 
     def _stop_actors(self) -> None:
-        self._detached.clear()
-        actors = [actor for actor in self._actors.values() if not actor.gone]
+        self.detached.clear()
+        self.store.clear()
+        actors = [actor for actor in self.processes if not actor.gone]
         self.closed = True
         for actor in actors:
             actor.die(obituary.of_session(actor.label))
@@ -521,11 +306,11 @@ class Session:
     def _release(self) -> None:
         self.closed = True
         self.supervisor.stop()
-        for actor in self._actors.values():
+        for actor in self.processes:
             if not actor.gone:
                 actor.kill(obituary.SESSION_ENDED)
         self.zygotes.close()
-        for actor in self._actors.values():
+        for actor in self.processes:
             actor.die(obituary.of_session(actor.label))
             actor.close_descriptors()
         self._segment.close()
@@ -536,7 +321,7 @@ class Session:
         self.foreign = True
         self.supervisor.close()
         self.zygotes.close_descriptors()
-        for actor in self._actors.values():
+        for actor in self.processes:
             actor.close_descriptors()
         self._segment.close()
 

@@ -1,0 +1,128 @@
+"""All processes of a session, dead or alive: their numbers, lines on the board, and ends."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from compiled_dag.errors import ActorDiedError
+from compiled_dag.host import ActorId
+from compiled_dag.shm.board import CAPACITY, CLAIMED, REVOKED
+from runtime.pool import NOTHING_REVOKED
+from runtime.process import ActorProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runtime.options import ActorOptions
+    from runtime.pool import PoolWorker
+    from runtime.session import Session
+
+DeathWatcher = Callable[[ActorId, ActorDiedError], None]
+
+
+class Processes:
+    """The table of actors and workers; what the zygotes report goes through it."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._table: dict[int, ActorProcess] = {}
+        self._lines: set[int] = set()
+        self._ids = itertools.count(1)
+        self._lock = threading.Lock()
+        self._watchers: list[DeathWatcher] = []
+
+    def __iter__(self) -> Iterator[ActorProcess]:
+        return iter(list(self._table.values()))
+
+    def __getitem__(self, actor_id: int) -> ActorProcess:
+        return self._table[actor_id]
+
+    def new(
+        self, class_name: str, options: ActorOptions, worker: PoolWorker | None = None
+    ) -> ActorProcess:
+        """Add an actor, or a worker, that has no process yet.
+
+        Raises:
+            RuntimeError: Too many are alive.
+        """
+        with self._lock:
+            actor_id = ActorId(next(self._ids))
+            line = self._free_line(actor_id)
+            actor = ActorProcess(self._session, actor_id, line, class_name, options, worker)
+            self._table[actor_id] = actor
+        return actor
+
+    def drop(self, actor: ActorProcess) -> None:
+        """Forget an actor that never had a process and never will."""
+        with self._lock:
+            del self._table[actor.actor_id]
+            self._lines.discard(actor.line)
+
+    def free(self, actor: ActorProcess) -> None:
+        """Let others have the line of an actor that has ended."""
+        with self._lock:
+            self._lines.discard(actor.line)
+
+    def _free_line(self, actor_id: int) -> int:
+        """Take the next line of the board that no live actor has."""
+        if len(self._lines) >= CAPACITY - 1:
+            raise RuntimeError(f"{CAPACITY - 1} actors are alive: a session has room for no more")
+        line = (actor_id - 1) % (CAPACITY - 1) + 1
+        while line in self._lines:
+            line = line % (CAPACITY - 1) + 1
+        self._lines.add(line)
+        self.clear_line(line)
+        return line
+
+    def clear_line(self, line: int) -> None:
+        """Make a line of the board that of a process that has just been born."""
+        board = self._session.board
+        words = board.words
+        words[board.mailbox_index(line)] = words[board.word_index(line, CLAIMED)] = 0
+        words[board.word_index(line, REVOKED)] = NOTHING_REVOKED
+
+    # --- deaths
+
+    def watch(self, callback: DeathWatcher) -> Callable[[], None]:
+        """Call `callback` from the supervising thread on every death; returns how to stop that."""
+        self._watchers = [*self._watchers, callback]
+
+        def stop() -> None:
+            self._watchers = [known for known in self._watchers if known is not callback]
+
+        return stop
+
+    def has_died(self, actor: ActorProcess, death: ActorDiedError) -> None:
+        """Tell everybody who watches, and wake who waits."""
+        supervisor = self._session.supervisor
+        if supervisor.is_current_thread:
+            self._tell(actor.actor_id, death)
+        else:
+            supervisor.call_soon(lambda: self._tell(actor.actor_id, death))
+        self._session.ring()
+
+    def _tell(self, actor_id: ActorId, death: ActorDiedError) -> None:
+        for callback in self._watchers:
+            callback(actor_id, death)
+        self._session.ring()
+
+    # --- what the zygotes report (on the supervising thread)
+
+    def spawned(self, actor_id: int, pid: int, pidfd: int) -> None:
+        """See `runtime.zygotes.Births`."""
+        self._table[actor_id].spawned(pid, pidfd)
+
+    def spawn_failed(self, actor_id: int, reason: str) -> None:
+        """See `runtime.zygotes.Births`."""
+        self._table[actor_id].spawn_failed(reason)
+
+    def spawn_lost(self, actor_id: int) -> None:
+        """See `runtime.zygotes.Births`."""
+        self._table[actor_id].spawn_lost()
+
+    def exited(self, actor_id: int, status: int) -> None:
+        """See `runtime.zygotes.Births`."""
+        self._table[actor_id].exited(status)
