@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from runtime import context, gpus
 from runtime.interrupts import Interrupts
-from runtime.options import check_amount, check_resources, check_runtime_env
+from runtime.objects import set_admission
+from runtime.options import check_amount, check_bytes, check_resources, check_runtime_env
 from runtime.references import set_strays
 from runtime.session import Session
 
@@ -95,7 +96,7 @@ def init(
             where there are none.
         resources: Other logical resources, by name.
         labels: Ignored on a single machine.
-        object_store_memory: Ignored: objects are limited by memory only.
+        object_store_memory: Bytes that large objects may take together; None: what memory allows.
         local_mode: Not there.
         ignore_reinit_error: Return the running session instead of raising.
         log_to_driver: Show what actors print on this process's standard error (default).
@@ -114,7 +115,7 @@ def init(
         ValueError: An argument is out of range.
         TypeError: An argument has the wrong type.
     """
-    del labels, object_store_memory
+    del labels
     _refuse_later(local_mode=local_mode)
     _check_ignored(ignored)
     if address not in (None, "local"):
@@ -146,6 +147,7 @@ def init(
                 **check_runtime_env(runtime_env),
                 log_to_driver=log_to_driver is not False,
                 namespace=namespace,
+                object_store_memory=check_bytes("object_store_memory", object_store_memory),
             )
         return _facts()
 
@@ -167,6 +169,7 @@ def _check_ignored(ignored: Mapping[str, Any]) -> None:
 def _start(**options: Any) -> None:
     session = _Current.session = Session(**options)
     set_strays(session.store.pin, session.store.find_stray)
+    set_admission(session.store.admit)
 
 
 def _facts() -> SessionContext:
@@ -203,6 +206,7 @@ def _end(interrupts: Interrupts) -> None:
             if session.closed:
                 _Current.session = None
                 set_strays(None, None)
+                set_admission(None)
 
 
 def _shut_down_at_exit() -> None:

@@ -47,6 +47,10 @@ def of_process(
     )
 
 
+def _who(label: str) -> str:
+    return f"worker {label}" if label.startswith("process ") else f"actor {label}"
+
+
 def _how(status: int | None, name: str | None, reason: str) -> str:
     if reason:
         return reason

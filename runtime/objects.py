@@ -108,6 +108,17 @@ def num_failures() -> int:
     return _Failures.last
 
 
+class _Admission:
+    """Who decides about the memory of large values: the driver's store."""
+
+    check: Callable[[Parcel], BaseException | None] | None = None
+
+
+def set_admission(check: Callable[[Parcel], BaseException | None] | None) -> None:
+    """Have `check` return why a large value cannot be kept, or None."""
+    _Admission.check = check
+
+
 class ObjectRef:
     """The result of a call, or a value given to `put`. Made by those, never directly.
 
@@ -196,8 +207,11 @@ class ObjectRef:
         return self.error is not None or (self.parcel is not None and self.parcel.is_error)
 
     def complete(self, parcel: Parcel) -> None:
-        """Set the value."""
-        self.parcel = parcel
+        """Set the value; where it needs memory that the session must not use, an error."""
+        if parcel.fd >= 0 and parcel.on_free is None and _Admission.check is not None:
+            self.error = _Admission.check(parcel)
+        if self.error is None:
+            self.parcel = parcel
         self._finish()
 
     def fail(self, error: BaseException) -> None:

@@ -159,6 +159,16 @@ def check_amount(name: str, value: object) -> float:
     return value
 
 
+def check_bytes(name: str, value: object) -> int | None:
+    """Return `value` if it is a possible size in bytes, or None.
+
+    Raises:
+        TypeError: It is no integer.
+        ValueError: It is not positive.
+    """
+    return None if value is None else int(_integer(1)(name, value))
+
+
 def check_resources(name: str, resources: object) -> dict[str, float]:
     """Return the custom resources of an option.
 

@@ -21,7 +21,7 @@ from compiled_dag.shm.segment import PAGE, Segment, require_memory, round_up
 from runtime.references import collecting, supplying
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from runtime.references import Reference
 
@@ -40,7 +40,16 @@ META: Final = struct.Struct("<BBHIQH")
 class Parcel:
     """One encoded value, and the references inside it."""
 
-    __slots__ = ("body", "fd", "head_bytes", "kind", "num_buffers", "references", "size")
+    __slots__ = (
+        "body",
+        "fd",
+        "head_bytes",
+        "kind",
+        "num_buffers",
+        "on_free",
+        "references",
+        "size",
+    )
 
     def __init__(
         self,
@@ -61,6 +70,8 @@ class Parcel:
         self.fd = fd
         """Owned; -1 if the body is inline."""
         self.references = references
+        self.on_free: Callable[[int], None] | None = None
+        """Told the size when a body in `fd` is given back. Must be safe in finalizers."""
 
     @classmethod
     def of(cls, value: Any, needed: list[Any] | None = None) -> Parcel:
@@ -160,6 +171,8 @@ class Parcel:
     def __del__(self, _close=os.close) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
         if self.fd >= 0:
             _close(self.fd)
+            if self.on_free is not None:
+                self.on_free(self.size)
 
 
 def _nbytes(chunk: Any) -> int:

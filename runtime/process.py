@@ -57,7 +57,7 @@ class ActorProcess:
         self.line = line
         self.class_name = class_name
         self.options = options
-        self.label = f"{class_name}({actor_id})"
+        self.label = f"{class_name}({actor_id})" if worker is None else f"process {actor_id}"
         self.calls: Calls | PoolWorker = worker or Calls(
             self._creation_failed,
             most_pending=options.max_pending_calls,

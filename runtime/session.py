@@ -68,6 +68,7 @@ class Session(Requests):
         working_dir: str | None = None,
         log_to_driver: bool = True,
         namespace: str | None = None,
+        object_store_memory: int | None = None,
     ) -> None:
         self.owner_pid = os.getpid()
         self.closed = False
@@ -87,7 +88,7 @@ class Session(Requests):
         self.names = Names(namespace)
         self.detached: list[Lifeline] = []
         """Of actors that outlive their handles."""
-        self.store = Store()
+        self.store = Store(object_store_memory)
         self.processes = Processes(self)
         self._closers: list[Callable[[], object]] = []
         self._local = threading.local()
@@ -239,6 +240,8 @@ class Session(Requests):
         self.check_owner()
         ref = ObjectRef(f"put({type(value).__name__})", self)
         ref.complete(Parcel.of(value))
+        if ref.error is not None:
+            raise ref.error
         return ref
 
     # --- actors and workers

@@ -5,18 +5,52 @@ Objects themselves are kept by their references: a value lives as long as any pr
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from typing import Any
 
+from compiled_dag.errors import ObjectStoreFullError
 from runtime.function import Function
 from runtime.parcel import Parcel
 
 
 class Store:
-    """Functions and stray references of a session. Any thread may use it."""
+    """Functions and stray references of a session, and the limit of what its objects take.
 
-    def __init__(self) -> None:
+    Any thread may use it.
+    """
+
+    def __init__(self, cap_bytes: int | None) -> None:
+        """Make an empty store; large objects may take `cap_bytes` together (None: any amount)."""
+        self.cap_bytes = cap_bytes
+        self._used_bytes = 0
+        self._freed: deque[int] = deque()
+        """Sizes of bodies that are gone: finalizers take no locks."""
+        self._lock = threading.Lock()
         self._functions: dict[int, Function] = {}
         self._pinned: dict[int, Any] = {}
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of objects in memory of their own (the small ones do not count)."""
+        with self._lock:
+            while self._freed:
+                self._used_bytes -= self._freed.popleft()
+            return self._used_bytes
+
+    def admit(self, parcel: Parcel) -> ObjectStoreFullError | None:
+        """Count a value's memory; returns the error if there is no room for it."""
+        used = self.used_bytes
+        if self.cap_bytes is not None and used + parcel.size > self.cap_bytes:
+            return ObjectStoreFullError(
+                f"a value of {parcel.size} bytes does not fit: {used} of object_store_memory="
+                f"{self.cap_bytes} bytes are in use. Drop references that are not needed, or pass "
+                "more to runtime.init()"
+            )
+        with self._lock:
+            self._used_bytes += parcel.size
+        parcel.on_free = self._freed.append
+        return None
 
     def export(self, number: int, name: str, function: Any) -> None:
         """Keep a function for tasks.
