@@ -57,7 +57,9 @@ def refs_of(
     entry: tuple[ObjectRef, ...] | Repeatable | SystemCall | None,
 ) -> tuple[ObjectRef, ...]:
     """Return the references that wait."""
+    if entry.__class__ is tuple:
+        return entry
     if isinstance(entry, Repeatable):
         return entry.refs
     assert not isinstance(entry, SystemCall)
-    return entry or ()
+    return ()

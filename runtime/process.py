@@ -136,8 +136,9 @@ class ActorProcess:
     ) -> tuple[ObjectRef, ...]:
         """Queue a call whose arguments are encoded; `numbers` are those of its references."""
         assert isinstance(self.calls, Calls)
-        name, _, _ = method.partition("\0")
-        what = f"{self.class_name}.{name}"
+        what = f"{self.class_name}.{method}"
+        if "\0" in method:  # a concurrency group follows
+            what = what.partition("\0")[0]
         kind = StreamEnd if streams else ObjectRef
         refs = tuple([kind(what, self, made) for made in numbers])
         number = next_number()
@@ -267,7 +268,8 @@ class ActorProcess:
         self.start(self.grant)
 
     def _receive(self, message: Any) -> None:
-        if isinstance(message, (Reply, SystemReply)):
+        kind = message.__class__
+        if kind is Reply or kind is SystemReply:
             self.calls.answer(message)
         elif isinstance(message, Item):
             self.calls.yielded(message)
