@@ -12,7 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from runtime import wire
-from runtime.messages import Answer, Cancel, Resolved
+from runtime.messages import Answer, Call, Cancel, Resolved
 
 if TYPE_CHECKING:
     import socket
@@ -71,27 +71,31 @@ class Mailbox:
             with self._shield:
                 try:
                     self._pumped = words[count]
-                    self._take()
+                    while self._inbox.receive(self._fresh):
+                        self._route_all()
                 finally:
                     self._receiving.release()
             self._board.ring(self._line)
 
     def receive(self) -> bool:
-        """Take what has arrived, whatever the count says; returns whether there is a message."""
+        """Take some of what has arrived, whatever the count says; returns whether anything had."""
         with self._shield, self._receiving:
-            self._take()
-        return bool(self.messages)
+            found = self._inbox.receive(self._fresh)
+            self._route_all()
+        return found
 
-    def _take(self) -> None:
-        while self._inbox.receive(self._fresh):
-            pass
-        while self._fresh:
-            self._route(self._fresh.popleft())
+    def _route_all(self) -> None:
+        fresh = self._fresh
+        while fresh:
+            self._route(fresh.popleft())
 
     def _route(self, message: Any) -> None:
-        if message.__class__ in (Resolved, Answer) and self.receive_outcome is not None:
+        kind = message.__class__
+        if kind is Call:
+            self.messages.append(message)
+        elif kind in (Resolved, Answer) and self.receive_outcome is not None:
             self.receive_outcome(message)
-        elif message.__class__ is Cancel and self.receive_cancel is not None:
+        elif kind is Cancel and self.receive_cancel is not None:
             self.receive_cancel(message.number)
         else:
             self.messages.append(message)

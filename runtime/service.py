@@ -87,14 +87,14 @@ class Service:
         if self.board.words[self._mailbox] == STOP_AT_ONCE:
             self.loop.stop()
             return True
-        if not messages and not self._mail.receive():
-            self._session.report_gone()
-            if self._mail.closed:
-                self.loop.stop()
+        if not messages and not self._take():
             return self._mail.closed
+        if not messages:
+            return True  # part of a message: look again
         if self.board.words[self._last_cancelled] != self._seen_cancelled:
             self._seen_cancelled = self.board.words[self._last_cancelled]
-            self._mail.receive()  # which of the waiting calls are not to run
+            while self._mail.receive():
+                pass  # which of the waiting calls are not to run
         message = messages.popleft()
         kind = message.__class__
         if kind is Call:
@@ -104,6 +104,15 @@ class Service:
         else:
             self.loop.stop()
         return True
+
+    def _take(self) -> bool:
+        """Receive; returns False if nothing was there."""
+        if self._mail.receive():
+            return True
+        self._session.report_gone()
+        if self._mail.closed:
+            self.loop.stop()
+        return False
 
     def close(self) -> None:
         """Close what graphs and groups keep here, then the socket."""
