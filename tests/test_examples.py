@@ -1,0 +1,77 @@
+"""The example scripts run, check themselves, and end in time."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import runtime
+
+ROOT = Path(__file__).parents[1]
+LIMIT_S = 60
+
+pytestmark = pytest.mark.proc
+
+
+def run(name, *arguments):
+    """Run an example; return what it printed."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / f"{name}.py", *map(str, arguments)],
+        cwd="/",
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_tasks_dependencies():
+    out = run("tasks_dependencies", "--files", 30, "--parts", 5, "--top", 3, "--cpus", 2)
+    assert "in 30 files" in out
+    assert out.count("#\n") == 3
+    assert "agree" in out
+
+
+def test_tree_aggregation():
+    out = run("tree_aggregation", "--leaves", 3, 8, "--size", 1000, "--delay-ms", 30)
+    assert out.count("equal") == 2
+
+
+def test_parameter_server():
+    pytest.importorskip("sklearn")
+    out = run("parameter_server", "--workers", 2, "--rounds", 3, "--steps", 30)
+    assert out.count("accuracy") == 3
+    assert "180 gradients" in out
+
+
+def test_streaming_wait():
+    out = run("streaming_wait", "--chunks", 12, "--darts", 500_000, "--in-flight", 3, "--cpus", 2)
+    assert "at most 3 chunks in flight" in out
+    assert "12 of 12" in out
+
+
+class Waits:
+    async def wait(self):
+        pass
+
+
+def test_async_actor(session):
+    try:
+        runtime.kill(runtime.remote(Waits).remote())
+    except NotImplementedError as error:
+        pytest.skip(str(error))
+    out = run("async_actor", "--requests", 200, "--batch", 16)
+    assert re.search(r"\d+ batches of \d+ to 16 requests", out)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
+def test_every_example_says_how_to_run_it(path):
+    assert f"    python examples/{path.name}" in path.read_text(encoding="utf-8")
