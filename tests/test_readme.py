@@ -1,4 +1,4 @@
-"""The README's script does what it says."""
+"""The README's scripts do what it says."""
 
 from __future__ import annotations
 
@@ -12,23 +12,41 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.fixture
+def run(tmp_path):
+    """Return what runs the script of a section as it stands, and returns its output by line."""
+
+    def run_section(title):
+        text = (ROOT / "README.md").read_text()
+        (section,) = re.findall(rf"^## {title}\n(.*?)^## ", text, re.DOTALL | re.MULTILINE)
+        (script,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+        (tmp_path / "script.py").write_text(script)
+        done = subprocess.run(
+            [sys.executable, "script.py"],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip().splitlines()
+
+    return run_section
+
+
 @pytest.mark.proc
-def test_the_script_in_the_readme_runs_as_it_stands(tmp_path):
-    (script,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    (tmp_path / "script.py").write_text(script)
+def test_tasks_objects_actors(run):
+    squares, totals, last = run("Tasks, objects, actors")
+    assert squares == "[0, 1, 4, 9]"
+    assert re.fullmatch(r"\[\d+, \d+, \d+, 14\]", totals)  # in whichever order they came
+    assert last == "[0, 999, 499500]"
 
-    done = subprocess.run(
-        [sys.executable, "script.py"],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
 
-    assert done.returncode == 0, done.stderr
-    *table, first, second, third = done.stdout.strip().splitlines()
+@pytest.mark.proc
+def test_a_training_step_as_a_graph(run):
+    *table, first, second, third = run("A training step as a graph")
     assert "allreduce(AVG)" in "\n".join(table)
     assert table[-1].count("|") == 3
     for line in (first, second, third):
