@@ -35,7 +35,7 @@ def of_process(
         reason = ""  # it was to end, but this is another end
     name = None if status is None or status >= 0 else _signal_name(-status)
     who = f"{label} (pid {pid})" if pid else label
-    message = f"actor {who} died: {_how(status, name, reason)}"
+    message = f"{_who(who)} died: {_how(status, name, reason)}"
     if stderr_tail and not reason:
         indented = stderr_tail.replace("\n", "\n  ")
         message += f"\n\nlast lines of its standard error:\n  {indented}"

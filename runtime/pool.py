@@ -10,7 +10,7 @@ two words on the board (each has one writer) and Dekker's argument:
 One of the two sees the other's store, so no task runs twice. Where both do, the driver believes the
 task begun and the worker does not begin it: the worker says so (`Skipped`), as of every message it
 passes over, and the driver queues the task again. Until all have been passed over it sends the
-worker nothing, because later numbers would be over REVOKED too.
+worker nothing, because later numbers would be over REVOKED too; taking back more only lowers it.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class PoolWorker:
     def take_back(self, first: int) -> list[Task]:
         """Take back the tasks from position `first` of the queue on that have not begun."""
         numbers = list(self.assigned)[first:]
-        if not numbers or self.revoked:
+        if not numbers:
             return []
         words, line = self._board.words, self.process.line
         words[self._board.word_index(line, REVOKED)] = numbers[0]
@@ -104,7 +104,7 @@ class PoolWorker:
         claimed = words[self._board.word_index(line, CLAIMED)]
         taken = [number for number in numbers if number > claimed]
         self.revoked.update(taken)
-        if not taken:
+        if not self.revoked:
             words[self._board.word_index(line, REVOKED)] = NOTHING_REVOKED
         return [self.assigned.pop(number) for number in taken]
 

@@ -74,6 +74,7 @@ class ActorProcess:
         self.grant = Grant(Demand())
         """The resources it holds."""
         self.num_restarts = 0
+        self.is_worker = worker is not None
         self.released = False
         """Whether its last handle is gone."""
         self.gone = False

@@ -62,9 +62,11 @@ class Processes:
             self._lines.discard(actor.line)
 
     def free(self, actor: ActorProcess) -> None:
-        """Let others have the line of an actor that has ended."""
+        """Let others have the line of a process that has ended; workers are forgotten."""
         with self._lock:
             self._lines.discard(actor.line)
+            if actor.is_worker:
+                self._table.pop(actor.actor_id, None)
 
     def _free_line(self, actor_id: int) -> int:
         """Take the next line of the board that no live actor has."""
@@ -125,4 +127,6 @@ class Processes:
 
     def exited(self, actor_id: int, status: int) -> None:
         """See `runtime.zygotes.Births`."""
-        self._table[actor_id].exited(status)
+        actor = self._table.get(actor_id)
+        if actor is not None:
+            actor.exited(status)

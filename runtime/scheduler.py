@@ -41,6 +41,8 @@ _DEPTH: Final = 16
 """Tasks sent ahead to one worker."""
 _MOST_STARTING: Final = 8
 """Processes asked for at once: each takes the memory of a fork."""
+_MOST_STILLBORN: Final = 3
+"""Processes of one kind that end, one after the other, before they have done anything."""
 
 
 class Scheduler:
@@ -155,7 +157,7 @@ class Scheduler:
         if not worker.takes_more:
             return
         queue, assigned = lane.queue, worker.assigned
-        while queue and len(assigned) < depth:
+        while queue and len(assigned) < (1 if queue[0][1].options.max_calls else depth):
             _, task = queue.popleft()
             if task.state == "PENDING_NODE_ASSIGNMENT":
                 worker.send(task)
@@ -243,6 +245,7 @@ class Scheduler:
             lane = worker.lane
             if lane is None:
                 return
+            lane.num_stillborn = 0
             self._fill(lane, worker, max(1, len(lane.queue) // len(lane.workers)))
             if not worker.assigned and not self._steal(lane, worker):
                 self._end_lease(worker)
@@ -273,8 +276,9 @@ class Scheduler:
         return worker.num_calls[number] >= most
 
     def _retire_one(self, worker: PoolWorker) -> None:
-        lane = worker.lane
-        self._requeue(lane, worker.take_back(0))
+        if worker.lane is None:
+            return
+        self._requeue(worker.lane, worker.take_back(0))
         self._end_lease(worker)
         if worker in self._idle:
             self._idle.remove(worker)
@@ -340,7 +344,8 @@ class Scheduler:
                 again.append(task)
             if lane is not None:
                 self._requeue(lane, again)
-                if not worker.up:  # it never was: more like it would not be either
+                lane.num_stillborn += not worker.up
+                if lane.num_stillborn >= _MOST_STILLBORN:  # more would not live either
                     failed += [task for _, task in lane.queue]
                     lane.queue.clear()
                 self._end_lease(worker)
@@ -365,9 +370,6 @@ class Scheduler:
             worker = task.worker
             if worker is not None and not worker.has_begun(task.number):
                 self._take_out(worker, task)
-                if task.worker is not None:  # others are on their way back already
-                    worker.process.skip(task.number)
-                    task.worker = None
             worker = task.worker
             children = [child() for child in task.children] if recursive else []
         if worker is None:
