@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from compiled_dag.errors import DeserializationError
@@ -117,6 +119,32 @@ class _Admission:
 def set_admission(check: Callable[[Parcel], BaseException | None] | None) -> None:
     """Have `check` return why a large value cannot be kept, or None."""
     _Admission.check = check
+
+
+class _Running(threading.local):
+    """Callbacks that this thread has still to run, while it runs one; None: it runs none."""
+
+    waiting: deque[Callable[[], None]] | None = None
+
+
+_running = _Running()
+
+
+def _run_all(callbacks: Sequence[Callable[[], None]]) -> None:
+    """Run callbacks; those that they cause come after them, so that long chains do not nest."""
+    if _running.waiting is not None:
+        _running.waiting.extend(callbacks)
+        return
+    waiting = _running.waiting = deque(callbacks)
+    failure: BaseException | None = None
+    while waiting:
+        try:
+            waiting.popleft()()
+        except BaseException as error:  # noqa: BLE001  the others are somebody else's
+            failure = failure or error
+    _running.waiting = None
+    if failure is not None:
+        raise failure
 
 
 class ObjectRef:
@@ -257,13 +285,12 @@ class ObjectRef:
             self._run_callbacks()
 
     def _run_callbacks(self) -> None:
-        callbacks = self._callbacks
+        callbacks, taken = self._callbacks, []
         while callbacks:
-            try:
-                callback = callbacks.pop(0)
-            except IndexError:  # the other of `when_done` and `_finish` took it
-                return
-            callback()
+            # The other of `when_done` and `_finish` may take it meanwhile.
+            with contextlib.suppress(IndexError):
+                taken.append(callbacks.pop(0))
+        _run_all(taken)
 
 
 def _settle(future: Future[Any], ref: ObjectRef) -> None:
