@@ -87,16 +87,17 @@ class Link:
         if self._outbox:
             self._outbox.append((memoryview(data), tuple(os.dup(fd) for fd in fds)))
             return
+        left = memoryview(data)
         try:
-            sent = wire.send_some(self._sock, data, fds)
+            left = left[wire.send_some(self._sock, left, fds) :]
+            while fds := wire.left_fds(fds):
+                left = left[wire.send_some(self._sock, left, fds) :]
         except BlockingIOError:
-            self._outbox.append((memoryview(data), tuple(os.dup(fd) for fd in fds)))
-            self._update()
-            return
+            pass
         except OSError:
             return  # dead, see above
-        if sent < len(data):
-            self._outbox.append((memoryview(data)[sent:], ()))
+        if left:
+            self._outbox.append((left, tuple(os.dup(fd) for fd in fds)))
             self._update()
         self._post()
 
@@ -107,12 +108,15 @@ class Link:
         try:
             while self._outbox:
                 data, fds = self._outbox[0]
-                sent = wire.send_some(self._sock, data, fds)
-                _close_all(fds)
-                if sent < len(data):
-                    self._outbox[0] = (data[sent:], ())
+                left = data[wire.send_some(self._sock, data, fds) :]
+                more = tuple(wire.left_fds(fds))
+                _close_all(fds[: len(fds) - len(more)])
+                if not left:
+                    self._outbox.popleft()
+                    continue
+                self._outbox[0] = (left, more)
+                if not more:
                     break
-                self._outbox.popleft()
         except BlockingIOError:
             pass
         except OSError:

@@ -36,7 +36,7 @@ from runtime.parcel import META, Parcel
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_HEADER: Final = struct.Struct("<IBBHQI")
+_HEADER: Final = struct.Struct("<IBHHQI")
 """bytes of the body, type, descriptors, count (parcels), number, extra (depends on the type)"""
 _PICKLED, _CALL, _REPLY, _SYSTEM, _SYSTEM_REPLY, _RESOLVED, _PUT, _SUBMIT, _ASK, _ITEM = range(10)
 
@@ -104,7 +104,10 @@ def _pack_parcels(
 
 
 def send_some(sock: socket.socket, data: memoryview | bytes, fds: Sequence[int]) -> int:
-    """Send what fits without waiting; descriptors go with the first byte. Returns bytes sent.
+    """Send what fits without waiting; returns bytes sent.
+
+    Descriptors go with the first byte, all but `left_fds`; if there are some of these, it is the
+    only byte sent.
 
     Raises:
         BlockingIOError: Nothing fits now.
@@ -112,8 +115,20 @@ def send_some(sock: socket.socket, data: memoryview | bytes, fds: Sequence[int])
     """
     if not fds:
         return sock.send(data, _SEND_SOME)
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
-    return sock.sendmsg([data], rights, _SEND_SOME)
+    return sock.sendmsg([_first(data, fds)], _rights(fds), _SEND_SOME)
+
+
+def left_fds(fds: Sequence[int]) -> Sequence[int]:
+    """Return the descriptors that go with later bytes: the kernel takes so many at a time."""
+    return fds[MAX_FDS:]
+
+
+def _first(data: memoryview | bytes, fds: Sequence[int]) -> memoryview | bytes:
+    return data[:1] if left_fds(fds) else data
+
+
+def _rights(fds: Sequence[int]) -> list[tuple[int, int, array.array[int]]]:
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds[:MAX_FDS]))]
 
 
 def send(sock: socket.socket, message: Message) -> None:
@@ -123,13 +138,12 @@ def send(sock: socket.socket, message: Message) -> None:
         OSError: The peer is gone.
     """
     data, fds = pack(message)
-    if not fds:
-        sock.sendall(data, _SEND)
-        return
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
-    sent = sock.sendmsg([data], rights, _SEND)
-    if sent < len(data):
-        sock.sendall(memoryview(data)[sent:], _SEND)
+    left = memoryview(data)
+    while fds:
+        left = left[sock.sendmsg([_first(left, fds)], _rights(fds), _SEND) :]
+        fds = left_fds(fds)
+    if left:
+        sock.sendall(left, _SEND)
 
 
 # --- in -------------------------------------------------------------------------------------------
