@@ -54,6 +54,8 @@ class Place:
         )
 
     def __str__(self) -> str:
+        if not self.actor:
+            return f"task {self.method}"
         if self.node is None:
             return f"{self.method} on actor {self.actor}" if self.actor else self.method
         bound = f", bound at {self.source}" if self.source else ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import threading
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -75,15 +77,20 @@ class RemoteFunction:
     def export_to(self, session: Any) -> int:
         """Have the session keep the function; returns its number there."""
         export = self._export
-        if export.session is not session:
-            assert self._function is not None
-            # First the number: a function that calls itself finds it while it is pickled.
-            export.number, export.session = session.next_export(), session
-            try:
-                session.export_function(export.number, self.__name__, self._function)
-            except BaseException:
-                export.session = None
-                raise
+        with _exporting:
+            if export.session() is not session:
+                if self._function is None:
+                    raise RuntimeError(
+                        f"{self!r} arrived here from another process, in a session that has ended: "
+                        "its code is not known any more"
+                    )
+                # First the number: a function that calls itself finds it while it is pickled.
+                export.number, export.session = session.next_export(), weakref.ref(session)
+                try:
+                    session.export_function(export.number, self.__name__, self._function)
+                except BaseException:
+                    export.session = _nowhere
+                    raise
         return export.number
 
     def __call__(self, *_args: Any, **_kwargs: Any) -> NoReturn:
@@ -105,11 +112,20 @@ class RemoteFunction:
         return f"<remote function {self.__module__}.{self.__qualname__}>"
 
 
+_exporting = threading.RLock()
+"""One for all functions, which may refer to each other: nobody uses a number before the code."""
+
+
+def _nowhere() -> None:
+    """Stand for the reference to a session where there is none."""
+
+
 @dataclass(slots=True)
 class _Export:
     """Which session keeps the function, under which number."""
 
-    session: Any = None
+    session: Callable[[], Any] = _nowhere
+    """Weak: the function is often a global, and outlives sessions."""
     number: int = 0
 
 
@@ -121,7 +137,8 @@ def _received(
     made._function = None
     made._options = options
     made._spec = spec
-    made._export = _Export(lifecycle.running(), number)
+    session = lifecycle.running()
+    made._export = _Export(_nowhere if session is None else weakref.ref(session), number)
     made.__name__ = spec.name
     made.__qualname__ = qualname
     made.__module__ = module

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from compiled_dag.errors import TaskCancelledError
 from compiled_dag.outcome import Error, Place
@@ -80,7 +80,11 @@ class TaskService:
             del parcels
 
     def _define(self, number: bytes, code: Parcel) -> None:
-        self._functions[number] = code.load()
+        try:
+            function = code.load()
+        except Exception as error:  # noqa: BLE001  what unpickling raises, every call raises
+            function = _raiser(error)
+        self._functions[number] = function
         sys.stdout.flush()
 
 
@@ -95,6 +99,13 @@ def send_items(number: int, items: Any, send: Callable[[Item], None]) -> int:
 
 def _error(method: bytes, error: BaseException) -> Parcel:
     return Parcel.of(Error.capture(error, Place(method=method[_HEAD:].decode(), actor="")))
+
+
+def _raiser(error: Exception) -> Callable[..., Any]:
+    def fail(*_args: Any, **_kwargs: Any) -> NoReturn:
+        raise error
+
+    return fail
 
 
 def parcels_of(value: Any, num_returns: int) -> Sequence[Parcel]:
