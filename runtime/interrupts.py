@@ -1,4 +1,4 @@
-"""Ctrl-C while a session ends: it may hurry the end, not break it off half-way."""
+"""Ctrl-C while a session ends, or a reply is handled: at a good moment, never half-way."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ class Interrupts:
         self._admitting = False
         self._was_put_off = False
         self._previous: Callable[[int, FrameType | None], Any] | None = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether there was one that is put off."""
+        return self._was_put_off
 
     def __enter__(self) -> Interrupts:
         previous = signal.getsignal(signal.SIGINT)

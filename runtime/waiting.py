@@ -6,10 +6,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from compiled_dag.errors import GetTimeoutError
+from runtime.interrupts import Interrupts
 from runtime.objects import num_failures
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from runtime.objects import Client, ObjectRef, Pump
 
@@ -33,17 +34,31 @@ def _wait_for_all(session: Client, refs: Sequence[ObjectRef], timeout: float | N
     session.check_owner()
     deadline = None if timeout is None else time.monotonic() + timeout
     progress = _Progress(refs)
-    try:
-        with session.expecting(refs):
-            in_time = session.wait_until(progress.ready, deadline)
-    finally:
-        progress.close()
+    with session.expecting(refs):
+        in_time = _until(session, progress.ready, progress.close, deadline)
     if progress.has_failed:
         for ref in refs:
             if ref.failed:
                 ref.value()
     if not in_time:
         raise GetTimeoutError(_late(refs, timeout))
+
+
+def _until(
+    session: Client,
+    ready: Callable[[], bool],
+    leave: Callable[[], None],
+    deadline: float | None,
+) -> bool:
+    """Wait until `ready()`; Ctrl-C is raised between two looks, never while a reply is handled."""
+    while True:
+        with Interrupts() as interrupts:
+            try:
+                in_time = session.wait_until(lambda: ready() or interrupts.pending, deadline)
+            finally:
+                leave()
+        if not interrupts.pending:
+            return in_time
 
 
 class _Progress:
@@ -100,6 +115,11 @@ def wait_for_some(
     """Return the first `num_returns` that are done, fewer at the timeout, in the order given."""
     session.check_owner()
     deadline = None if timeout is None else time.monotonic() + timeout
-    with session.expecting(refs):
-        session.wait_until(lambda: sum(ref.done for ref in refs) >= num_returns, deadline)
+
+    def ready() -> bool:
+        return sum(ref.done for ref in refs) >= num_returns
+
+    if not ready():
+        with session.expecting(refs):
+            _until(session, ready, lambda: None, deadline)
     return [ref for ref in refs if ref.done][:num_returns]
