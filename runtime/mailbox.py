@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from runtime import wire
 from runtime.messages import Answer, Call, Cancel, Resolved
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from runtime.interruption import Interruption
     from runtime.messages import Message
 
-_DRIVER = 0
+STOP_AT_ONCE: Final = 1 << 63
+"""Count on the board that ends the process before the messages it has not served yet."""
+_DRIVER: Final = 0
 """The driver's line on the board."""
 
 
@@ -63,6 +65,11 @@ class Mailbox:
     def closed(self) -> bool:
         """Whether the driver has closed its side."""
         return self._inbox.closed
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the process is to end at once."""
+        return bool(self._board.words[self._count] == STOP_AT_ONCE)
 
     def pump(self) -> None:
         """Take what has arrived, unless another thread is at it."""

@@ -14,6 +14,9 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+import cloudpickle
+
+from compiled_dag.errors import ExecutorError
 from compiled_dag.shm.waiter import Waiter
 from runtime import context
 from runtime.arguments import pack_arguments
@@ -43,13 +46,26 @@ if TYPE_CHECKING:
     from runtime.options import ActorOptions, TaskOptions
 
 
-class _HeldRef(ObjectRef):
-    """A reference in a process that is not the driver: its end is reported."""
+class _Arrivals(weakref.ref[Any]):
+    """How often a living reference has arrived; its end is reported with that.
 
-    __slots__ = ()
+    Each reference has its own count, and a weak reference is dead before its callback runs: one
+    that arrives while the last copy goes begins a count of its own.
+    """
 
-    def __del__(self) -> None:
-        self.source.gone(self.number)  # type: ignore[attr-defined]
+    __slots__ = ("count", "number")
+
+    def __init__(self, reference: Any, gone: Callable[[Any], None]) -> None:
+        super().__init__(reference, gone)  # type: ignore[call-arg]
+        self.number: int = reference.number
+        self.count = 0
+
+    def __new__(cls, reference: Any, gone: Callable[[Any], None]) -> _Arrivals:
+        return super().__new__(cls, reference, gone)
+
+
+def _nothing(_number: int) -> None:
+    """Do what a lifeline does here when it goes: its arrivals are reported."""
 
 
 class RemoteActor:
@@ -114,10 +130,14 @@ class NestedSession:
         self._doorbell = doorbell
         self._main = waiter
         self._local = threading.local()
-        self._live: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
-        self._arrivals: dict[int, int] = {}
+        self._live: dict[int, _Arrivals] = {}
+        self._finding = threading.Lock()
         self._gone: deque[tuple[int, int]] = deque()
         self._wanted: set[int] = set()
+        self._reading = threading.Lock()
+        self._awaited: list[ObjectRef] = []
+        """By nobody who reads: those of futures."""
+        self._reader: threading.Thread | None = None
         self._asked: dict[int, Answer | None] = {}
         self._questions = itertools.count(1)
         self.owner_pid = os.getpid()
@@ -141,32 +161,40 @@ class NestedSession:
 
     def find(self, number: int) -> Any:
         """Return the reference with this number, which has just arrived once more."""
-        ref = self._live.get(number)
-        if ref is None:
-            if number < 0:
-                ref = Lifeline(-number, self, lambda actor_id: self.gone(-actor_id))
-            else:
-                ref = _HeldRef("an object", self, number)
-            self._live[number] = ref
-        self._arrivals[number] = self._arrivals.get(number, 0) + 1
-        return ref
+        with self._finding:
+            arrivals = self._live.get(number)
+            ref = None if arrivals is None else arrivals()
+            if ref is None:
+                if number < 0:
+                    ref = Lifeline(-number, self, _nothing)
+                else:
+                    ref = ObjectRef("an object", self, number)
+                arrivals = self._live[number] = _Arrivals(ref, self._has_gone)
+            assert arrivals is not None
+            arrivals.count += 1
+            return ref
 
     def new_refs(self, what: str, count: int) -> tuple[ObjectRef, ...]:
         """Make references for results that are about to be asked for."""
         return tuple([self._new_ref(what) for _ in range(count)])
 
     def _new_ref(self, what: str) -> ObjectRef:
-        ref = _HeldRef(what, self, next_reference())
-        self._live[ref.number] = ref
-        self._arrivals[ref.number] = 1
+        ref = ObjectRef(what, self, next_reference())
+        arrivals = self._live[ref.number] = _Arrivals(ref, self._has_gone)
+        arrivals.count = 1
         return ref
 
-    def gone(self, number: int) -> None:
-        """Note that the last copy of a reference here is gone. Safe at any moment."""
-        count = self._arrivals.pop(number, 0)
-        if count:
-            self._gone.append((number, count))
+    def _has_gone(self, arrivals: _Arrivals) -> None:
+        """Note that the last copy of a reference here is gone. Takes no lock."""
+        number = arrivals.number
+        if self._live.get(number) is arrivals:
+            del self._live[number]
             self._wanted.discard(number)
+        self._gone.append((number, arrivals.count))
+
+    def _find_living(self, number: int) -> Any:
+        arrivals = self._live.get(number)
+        return None if arrivals is None else arrivals()
 
     def pin(self, reference: Any) -> None:
         """Keep a reference that the user pickled on their own for as long as the session lives."""
@@ -174,7 +202,7 @@ class NestedSession:
 
     def find_stray(self, number: int) -> Any:
         """Return a reference that was pickled by the user."""
-        found = self._live.get(number)
+        found = self._find_living(number)
         if found is None:
             self.ask("lend", number)
             found = self.find(number)
@@ -195,11 +223,11 @@ class NestedSession:
             if message.number in self._asked:
                 self._asked[message.number] = message
             return
-        ref = self._live.get(message.number)
+        ref = self._find_living(message.number)
         if ref is None or ref.done:
             return
         if message.error:
-            ref.fail(pickle.loads(message.error))
+            ref.fail(_loaded(message.error))
         else:
             ref.complete(message.parcels[0])
 
@@ -207,8 +235,30 @@ class NestedSession:
         """Let the calling thread read what arrives."""
         return self._mailbox
 
-    def bring(self, refs: Sequence[ObjectRef], *, blocks: bool = False) -> None:
-        """Ask for outcomes that have not been asked for."""
+    def bring(self, refs: Sequence[ObjectRef]) -> None:
+        """Have outcomes brought that nobody here need wait for: a thread reads until they come."""
+        self.report_gone()
+        self._want(refs, blocks=False)
+        with self._reading:
+            self._awaited += [ref for ref in refs if not ref.done]
+            if self._awaited and (self._reader is None or not self._reader.is_alive()):
+                self._reader = threading.Thread(target=self._read, name="outcomes", daemon=True)
+                self._reader.start()
+
+    def _read(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the session has ended, and the process with it
+            while True:
+                self.wait_until(self._none_awaited, None)
+                with self._reading:
+                    self._awaited = [ref for ref in self._awaited if not ref.done]
+                    if not self._awaited:
+                        self._reader = None
+                        return
+
+    def _none_awaited(self) -> bool:
+        return all(ref.done for ref in self._awaited)
+
+    def _want(self, refs: Sequence[ObjectRef], *, blocks: bool) -> None:
         numbers = [ref.number for ref in refs if not ref.done and ref.number not in self._wanted]
         self._wanted.update(numbers)
         if numbers or blocks:
@@ -219,7 +269,7 @@ class NestedSession:
         """Have outcomes brought while the caller waits."""
         self.report_gone()
         blocks = self.in_task and threading.current_thread() is threading.main_thread()
-        self.bring(refs, blocks=blocks)
+        self._want(refs, blocks=blocks)
         try:
             yield
         finally:
@@ -247,7 +297,7 @@ class NestedSession:
         return self.waiter.until(look, self._guard, deadline)
 
     def _guard(self) -> None:
-        if self._mailbox.closed:
+        if self._mailbox.closed or self._mailbox.stopped:
             raise RuntimeError("the session has ended (runtime.shutdown)")
 
     def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
@@ -300,7 +350,8 @@ class NestedSession:
         count = options.num_returns
         refs = self.new_refs(options.name or "a task", 1 if count in (None, STREAM) else int(count))
         request = TaskRequest(function, options, _numbers(refs), _numbers(needed))
-        self.send(Submit(0, pickle.dumps(request, 5), (parcel,)))
+        # Not by pickle: the exceptions in `retry_exceptions` may be of __main__.
+        self.send(Submit(0, cloudpickle.dumps(request, 5), (parcel,)))
         return refs
 
     def next_item(self, end: ObjectRef, position: int) -> ObjectRef | None:
@@ -349,6 +400,15 @@ class NestedSession:
     def cancel(self, ref: ObjectRef, *, force: bool, recursive: bool) -> None:
         """Cancel what makes a reference's value."""
         self.ask("cancel", ref.number, force, recursive)
+
+
+def _loaded(error: bytes) -> BaseException:
+    """Return an exception that the driver has pickled."""
+    try:
+        found: BaseException = pickle.loads(error)
+    except Exception as cause:  # noqa: BLE001  part of it may be of a class that only the driver has
+        return ExecutorError(f"a call failed, and its error cannot be rebuilt here: {cause!r}")
+    return found
 
 
 def _numbers(refs: Sequence[ObjectRef]) -> list[int]:

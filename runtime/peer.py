@@ -74,10 +74,10 @@ class Peer:
         """Return a reference that it holds."""
         entry = self._held.get(number)
         if entry is None:
-            found = self._session.store.find_stray(number)
-            if found is None:
-                raise OSError(f"reference {number} is not known")
-            return found
+            try:
+                return self._session.store.find_stray(number)
+            except RuntimeError as error:
+                raise OSError(f"reference {number} is not known") from error
         return entry[0]
 
     def clear(self) -> None:

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Awaitable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cloudpickle
 
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from runtime.interruption import Interruption
     from runtime.mailbox import Mailbox
     from runtime.nested import NestedSession
-
-STOP_AT_ONCE: Final = 1 << 63
-"""Mailbox word that ends the actor before the messages it has not served yet."""
 
 
 class _Limits(NamedTuple):
@@ -79,12 +76,11 @@ class Service:
         self._executor: Executor | None = None
         """What runs calls instead of the main thread, if several may run at once."""
         self._methods: dict[bytes, Callable[..., Any]] = {}
-        self._mailbox = board.mailbox_index(spawn.line)
 
     def serve(self) -> bool:
         """Serve one message; returns False if there was none."""
         messages = self._mail.messages
-        if self.board.words[self._mailbox] == STOP_AT_ONCE:
+        if self._mail.stopped:
             self.loop.stop()
             return True
         if not messages and not self._take():
