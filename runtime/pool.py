@@ -58,6 +58,10 @@ class PoolWorker:
         self.waits = False
         """Whether its task waits for others, and its CPUs are lent."""
         self.up = False
+        self.last = False
+        """Whether it may end after what it was sent last: a function with `max_calls`."""
+        self.retired = False
+        """Whether it is about to end."""
         self.known: set[int] = set()
         """Functions whose code it has."""
         self.num_calls: dict[int, int] = {}
@@ -70,7 +74,7 @@ class PoolWorker:
     @property
     def takes_more(self) -> bool:
         """Tell whether tasks may be sent now."""
-        return self.up and not self.revoked and not self.waits
+        return self.up and not self.revoked and not self.waits and not self.retired
 
     def send(self, task: Task) -> None:
         """Send it a task."""
@@ -94,7 +98,10 @@ class PoolWorker:
                 self.link.send(Call(number, method, 1 if count is None else int(count), parcels))
 
     def take_back(self, first: int) -> list[Task]:
-        """Take back the tasks from position `first` of the queue on that have not begun."""
+        """Take back the tasks from position `first` of the queue on that have not begun.
+
+        Those taken back before come after them: the word only goes down until all are passed over.
+        """
         numbers = list(self.assigned)[first:]
         if not numbers:
             return []
@@ -104,8 +111,7 @@ class PoolWorker:
         claimed = words[self._board.word_index(line, CLAIMED)]
         taken = [number for number in numbers if number > claimed]
         self.revoked.update(taken)
-        if not self.revoked:
-            words[self._board.word_index(line, REVOKED)] = NOTHING_REVOKED
+        words[self._board.word_index(line, REVOKED)] = min(self.revoked, default=NOTHING_REVOKED)
         return [self.assigned.pop(number) for number in taken]
 
     def has_begun(self, number: int) -> bool:
@@ -156,7 +162,7 @@ class PoolWorker:
         """Take note of what the process says of itself."""
         if isinstance(message, Skipped):
             self.scheduler.skipped(self, message.number)
-        elif isinstance(message, Want):
+        elif isinstance(message, Want) and message.blocks:
             self.scheduler.waits(self)
         elif isinstance(message, GoesOn):
             self.scheduler.goes_on(self)

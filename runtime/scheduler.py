@@ -56,6 +56,7 @@ class Scheduler:
         self._counter = itertools.count()
         self._starting = 0
         self._warned: set[Any] = set()
+        self._closed = False
 
     # --- in
 
@@ -86,11 +87,14 @@ class Scheduler:
         with self._lock:
             if task.state != "PENDING_ARGS_AVAIL":
                 return  # cancelled meanwhile
-            task.state = "PENDING_NODE_ASSIGNMENT"
             lane = self._lane(task)
-            lane.queue.append((next(self._counter), task))
-            self._serve(lane)
-        if lane.key not in self._warned:
+            if not self._closed:
+                task.state = "PENDING_NODE_ASSIGNMENT"
+                lane.queue.append((next(self._counter), task))
+                self._serve(lane)
+        if self._closed:
+            task.fail(obituary.of_tasks())
+        elif lane.key not in self._warned:
             self._warn(lane, task)
 
     def _warn(self, lane: Lane, task: Task) -> None:
@@ -124,42 +128,54 @@ class Scheduler:
         coming = sum(not worker.up for worker in lane.workers)
         if len(lane.queue) <= coming or self._starting >= _MOST_STARTING:
             return False
-        if not lane.demand.num_cpus and len(lane.workers) >= self._most_without_cpu():
-            return False
+        if not lane.demand.num_cpus:
+            active = sum(not worker.waits for worker in lane.workers)
+            if active >= self._most_without_cpu():
+                return False
+        worker = self._engage(lane)
+        if worker is not None and worker.up:
+            self._fill(lane, worker, 1)
+        return worker is not None
+
+    def _engage(self, lane: Lane) -> PoolWorker | None:
+        """Have a worker, an idle or a new one, serve the lane, if the resources are there."""
         grant = self._session.placement.ledger.take(lane.demand)
         lane.starved = grant is None
         if grant is None:
-            return False
-        worker = self._take_idle(lane, grant.gpu_ids) or self._start(lane, grant)
+            return None
+        kind = lane.key[1:], grant.gpu_ids
+        worker = self._take_idle(kind)
+        known = worker is not None
+        if worker is None:
+            worker = PoolWorker(self, self._session.board, kind)
+            self._starting += 1
         worker.lane, worker.grant = lane, grant
         lane.workers.append(worker)
-        if worker.up:
-            self._fill(lane, worker, 1)
-        return True
+        if not known:
+            self._session.start_worker(worker, lane.kind, grant)
+        return worker
 
     def _most_without_cpu(self) -> int:
         return 4 * max(1, int(self._session.placement.ledger.totals()["CPU"]))
 
-    def _take_idle(self, lane: Lane, gpu_ids: tuple[int, ...]) -> PoolWorker | None:
+    def _take_idle(self, kind: Any) -> PoolWorker | None:
         for position in range(len(self._idle) - 1, -1, -1):
-            if self._idle[position].kind == (lane.key[1:], gpu_ids):
+            if self._idle[position].kind == kind:
                 return self._idle.pop(position)
         return None
-
-    def _start(self, lane: Lane, grant: Any) -> PoolWorker:
-        worker = PoolWorker(self, self._session.board, (lane.key[1:], grant.gpu_ids))
-        self._starting += 1
-        self._session.start_worker(worker, lane.kind, grant)
-        return worker
 
     def _fill(self, lane: Lane, worker: PoolWorker, depth: int = _DEPTH) -> None:
         """Send a worker tasks ahead."""
         if not worker.takes_more:
             return
         queue, assigned = lane.queue, worker.assigned
-        while queue and len(assigned) < (1 if queue[0][1].options.max_calls else depth):
+        while queue and len(assigned) < depth:
+            # A worker that is to end after a task is sent nothing behind it.
+            if assigned and (worker.last or queue[0][1].options.max_calls):
+                return
             _, task = queue.popleft()
             if task.state == "PENDING_NODE_ASSIGNMENT":
+                worker.last = task.options.max_calls > 0
                 worker.send(task)
 
     def _end_lease(self, worker: PoolWorker) -> None:
@@ -171,7 +187,7 @@ class Scheduler:
             self._lend(worker, back=True)
         self._session.placement.ledger.give_back(worker.grant)  # type: ignore[arg-type]
         worker.grant = None
-        if worker.death is None:
+        if worker.death is None and not worker.retired:
             self._idle.append(worker)
             self._retire()
         self._session.placement.start_waiting()
@@ -179,11 +195,25 @@ class Scheduler:
 
     def _serve_starved(self) -> None:
         """Give free resources to the lanes that wait for some, the oldest first."""
+        if self._closed:
+            return
         waiting = sorted(
             (lane for lane in self._lanes.values() if lane.queue), key=attrgetter("age")
         )
         for lane in waiting:
             self._serve(lane)
+        for lane in list(self._lanes.values()):
+            if lane.starved and not lane.queue:
+                self._widen(lane)
+
+    def _widen(self, lane: Lane) -> None:
+        """Let one more worker serve a lane whose tasks all wait behind others."""
+        lane.starved = False
+        if all(len(worker.assigned) < 2 for worker in lane.workers):  # noqa: PLR2004  one runs
+            return
+        worker = self._engage(lane)
+        if worker is not None and worker.up and not self._steal(lane, worker):
+            self._end_lease(worker)
 
     def _retire(self) -> None:
         """End idle workers that there are too many of, the longest idle first."""
@@ -250,7 +280,7 @@ class Scheduler:
             if not worker.assigned and not self._steal(lane, worker):
                 self._end_lease(worker)
             else:
-                self._serve(lane)
+                self._serve_starved()  # any lane: others may have waited for fewer to be starting
 
     def answered(self, worker: PoolWorker, reply: Reply) -> None:
         """Hand out a task's outcome, and give the worker more."""
@@ -278,10 +308,8 @@ class Scheduler:
     def _retire_one(self, worker: PoolWorker) -> None:
         if worker.lane is None:
             return
-        self._requeue(worker.lane, worker.take_back(0))
+        worker.retired = True
         self._end_lease(worker)
-        if worker in self._idle:
-            self._idle.remove(worker)
         worker.process.end_after_calls()
 
     def _try_again(self, task: Task, parcels: Sequence[Parcel]) -> bool:
@@ -299,10 +327,12 @@ class Scheduler:
         """Take note that a worker passed a task over."""
         with self._lock:
             task = worker.passed_over(number)
-            if task is not None:
-                self._requeue(self._lane(task), [task])
             if not worker.revoked:
                 self._next(worker)
+            if task is not None:
+                lane = self._lane(task)
+                self._requeue(lane, [task])
+                self._serve(lane)
 
     def waits(self, worker: PoolWorker) -> None:
         """Let others use what a waiting worker cannot."""
@@ -342,6 +372,8 @@ class Scheduler:
                         continue
                     task.retries -= 1 if task.retries > 0 else 0
                 again.append(task)
+            if self._closed:
+                failed, again = [task for _, task in tasks], []
             if lane is not None:
                 self._requeue(lane, again)
                 lane.num_stillborn += not worker.up
@@ -391,9 +423,10 @@ class Scheduler:
             task.worker = None
         self._serve(lane)
 
-    def fail_all(self, error: BaseException) -> None:
-        """Fail everything that waits: the session ends."""
+    def close(self, error: BaseException) -> None:
+        """Fail everything that waits, and start nothing any more: the session ends."""
         with self._lock:
+            self._closed = True
             waiting = [task for lane in self._lanes.values() for _, task in lane.queue]
             for lane in self._lanes.values():
                 lane.queue.clear()

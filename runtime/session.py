@@ -15,6 +15,7 @@ from compiled_dag.shm.board import Board, Doorbell
 from compiled_dag.shm.waiter import Waiter
 from runtime import obituary
 from runtime.calls import next_number
+from runtime.mailbox import STOP_AT_ONCE
 from runtime.messages import System
 from runtime.names import Names
 from runtime.objects import ObjectRef
@@ -25,7 +26,6 @@ from runtime.questions import Questions
 from runtime.requests import Requests
 from runtime.resources import Demand, Grant
 from runtime.scheduler import Scheduler
-from runtime.service import STOP_AT_ONCE
 from runtime.store import Store
 from runtime.supervisor import Supervisor
 from runtime.system_call import SystemCall
@@ -299,10 +299,10 @@ class Session(Requests):
         self.store.clear()
         actors = [actor for actor in self.processes if not actor.gone]
         self.closed = True
+        self.scheduler.close(obituary.of_tasks())
         for actor in actors:
             actor.die(obituary.of_session(actor.label))
             actor.stop_at_once(STOP_AT_ONCE, obituary.SESSION_ENDED)
-        self.scheduler.fail_all(obituary.of_tasks())
         deadline = time.monotonic() + _GRACE_S
         self.wait_until(lambda: all(actor.gone or not actor.pid for actor in actors), deadline)
 
