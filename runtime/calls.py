@@ -229,6 +229,10 @@ class Calls:
     def notice(self, message: Any) -> None:
         """Take note of what only workers say of themselves."""
 
+    def running_name(self) -> str:
+        """See `PoolWorker.running_name`: an actor's output has the actor's name."""
+        return ""
+
     def stop_at_once(self, word: int) -> None:
         """Have the actor end without serving what it has been sent."""
         with self._lock:

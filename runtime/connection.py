@@ -16,20 +16,24 @@ if TYPE_CHECKING:
     from typing import Any
 
     from compiled_dag.shm.board import Board
+    from runtime.dedup import Deduplicator
     from runtime.supervisor import Supervisor
 
 
 class Connection:
     """Descriptors of one process; `close` is idempotent."""
 
-    def __init__(self, supervisor: Supervisor, *, echo: bool) -> None:
-        """Open what the process will write to; `echo` shows its output on standard error."""
+    def __init__(
+        self, supervisor: Supervisor, sink: Deduplicator | None, prefix: Callable[[], bytes]
+    ) -> None:
+        """Open nothing yet; `sink` takes the process's output, if that is shown."""
         self._supervisor = supervisor
         self.link: Link | None = None
         self.pidfd = -1
         self.logs: tuple[LogStream, ...] = ()
         self._theirs: list[int] = []
-        self._echo = echo
+        self._sink = sink
+        self._prefix = prefix
 
     def open(
         self,
@@ -66,7 +70,7 @@ class Connection:
         for _ in ("standard output", "standard error"):
             read, write = os.pipe2(os.O_CLOEXEC)
             self._theirs.append(write)
-            self.logs += (LogStream(read, echo=self._echo),)
+            self.logs += (LogStream(read, self._sink, line, self._prefix),)
         return link, tuple(self._theirs)
 
     def close_theirs(self) -> None:
@@ -74,12 +78,11 @@ class Connection:
         while self._theirs:
             os.close(self._theirs.pop())
 
-    def watch(self, pidfd: int, prefix: bytes, on_death: Callable[[int], None]) -> None:
+    def watch(self, pidfd: int, on_death: Callable[[int], None]) -> None:
         """Watch for the death of the process, and for its output; owns `pidfd`."""
         self.pidfd = pidfd
         self._supervisor.watch(pidfd, on_death)
         for log in self.logs:
-            log.prefix = prefix
             self._supervisor.watch(log.fd, lambda _, log=log: self._on_output(log))  # type: ignore[misc]
 
     def _on_output(self, log: LogStream) -> None:

@@ -8,7 +8,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runtime.dedup import Deduplicator
 
 TAIL_LINES: Final = 50
 _TAIL_BYTES: Final = 16 * 1024
@@ -22,12 +27,22 @@ _LAST_CHUNKS: Final = 64
 class LogStream:
     """The driver's end of one actor's standard output or standard error. Owns the descriptor."""
 
-    def __init__(self, fd: int, *, echo: bool) -> None:
+    def __init__(
+        self, fd: int, sink: Deduplicator | None, source: int, prefix: Callable[[], bytes]
+    ) -> None:
+        """Take over the descriptor.
+
+        Args:
+            fd: The pipe's end.
+            sink: Where lines go; None: nowhere.
+            source: Number of the process.
+            prefix: Returns what to put before each line now.
+        """
         os.set_blocking(fd, False)
         self.fd = fd
-        self.prefix = b""
-        """Put before each line; set once the process id is known."""
-        self._echo = echo
+        self._prefix = prefix
+        self._sink = sink
+        self._source = source
         self._rest = b""
         self._tail = b""
 
@@ -41,7 +56,7 @@ class LogStream:
             if not data:
                 return False
             self._tail = (self._tail + data)[-_TAIL_BYTES:]
-            if self._echo:
+            if self._sink is not None:
                 self._pass_on(data)
         return True
 
@@ -74,9 +89,13 @@ class LogStream:
             self._write(lines + newline)
 
     def _write(self, lines: bytes) -> None:
-        prefix = self.prefix
-        text = prefix + lines[:-1].replace(b"\n", b"\n" + prefix) + b"\n"
-        # The driver's standard error may be closed or gone: an actor must not suffer from that.
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            sys.stderr.write(text.decode(errors="replace"))
-            sys.stderr.flush()
+        if self._sink is not None:
+            self._sink.feed(self._source, self._prefix(), lines)
+
+
+def write_to_stderr(lines: bytes) -> None:
+    """Show lines on the driver's standard error."""
+    # It may be closed or gone: an actor must not suffer from that.
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(lines.decode(errors="replace"))
+        sys.stderr.flush()

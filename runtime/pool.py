@@ -66,6 +66,8 @@ class PoolWorker:
         """Functions whose code it has."""
         self.num_calls: dict[int, int] = {}
         """Of functions with `max_calls`."""
+        self.last_name = ""
+        """Of the task that it has answered last."""
         self._board = board
         self._sending = threading.Lock()
 
@@ -119,9 +121,14 @@ class PoolWorker:
         return number <= self._board.words[self._board.word_index(self.process.line, CLAIMED)]
 
     def current(self) -> Task | None:
-        """Return the task that it runs."""
+        """Return the task that it runs; takes no lock."""
         words = self._board.words
         return self.assigned.get(words[self._board.word_index(self.process.line, CLAIMED)])
+
+    def running_name(self) -> str:
+        """Return the name of the task that has begun last (for its output)."""
+        task = self.current()
+        return self.last_name if task is None else task.name
 
     def passed_over(self, number: int) -> Task | None:
         """Note that a message was passed over; returns the task if it must be queued again."""

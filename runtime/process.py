@@ -82,7 +82,7 @@ class ActorProcess:
         self._reason = ""
         """Why this session ended it, if it did."""
         self._num_spawns = 0
-        self._connection = Connection(session.supervisor, echo=session.log_to_driver)
+        self._connection = Connection(session.supervisor, session.log_sink, self._prefix)
         self._status: int | None = None
         self._creation: Parcel | None = None
         """What it is made from, until it is."""
@@ -204,7 +204,7 @@ class ActorProcess:
         """Ask a zygote for the process."""
         self.grant = grant
         self._num_spawns += 1
-        connection = Connection(self.session.supervisor, echo=self.session.log_to_driver)
+        connection = Connection(self.session.supervisor, self.session.log_sink, self._prefix)
         self._connection = connection
         try:
             link, theirs = connection.open(
@@ -246,8 +246,7 @@ class ActorProcess:
     def spawned(self, pid: int, pidfd: int) -> None:
         """Start talking to the process."""
         self.pid = pid
-        prefix = f"({self.class_name} pid={pid}) ".encode()
-        self._connection.watch(pidfd, prefix, self._on_death)
+        self._connection.watch(pidfd, self._on_death)
         self._creation = None
         if self.death is None:
             self.calls.open()
@@ -289,6 +288,11 @@ class ActorProcess:
         """Give up: what the actor sent cannot be received."""
         self.die(ActorDiedError(f"actor {self.label} was ended: its reply was lost ({error})"))
         self.kill("")
+
+    def _prefix(self) -> bytes:
+        """Return what is put before each line of its output."""
+        name = self.calls.running_name() or self.options.name or self.class_name
+        return f"({name} pid={self.pid}) ".encode()
 
     def _on_death(self, _events: int) -> None:
         """The process has ended: wait a moment for its exit status."""

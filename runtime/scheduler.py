@@ -286,6 +286,8 @@ class Scheduler:
         """Hand out a task's outcome, and give the worker more."""
         with self._lock:
             task = worker.assigned.pop(reply.number, None)
+            if task is not None:
+                worker.last_name = task.name
             retired = task is not None and self._is_worn_out(worker, task)
             if task is not None and self._try_again(task, reply.parcels):
                 self._requeue(self._lane(task), [task])

@@ -15,6 +15,8 @@ from compiled_dag.shm.board import Board, Doorbell
 from compiled_dag.shm.waiter import Waiter
 from runtime import obituary
 from runtime.calls import next_number
+from runtime.dedup import Deduplicator
+from runtime.logs import write_to_stderr
 from runtime.mailbox import STOP_AT_ONCE
 from runtime.messages import System
 from runtime.names import Names
@@ -74,7 +76,6 @@ class Session(Requests):
         self.closed = False
         self.foreign = False
         """Whether this process is a forked child of the owner."""
-        self.log_to_driver = log_to_driver
         self.placement = Placement(
             num_cpus=num_cpus,
             num_gpus=num_gpus,
@@ -97,6 +98,9 @@ class Session(Requests):
         self.board = Board(self._segment.fd)
         self._doorbell = Doorbell(self.board, self.process)
         self.supervisor = Supervisor()
+        dedup = Deduplicator(write_to_stderr, self.supervisor.call_later)
+        self.log_sink = dedup if log_to_driver else None
+        """Takes what processes print."""
         self.zygotes = Zygotes(self.supervisor, self.processes, self._segment.fd)
         self.supervisor.start()
         try:
@@ -309,6 +313,8 @@ class Session(Requests):
     def _release(self) -> None:
         self.closed = True
         self.supervisor.stop()
+        if self.log_sink is not None:
+            self.log_sink.flush()
         for actor in self.processes:
             if not actor.gone:
                 actor.kill(obituary.SESSION_ENDED)
