@@ -14,6 +14,7 @@ from runtime.lifecycle import (
     shutdown,
 )
 from runtime.objects import ObjectRef
+from runtime.runtime_context import RuntimeContext, get_runtime_context
 from runtime.stream import ObjectRefGenerator
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "ObjectRef",
     "ObjectRefGenerator",
     "RemoteFunction",
+    "RuntimeContext",
     "SessionContext",
     "actor",
     "available_resources",
@@ -32,6 +34,7 @@ __all__ = [
     "get",
     "get_actor",
     "get_gpu_ids",
+    "get_runtime_context",
     "init",
     "is_initialized",
     "kill",

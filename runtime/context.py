@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Final
+
+running: Final[ContextVar[tuple[int, bytes] | None]] = ContextVar("running", default=None)
+"""Number and method, as in its message, of the call that this thread or coroutine runs."""
 
 
 @dataclass(slots=True)
 class _State:
     actor_id: int | None = None
+    class_name: str = ""
     label: str = ""
     gpu_ids: tuple[int | str, ...] = ()
 
@@ -18,6 +24,7 @@ _state = _State()
 def enter_actor(actor_id: int, class_name: str, gpu_ids: tuple[int | str, ...]) -> None:
     """Make this process an actor."""
     _state.actor_id = actor_id
+    _state.class_name = class_name
     _state.label = f"{class_name}({actor_id})"
     _state.gpu_ids = gpu_ids
 
@@ -31,6 +38,16 @@ def leave_actor() -> None:
 def label() -> str:
     """Return what messages call this process."""
     return _state.label or "the driver"
+
+
+def actor_id() -> int | None:
+    """Return the number of this actor or worker; None in a driver."""
+    return _state.actor_id
+
+
+def class_name() -> str:
+    """Return the name of this actor's class."""
+    return _state.class_name
 
 
 def in_actor() -> bool:

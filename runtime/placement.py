@@ -8,7 +8,7 @@ import threading
 import warnings
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runtime import gpus
 from runtime.options import THREAD_VARIABLES, ActorOptions, needs_fresh_interpreter
@@ -165,6 +165,15 @@ class Placement:
             fresh=needs_fresh_interpreter(asked),
             folder=options.working_dir or self._working_dir or os.getcwd(),  # noqa: PTH109
         )
+
+    def runtime_env(self, options: ActorOptions | None) -> dict[str, Any]:
+        """Return the surroundings that a process was asked for; None is the driver."""
+        env_vars, folder = self._env_vars, self._working_dir
+        if options is not None:
+            env_vars = env_vars | dict(options.env_vars)
+            folder = options.working_dir or folder
+        found = {"env_vars": env_vars, "working_dir": folder}
+        return {key: value for key, value in found.items() if value}
 
     def physical_gpus(self, assigned: Sequence[int]) -> tuple[str, ...]:
         """Return the physical devices behind logical GPUs."""

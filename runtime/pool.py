@@ -93,7 +93,8 @@ class PoolWorker:
         if new:
             self.known.add(function.number)
             parcels.append(function.parcel)
-        method = b"\0" + bytes((new,)) + function.number.to_bytes(8, "little") + task.name.encode()
+        method = b"\0" + bytes((new,)) + function.number.to_bytes(8, "little")
+        method += task.task_id.to_bytes(8, "little") + task.name.encode()
         count = task.options.num_returns
         with self._sending:
             if self.link is not None:

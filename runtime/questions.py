@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from compiled_dag.host import ActorId
+from runtime.process_facts import assigned_resources, facts_of, is_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from runtime.options import ActorOptions
     from runtime.parcel import Parcel
     from runtime.peer import Peer
+    from runtime.process_facts import ProcessFacts
     from runtime.session import Session
     from runtime.signatures import MethodSpec
 
@@ -67,6 +69,30 @@ class Questions:
     ) -> None:
         """Cancel what makes a reference's value."""
         self._session.cancel(peer.find(number), force=force, recursive=recursive)
+
+    def process_facts(self, _peer: Peer, _parcels: Sequence[Parcel], actor_id: int) -> ProcessFacts:
+        """Return what a process may know of itself."""
+        return facts_of(self._session, actor_id)
+
+    def assigned_resources(
+        self, _peer: Peer, _parcels: Sequence[Parcel], actor_id: int
+    ) -> dict[str, float]:
+        """Return what an actor, or the task of a worker, holds."""
+        return assigned_resources(self._session, actor_id)
+
+    def is_cancelled(
+        self, _peer: Peer, _parcels: Sequence[Parcel], actor_id: int, number: int
+    ) -> bool:
+        """Tell whether a call was cancelled."""
+        return is_cancelled(self._session, actor_id, number)
+
+    def own_handle(
+        self, peer: Peer, _parcels: Sequence[Parcel], actor_id: int
+    ) -> tuple[str, Mapping[str, MethodSpec]]:
+        """Return what makes a handle of who asks; its lifeline is lent to it."""
+        process = self._session.actor(actor_id)
+        peer.lend([process.lifeline()])
+        return process.class_name, process.methods
 
     def pin(self, peer: Peer, _parcels: Sequence[Parcel], number: int) -> None:
         """Keep a reference as long as the session lives."""

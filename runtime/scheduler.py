@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from compiled_dag.errors import TaskCancelledError
 from runtime import obituary
 from runtime.lanes import Lane, key_of, when_all_done
-from runtime.objects import ObjectRef
+from runtime.objects import ObjectRef, next_reference
 from runtime.options import STREAM
 from runtime.pool import PoolWorker
 from runtime.stream import StreamEnd
@@ -72,6 +72,7 @@ class Scheduler:
         task = Task(self._session, function, options, args, needed)
         kind = StreamEnd if options.num_returns == STREAM else ObjectRef
         refs = tuple([kind(task.name, task, number) for number in numbers])
+        task.task_id = refs[0].number if refs else next_reference()
         task.refs = [weakref.ref(ref) for ref in refs]
         if needed and not all(ref.done for ref in needed):
             when_all_done(needed, lambda: self._enqueue(task))

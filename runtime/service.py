@@ -16,6 +16,7 @@ from compiled_dag.errors import TaskCancelledError
 from compiled_dag.host import ActorId
 from compiled_dag.outcome import Error, Place
 from compiled_dag.shm.board import CANCELLED, CLAIMED
+from runtime import context
 from runtime.arguments import load_arguments
 from runtime.messages import Call, Item, Reply, Skipped, Spawn, System, SystemReply
 from runtime.options import STREAM
@@ -133,17 +134,21 @@ class Service:
         if self._executor is not None:
             self._hand_over(call, self._executor)
             return
+        context.running.set((call.number, call.method))
         self._send(Reply(call.number, self._outcome(call)))
+        context.running.set(None)
         if call.method == b"__init__" and self.instance is None:
             self.exit_code = 1
             self.loop.stop()
 
     def _run_task(self, call: Call) -> None:
+        context.running.set((call.number, call.method))
         cancelled = call.number in self._cancelled
         self._cancelled.discard(call.number)
         self._session.in_task = True
         self._send(self._tasks.run(call, cancelled=cancelled))
         self._session.in_task = False
+        context.running.set(None)
 
     def _skip(self, call: Call, method: bytes) -> None:
         self._cancelled.discard(call.number)
@@ -204,6 +209,7 @@ class Service:
         if cancelled or call.number in self._cancelled:
             self._skip(call, method)
             return None
+        context.running.set((call.number, method))
         try:
             args, kwargs = load_arguments(call.parcels)
             function = self._methods.get(method) or self._find(method)

@@ -33,6 +33,7 @@ class Task:
         "retries",
         "session",
         "state",
+        "task_id",
         "worker",
     )
 
@@ -54,6 +55,8 @@ class Task:
         """References among the arguments whose values it needs."""
         self.refs: Sequence[Any] = ()
         """Weak references to the results' references: nobody need hold them."""
+        self.task_id = 0
+        """Number of its first result, whatever number it is sent with."""
         self.retries = options.max_retries
         self.cancelled = False
         self.children: list[Any] = []

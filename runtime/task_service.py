@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from compiled_dag.shm.board import Board
     from runtime.interruption import Interruption
 
-_HEAD = 10
-"""Bytes before a task's name: 0, whether the code comes along, the function's number."""
+_CODE = 10
+"""End of the function's number in a message; before: 0, whether the code comes along."""
+_HEAD = 18
+"""End of the task's own number; then comes its name."""
 
 
 class TaskService:
@@ -48,7 +50,7 @@ class TaskService:
             *parcels, code = parcels
         taken_back = call.number >= words[self._revoked]
         if (taken_back or cancelled) and code is not None:
-            self._define(method[2:_HEAD], code)
+            self._define(method[2:_CODE], code)
         if taken_back:
             return Skipped(number=call.number)
         if cancelled:
@@ -60,7 +62,7 @@ class TaskService:
         self, call: Call, code: Parcel | None, parcels: Sequence[Parcel]
     ) -> Sequence[Parcel]:
         method = call.method
-        number = method[2:_HEAD]
+        number = method[2:_CODE]
         try:
             if code is not None:
                 self._define(number, code)
