@@ -15,6 +15,7 @@ from runtime.lifecycle import (
 )
 from runtime.objects import ObjectRef
 from runtime.runtime_context import RuntimeContext, get_runtime_context
+from runtime.state import nodes
 from runtime.stream import ObjectRefGenerator
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "is_initialized",
     "kill",
     "method",
+    "nodes",
     "put",
     "remote",
     "shutdown",

@@ -226,6 +226,16 @@ class Calls:
             if self.link is not None:
                 self.link.send(message)
 
+    def unanswered(self) -> list[tuple[int, str, bool]]:
+        """Return number and name of each call without an answer, and whether it was sent."""
+        with self._lock:
+            queued = {entry[0].number for entry in self._queue if entry.__class__ is tuple}  # type: ignore[union-attr]
+            return [
+                (number, refs_of(entry)[0].what, number not in queued)
+                for number, entry in list(self._pending.items())
+                if not isinstance(entry, SystemCall) and refs_of(entry)
+            ]
+
     def notice(self, message: Any) -> None:
         """Take note of what only workers say of themselves."""
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from compiled_dag.host import ActorId
+    from runtime.events import EventKind
     from runtime.link import Link
     from runtime.messages import Retry
     from runtime.options import ActorOptions
@@ -246,6 +247,7 @@ class ActorProcess:
     def spawned(self, pid: int, pidfd: int) -> None:
         """Start talking to the process."""
         self.pid = pid
+        self.session.events.add("PROCESS_STARTED", self.label, pid=pid)
         self._connection.watch(pidfd, self._on_death)
         self._creation = None
         if self.death is None:
@@ -312,7 +314,10 @@ class ActorProcess:
             return
         tail = self._connection.finish()
         death = obituary.of_process(self.label, self.pid, self._status, self._reason, tail)
-        if self._may_restart():
+        again = self._may_restart()
+        kind: EventKind = "ACTOR_RESTARTED" if again else "PROCESS_ENDED"
+        self.session.events.add(kind, self.label, pid=self.pid, message=death)
+        if again:
             self._restart(death)
         else:
             self.die(death)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from compiled_dag.host import ActorId
+from runtime.listing import rows_of, summary_of
 from runtime.process_facts import assigned_resources, facts_of, is_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from runtime.listing import Row
     from runtime.options import ActorOptions
     from runtime.parcel import Parcel
     from runtime.peer import Peer
@@ -93,6 +95,14 @@ class Questions:
         process = self._session.actor(actor_id)
         peer.lend([process.lifeline()])
         return process.class_name, process.methods
+
+    def rows(self, _peer: Peer, _parcels: Sequence[Parcel], kind: str) -> Sequence[Row]:
+        """Return rows for `runtime.state`."""
+        return rows_of(self._session, kind)
+
+    def summary(self, _peer: Peer, _parcels: Sequence[Parcel]) -> dict[str, Any]:
+        """Return what `runtime.state.summary` does."""
+        return summary_of(self._session)
 
     def pin(self, peer: Peer, _parcels: Sequence[Parcel], number: int) -> None:
         """Keep a reference as long as the session lives."""

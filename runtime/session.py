@@ -16,6 +16,7 @@ from compiled_dag.shm.waiter import Waiter
 from runtime import obituary
 from runtime.calls import next_number
 from runtime.dedup import Deduplicator
+from runtime.events import EventLog
 from runtime.logs import write_to_stderr
 from runtime.mailbox import STOP_AT_ONCE
 from runtime.messages import System
@@ -87,6 +88,7 @@ class Session(Requests):
         self.scheduler = Scheduler(self)
         self.questions = Questions(self)
         self.names = Names(namespace)
+        self.events = EventLog()
         self.detached: list[Lifeline] = []
         """Of actors that outlive their handles."""
         self.store = Store(object_store_memory)
@@ -108,6 +110,7 @@ class Session(Requests):
         except BaseException:
             self._release()
             raise
+        self.events.add("SESSION_STARTED", "the session", pid=self.owner_pid)
 
     # --- the source of what `put` makes (always ready, so nobody ever attends to it)
 
@@ -204,6 +207,7 @@ class Session(Requests):
         if not no_restart and actor.restarts:
             actor.kill("")
             return
+        self.events.add("ACTOR_KILLED", actor.label, pid=actor.pid, message=reason)
         actor.die(obituary.of_process(actor.label, actor.pid, None, reason, ""))
         actor.kill(reason)
         if self.placement.withdraw(actor):

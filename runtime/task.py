@@ -88,6 +88,8 @@ class Task:
     def complete(self, parcels: Sequence[Parcel]) -> None:
         """Take the results, or one parcel with an `Error` for all."""
         failed = len(parcels) == 1 and parcels[0].is_error
+        if failed:
+            self._note_failure("it raised an exception")
         self._done("FAILED" if failed else "FINISHED")
         for index, weak in enumerate(self.refs):
             ref = weak()
@@ -96,6 +98,7 @@ class Task:
 
     def fail(self, error: BaseException) -> None:
         """Take the reason why there will be no results."""
+        self._note_failure(error)
         self._done("FAILED")
         for weak in self.refs:
             ref = weak()
@@ -104,11 +107,16 @@ class Task:
 
     def follow(self, failed: ObjectRef) -> None:
         """End as a reference did that it needed."""
+        self._note_failure(f"its argument {failed.what} failed")
         self._done("FAILED")
         for weak in self.refs:
             ref = weak()
             if ref is not None:
                 ref.follow(failed)
+
+    def _note_failure(self, why: object) -> None:
+        pid = 0 if self.worker is None else self.worker.process.pid
+        self.session.events.add("TASK_FAILED", self.name, pid=pid, message=why)
 
     def _done(self, state: str) -> None:
         self.state = state
