@@ -84,8 +84,8 @@ class Service:
         if self._mail.stopped:
             self.loop.stop()
             return True
-        if not messages and not self._take():
-            return self._mail.closed
+        if not messages and not self._take() and not messages:
+            return self._mail.closed  # the second look: another thread may have received
         if not messages:
             return True  # part of a message: look again
         if self.board.words[self._last_cancelled] != self._seen_cancelled:
