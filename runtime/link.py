@@ -65,6 +65,8 @@ class Link:
         self._lend = lend
         self._inbox = wire.Inbox(sock, find)
         self._reading = threading.Lock()
+        self._missed = False
+        """Whether a thread that waits could not look because another one was reading."""
         self._messages: deque[Any] = deque()
         self._outbox: deque[tuple[memoryview, tuple[int, ...]]] = deque()
         self._count = 0
@@ -138,17 +140,35 @@ class Link:
 
     def pump(self) -> None:
         """Handle the replies that are there, unless another thread is at it."""
-        if self._reading.acquire(blocking=False):
+        if self._reading.acquire(blocking=False) or self._leave_to_reader():
             try:
                 self._receive()
             finally:
-                self._reading.release()
+                self._release()
+
+    def _leave_to_reader(self) -> bool:
+        """Have the thread that reads ring when it has done so; True if it has: then read yourself.
+
+        It may have looked before the message came that the caller waits for, and whoever sent that
+        message rang before the caller slept.
+        """
+        self._missed = True
+        return self._reading.acquire(blocking=False)
+
+    def _release(self) -> None:
+        self._reading.release()
+        if self._missed:
+            self._missed = False
+            self._board.ring(0)
 
     def drain(self) -> None:
         """Handle every reply that has been sent."""
-        with self._reading:
+        self._reading.acquire()
+        try:
             while self._receive():
                 pass
+        finally:
+            self._release()
 
     def _receive(self) -> bool:
         messages = self._messages
@@ -192,8 +212,11 @@ class Link:
         if events & WRITABLE:
             self._flusher()
         if events & ~WRITABLE:
-            with self._reading:
+            self._reading.acquire()
+            try:
                 self._receive()
+            finally:
+                self._release()
             if self._inbox.closed or not events & READABLE:
                 # The peer is gone; how the process ended is known from its pidfd.
                 self._supervisor.forget(self._sock.fileno())
