@@ -242,6 +242,7 @@ class Exited:
     """An actor's process has ended and is gone, with everything it started."""
 
     actor_id: int
+    pid: int
     status: int
     """As from `os.waitstatus_to_exitcode`: negative for a signal."""
 

@@ -190,6 +190,7 @@ class ObjectRef:
 
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
+        future.ref = self  # type: ignore[attr-defined]  # who only awaits holds no reference
         self.session.bring([self])
         self.when_done(lambda: _settle(future, self))
         return future

@@ -302,12 +302,18 @@ class ActorProcess:
         if self.session.zygotes.has_lost(self.actor_id):
             self._end()
         else:
-            self.session.supervisor.call_later(_STATUS_S, self._end)
+            pid = self.pid
+            self.session.supervisor.call_later(_STATUS_S, lambda: self._end_of(pid))
 
-    def exited(self, status: int) -> None:
+    def exited(self, pid: int, status: int) -> None:
         """Take note of the exit status."""
-        self._status = status
-        self._end()
+        if pid == self.pid:
+            self._status = status
+            self._end()
+
+    def _end_of(self, pid: int) -> None:
+        if pid == self.pid:  # not that of another process since
+            self._end()
 
     def _end(self) -> None:
         if self.gone:

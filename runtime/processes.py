@@ -125,8 +125,8 @@ class Processes:
         """See `runtime.zygotes.Births`."""
         self._table[actor_id].spawn_lost()
 
-    def exited(self, actor_id: int, status: int) -> None:
+    def exited(self, actor_id: int, pid: int, status: int) -> None:
         """See `runtime.zygotes.Births`."""
         actor = self._table.get(actor_id)
         if actor is not None:
-            actor.exited(status)
+            actor.exited(pid, status)

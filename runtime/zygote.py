@@ -168,7 +168,9 @@ class _Zygote:
             _kill_group(pid)
         _, status = os.waitpid(pid, 0)
         if child.actor_id != _TORCH_STAGE:
-            self._send(Exited(actor_id=child.actor_id, status=os.waitstatus_to_exitcode(status)))
+            self._send(
+                Exited(actor_id=child.actor_id, pid=pid, status=os.waitstatus_to_exitcode(status))
+            )
 
     def _end(self) -> None:
         """Kill and reap every actor; the second stage ends by itself, for the same reason."""

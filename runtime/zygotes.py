@@ -52,7 +52,7 @@ class Births(Protocol):
     def spawn_lost(self, actor_id: int) -> None:
         """Ask for the process again: the zygote died before it answered."""
 
-    def exited(self, actor_id: int, status: int) -> None:
+    def exited(self, actor_id: int, pid: int, status: int) -> None:
         """Take note of how a process ended."""
 
 
@@ -184,8 +184,8 @@ class _Client:
         self._messages: deque[Any] = deque()
         self._sending = threading.Lock()
         self._unanswered: set[int] = set()
-        self.actors: set[int] = set()
-        """Whose processes it is the parent of."""
+        self.actors: dict[int, int] = {}
+        """Whose processes it is the parent of, and which they are."""
         self.ready = False
         self.lost = False
         self.pid = 0
@@ -224,14 +224,15 @@ class _Client:
             self.ready = True
         elif isinstance(message, Spawned):
             self._unanswered.discard(message.actor_id)
-            self.actors.add(message.actor_id)
+            self.actors[message.actor_id] = message.pid
             self._births.spawned(message.actor_id, message.pid, message.fds[0])
         elif isinstance(message, SpawnFailed):
             self._unanswered.discard(message.actor_id)
             self._births.spawn_failed(message.actor_id, message.reason)
         else:
-            self.actors.discard(message.actor_id)
-            self._births.exited(message.actor_id, message.status)
+            if self.actors.get(message.actor_id) == message.pid:
+                del self.actors[message.actor_id]
+            self._births.exited(message.actor_id, message.pid, message.status)
 
     def wait_for_end(self, deadline: float) -> None:
         """Wait until the process is gone, killing it at the deadline."""
