@@ -16,6 +16,7 @@ import pytest
 import runtime
 from compiled_dag.errors import (
     ActorDiedError,
+    DeserializationError,
     GetTimeoutError,
     TaskError,
     WorkerCrashedError,
@@ -309,7 +310,7 @@ def make_stranger():
 def test_a_value_that_cannot_be_unpickled(session):
     made = make_stranger.remote()
     for _ in range(2):
-        with pytest.raises(RuntimeError, match="far from home"):
+        with pytest.raises(DeserializationError, match="far from home"):
             get(made)
     with pytest.raises(RuntimeError, match="far from home"):
         get(add.remote(OnlyThere()))
