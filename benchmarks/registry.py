@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from benchmarks.rounds import Side
 
-MODULES = ("benchmarks.chain", "benchmarks.startup")
+MODULES = ("benchmarks.chain", "benchmarks.core", "benchmarks.startup")
 
 Scalar: TypeAlias = str | int | float | bool
 Row: TypeAlias = dict[str, Scalar]

@@ -1,0 +1,109 @@
+"""Put a load on a fresh interpreter's session and print what it came to, as JSON.
+
+    python -m benchmarks.load memory 4
+
+A part of the case `core`: memory can only be read where nothing else has been measured before.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import runtime
+from benchmarks.memory import family, pss, settled_pss
+from benchmarks.ours import Echo
+
+if TYPE_CHECKING:
+    from benchmarks.registry import Row
+
+MIB = 1 << 20
+
+
+def memory(actors: int) -> Row:
+    """Weigh an idle session with some actors: this process, theirs, and those that fork them."""
+    with runtime.init():
+        remote = runtime.remote(Echo)
+        handles = [remote.remote() for _ in range(actors)]
+        runtime.get([handle.echo.remote(1) for handle in handles])
+        total = settled_pss()
+        return {
+            "actors": actors,
+            "processes": len(family()),
+            "pss_mib": round(total / MIB, 1),
+            "driver_mib": round(pss(os.getpid()) / MIB, 1),
+        }
+
+
+def pending(tasks: int) -> Row:
+    """Submit tasks behind one that holds the only CPU, weigh them, then let them run."""
+    with runtime.init(num_cpus=1), tempfile.TemporaryDirectory() as folder:
+        gate = Path(folder) / "open"
+        held = runtime.remote(_held).remote(str(gate))
+        echo = runtime.remote(_echo)
+        runtime.wait([held], timeout=1)
+        echo.remote(0)  # the function is there before anything is counted
+        gc.collect()
+        before, began = pss(os.getpid()), time.perf_counter()
+        refs = [echo.remote(number) for number in range(tasks)]
+        submitted = time.perf_counter()
+        nbytes = pss(os.getpid()) - before
+        gate.touch()
+        released = time.perf_counter()
+        answers = runtime.get(refs)
+        ended = time.perf_counter()
+        if answers != list(range(tasks)):
+            raise SystemExit("the tasks did not echo their input")
+        return {
+            "tasks": tasks,
+            "bytes_per_task": nbytes // tasks,
+            "submit_us": round((submitted - began) / tasks * 1e6, 2),
+            "ours_us": round((ended - released) / tasks * 1e6, 2),
+        }
+
+
+def alive(actors: int) -> Row:
+    """Have many actors alive at once."""
+    runtime.init()
+    runtime.get(runtime.remote(Echo).remote().echo.remote(1))
+    before = settled_pss()
+    began = time.perf_counter()
+    remote = runtime.remote(Echo)
+    handles = [remote.remote() for _ in range(actors)]
+    runtime.get([handle.echo.remote(1) for handle in handles])
+    answered = time.perf_counter()
+    runtime.get([handle.echo.remote(1) for handle in handles])
+    again = time.perf_counter()
+    grown = settled_pss() - before
+    ending = time.perf_counter()
+    runtime.shutdown()
+    ended = time.perf_counter()
+    return {
+        "actors": actors,
+        "start_ms": round((answered - began) * 1e3, 1),
+        "start_each_ms": round((answered - began) / actors * 1e3, 2),
+        "call_all_ms": round((again - answered) * 1e3, 2),
+        "mib_each": round(grown / actors / MIB, 2),
+        "shutdown_ms": round((ended - ending) * 1e3, 1),
+    }
+
+
+def _held(gate: str) -> None:
+    while not Path(gate).exists():
+        time.sleep(0.001)
+
+
+def _echo(value: int) -> int:
+    return value
+
+
+LOADS = {load.__name__: load for load in (memory, pending, alive)}
+
+if __name__ == "__main__":
+    json.dump(LOADS[sys.argv[1]](int(sys.argv[2])), sys.stdout)
