@@ -84,11 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     rows = np.random.default_rng(1).normal(size=(options.requests, FEATURES))
     with runtime.init(num_cpus=2):
-        try:
-            server = runtime.remote(Server).remote(0, options.batch, options.patience_ms / 1000)
-        except NotImplementedError as error:
-            print(f"cannot run: {error}", file=sys.stderr)
-            return 2
+        server = runtime.remote(Server).remote(0, options.batch, options.patience_ms / 1000)
         runtime.get(server.sizes.remote())
         began = perf_counter()
         answers = runtime.get([server.classify.remote(row) for row in rows])

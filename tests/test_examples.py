@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import runtime
-
 ROOT = Path(__file__).parents[1]
 LIMIT_S = 60
 
@@ -58,16 +56,7 @@ def test_streaming_wait():
     assert "12 of 12" in out
 
 
-class Waits:
-    async def wait(self):
-        pass
-
-
-def test_async_actor(session):
-    try:
-        runtime.kill(runtime.remote(Waits).remote())
-    except NotImplementedError as error:
-        pytest.skip(str(error))
+def test_async_actor():
     out = run("async_actor", "--requests", 200, "--batch", 16)
     assert re.search(r"\d+ batches of \d+ to 16 requests", out)
 

@@ -14,23 +14,10 @@ import runtime
 from runtime.exceptions import ActorDiedError
 from runtime.util.queue import Empty, Full, Queue
 
-pytestmark = [pytest.mark.proc, pytest.mark.usefixtures("session", "_async_actors")]
+pytestmark = [pytest.mark.proc, pytest.mark.usefixtures("session")]
 
 LATE_S = 0.05
 LONG_S = 30
-
-
-class Waits:
-    async def wait(self):
-        pass
-
-
-@pytest.fixture
-def _async_actors(session):
-    try:
-        runtime.kill(runtime.remote(Waits).remote())
-    except NotImplementedError as error:
-        pytest.skip(str(error))
 
 
 @runtime.remote
