@@ -17,6 +17,7 @@ from runtime.objects import ObjectRef
 from runtime.runtime_context import RuntimeContext, get_runtime_context
 from runtime.state import nodes
 from runtime.stream import ObjectRefGenerator
+from runtime.timeline import timeline
 
 __all__ = [
     "ActorClass",
@@ -44,5 +45,6 @@ __all__ = [
     "put",
     "remote",
     "shutdown",
+    "timeline",
     "wait",
 ]

@@ -6,8 +6,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final
 
-running: Final[ContextVar[tuple[int, bytes] | None]] = ContextVar("running", default=None)
-"""Number and method, as in its message, of the call that this thread or coroutine runs."""
+running: Final[ContextVar[tuple[int, bytes, int] | None]] = ContextVar("running", default=None)
+"""The call that this thread or coroutine runs: number, method as in its message, start (ns)."""
 
 
 @dataclass(slots=True)

@@ -66,6 +66,8 @@ class PoolWorker:
         """Functions whose code it has."""
         self.num_calls: dict[int, int] = {}
         """Of functions with `max_calls`."""
+        self._systems: dict[int, SystemCall] = {}
+        """Functions of this project's own that it was sent."""
         self.last_name = ""
         """Of the task that it has answered last."""
         self._board = board
@@ -158,6 +160,10 @@ class PoolWorker:
         """Hand a task's outcome to its references."""
         if isinstance(message, Reply):
             self.scheduler.answered(self, message)
+            return
+        call = self._systems.pop(message.number, None)
+        if call is not None:
+            call.finish(failed=message.failed, data=message.data)
 
     def yielded(self, item: Item) -> None:
         """Hand an item to its stream."""
@@ -198,13 +204,22 @@ class PoolWorker:
         self.post(Stop())
 
     def submit(self, message: System, call: SystemCall) -> None:
-        """Refuse: system functions are for actors."""
-        raise NotImplementedError
+        """Send a function of this project's own; it waits for the tasks sent before."""
+        self._systems[message.number] = call
+        if self.death is None:
+            self.post(message)
+        else:
+            self._fail_systems(self.death)
+
+    def _fail_systems(self, death: ActorDiedError) -> None:
+        while self._systems:
+            self._systems.popitem()[1].fail(death)
 
     def fail(self, death: ActorDiedError) -> bool:
         """Note that it is dead; False if that is known."""
         if self.death is not None:
             return False
         self.death = death
+        self._fail_systems(death)
         self.scheduler.died(self, death)
         return True

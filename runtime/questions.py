@@ -104,6 +104,12 @@ class Questions:
         """Return what `runtime.state.summary` does."""
         return summary_of(self._session)
 
+    def take_spans(
+        self, _peer: Peer, _parcels: Sequence[Parcel], actor_id: int, pid: int, data: bytes
+    ) -> None:
+        """Keep what an ending process has run."""
+        self._session.traces.take(actor_id, pid, data)
+
     def pin(self, peer: Peer, _parcels: Sequence[Parcel], number: int) -> None:
         """Keep a reference as long as the session lives."""
         self._session.store.pin(peer.find(number))

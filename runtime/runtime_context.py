@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from runtime import context, ids, lifecycle
+from runtime import context, ids, lifecycle, spans
 from runtime.actor import ActorHandle
 from runtime.process_facts import ProcessFacts, facts_of
 
@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from runtime.nested import NestedSession
-
-_TASK_HEAD = 18
-"""Bytes before a task's name in its message (see `runtime.pool`)."""
 
 
 class RuntimeContext:
@@ -62,20 +59,15 @@ class RuntimeContext:
         running = context.running.get()
         if running is None:
             return None
-        number, method = running
-        if _is_task(method):
-            return ids.task(int.from_bytes(method[10:_TASK_HEAD], "little"))
+        number, method, _ = running
+        if spans.is_task(method):
+            return ids.task(spans.task_number(method))
         return ids.call(number, context.actor_id() or 0)
 
     def get_task_name(self) -> str | None:
         """Return the task's name, or ``Class.method``; None if none runs here."""
         running = context.running.get()
-        if running is None:
-            return None
-        _, method = running
-        if _is_task(method):
-            return method[_TASK_HEAD:].decode()
-        return f"{context.class_name()}.{method.partition(bytes(1))[0].decode()}"
+        return None if running is None else spans.name_of(running[1], context.class_name())
 
     def is_canceled(self) -> bool:
         """Tell whether the task or call that runs here was cancelled.
@@ -155,10 +147,6 @@ class RuntimeContext:
 
     def __repr__(self) -> str:
         return f"<runtime context of {context.label()}>"
-
-
-def _is_task(method: bytes) -> bool:
-    return not method[0]
 
 
 def _ask(what: str, *args: Any) -> Any:

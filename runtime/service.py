@@ -16,7 +16,7 @@ from compiled_dag.errors import TaskCancelledError
 from compiled_dag.host import ActorId
 from compiled_dag.outcome import Error, Place
 from compiled_dag.shm.board import CANCELLED, CLAIMED
-from runtime import context
+from runtime import spans
 from runtime.arguments import load_arguments
 from runtime.messages import Call, Item, Reply, Skipped, Spawn, System, SystemReply
 from runtime.options import STREAM
@@ -120,6 +120,9 @@ class Service:
                     close()
         if self._executor is not None:
             self._executor.close()
+        if self.board.words[self._mailbox] != STOP_AT_ONCE:
+            with contextlib.suppress(OSError):  # the driver has closed the session
+                spans.send_last(self._mail, self.actor_id)
         self._mail.close()
 
     # --- ordinary calls
@@ -134,21 +137,24 @@ class Service:
         if self._executor is not None:
             self._hand_over(call, self._executor)
             return
-        context.running.set((call.number, call.method))
-        self._send(Reply(call.number, self._outcome(call)))
-        context.running.set(None)
+        spans.begin(call.number, call.method)
+        parcels = self._outcome(call)
+        spans.end()
+        self._send(Reply(call.number, parcels))
+        del parcels
         if call.method == b"__init__" and self.instance is None:
             self.exit_code = 1
             self.loop.stop()
 
     def _run_task(self, call: Call) -> None:
-        context.running.set((call.number, call.method))
+        spans.begin(call.number, call.method)
         cancelled = call.number in self._cancelled
         self._cancelled.discard(call.number)
         self._session.in_task = True
-        self._send(self._tasks.run(call, cancelled=cancelled))
+        reply = self._tasks.run(call, cancelled=cancelled)
+        spans.end(ran=reply.__class__ is Reply)
+        self._send(reply)
         self._session.in_task = False
-        context.running.set(None)
 
     def _skip(self, call: Call, method: bytes) -> None:
         self._cancelled.discard(call.number)
@@ -209,7 +215,7 @@ class Service:
         if cancelled or call.number in self._cancelled:
             self._skip(call, method)
             return None
-        context.running.set((call.number, method))
+        spans.begin(call.number, method)
         try:
             args, kwargs = load_arguments(call.parcels)
             function = self._methods.get(method) or self._find(method)
@@ -221,6 +227,7 @@ class Service:
             parcels = parcels_of(value, call.num_returns)
         except BaseException as error:  # noqa: BLE001  whatever user code raises is its outcome
             parcels = self._failed(method, error)
+        spans.end()
         self._send(Reply(call.number, parcels))
         return None
 
@@ -244,6 +251,7 @@ class Service:
             parcels = (self._error(method, error),)
         except BaseException as failure:  # noqa: BLE001  whatever user code raises is its outcome
             parcels = self._failed(method, failure)
+        spans.end()
         self._send(Reply(call.number, parcels))
 
     def _failed(self, method: bytes, error: BaseException) -> Sequence[Parcel]:

@@ -32,6 +32,7 @@ from runtime.scheduler import Scheduler
 from runtime.store import Store
 from runtime.supervisor import Supervisor
 from runtime.system_call import SystemCall
+from runtime.traces import Traces
 from runtime.waiting import get_all
 from runtime.zygotes import Zygotes
 
@@ -89,6 +90,7 @@ class Session(Requests):
         self.questions = Questions(self)
         self.names = Names(namespace)
         self.events = EventLog()
+        self.traces = Traces()
         self.detached: list[Lifeline] = []
         """Of actors that outlive their handles."""
         self.store = Store(object_store_memory)
