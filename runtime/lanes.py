@@ -27,6 +27,8 @@ class Lane:
         self.queue: deque[tuple[int, Task]] = deque()
         """With the time of their coming, as a count."""
         self.workers: list[PoolWorker] = []
+        self.hopeless = False
+        """Whether the session, even idle, has less than it demands."""
         self.num_stillborn = 0
         """Processes of its kind that died before they were up, since one was."""
         self.starved = False

@@ -91,7 +91,8 @@ class Scheduler:
             lane = self._lane(task)
             if not self._closed:
                 task.state = "PENDING_NODE_ASSIGNMENT"
-                lane.queue.append((next(self._counter), task))
+                task.age = next(self._counter)
+                lane.queue.append((task.age, task))
                 self._serve(lane)
         if self._closed:
             task.fail(obituary.of_tasks())
@@ -103,6 +104,7 @@ class Scheduler:
         placement = self._session.placement
         missing = placement.ledger.missing(lane.demand)
         if missing:
+            lane.hopeless, lane.starved = True, False
             placement.warn_for_ever(f"task {task.name}", missing)
         placement.warn_about_devices(lane.demand.num_gpus)
 
@@ -127,12 +129,8 @@ class Scheduler:
     def _lease(self, lane: Lane) -> bool:
         """Have one more worker serve the lane; returns whether there is sense in yet another."""
         coming = sum(not worker.up for worker in lane.workers)
-        if len(lane.queue) <= coming or self._starting >= _MOST_STARTING:
+        if len(lane.queue) <= coming:
             return False
-        if not lane.demand.num_cpus:
-            active = sum(not worker.waits for worker in lane.workers)
-            if active >= self._most_without_cpu():
-                return False
         worker = self._engage(lane)
         if worker is not None and worker.up:
             self._fill(lane, worker, 1)
@@ -140,8 +138,14 @@ class Scheduler:
 
     def _engage(self, lane: Lane) -> PoolWorker | None:
         """Have a worker, an idle or a new one, serve the lane, if the resources are there."""
-        grant = self._session.placement.ledger.take(lane.demand)
-        lane.starved = grant is None
+        if not lane.demand.num_cpus:
+            active = sum(not worker.waits for worker in lane.workers)
+            if active >= self._most_without_cpu():
+                return None
+        grant = None
+        if self._starting < _MOST_STARTING:
+            grant = self._session.placement.ledger.take(lane.demand)
+        lane.starved = grant is None and not lane.hopeless
         if grant is None:
             return None
         kind = lane.key[1:], grant.gpu_ids
@@ -170,6 +174,8 @@ class Scheduler:
         if not worker.takes_more:
             return
         queue, assigned = lane.queue, worker.assigned
+        if queue and self._older_waits(lane):
+            depth = 1  # its lease is to end
         while queue and len(assigned) < depth:
             # A worker that is to end after a task is sent nothing behind it.
             if assigned and (worker.last or queue[0][1].options.max_calls):
@@ -178,6 +184,14 @@ class Scheduler:
             if task.state == "PENDING_NODE_ASSIGNMENT":
                 worker.last = task.options.max_calls > 0
                 worker.send(task)
+
+    def _older_waits(self, lane: Lane) -> bool:
+        """Tell whether a lane with an older task waits for resources."""
+        return any(
+            other.starved and other.queue and (not lane.queue or other.age < lane.age)
+            for other in self._lanes.values()
+            if other is not lane
+        )
 
     def _end_lease(self, worker: PoolWorker) -> None:
         """Give a worker's resources back; the worker is idle."""
@@ -208,13 +222,18 @@ class Scheduler:
                 self._widen(lane)
 
     def _widen(self, lane: Lane) -> None:
-        """Let one more worker serve a lane whose tasks all wait behind others."""
-        lane.starved = False
-        if all(len(worker.assigned) < 2 for worker in lane.workers):  # noqa: PLR2004  one runs
-            return
-        worker = self._engage(lane)
-        if worker is not None and worker.up and not self._steal(lane, worker):
-            self._end_lease(worker)
+        """Let more workers serve a lane whose tasks all wait behind others."""
+        while lane.starved:
+            behind = sum(max(len(worker.assigned) - 1, 0) for worker in lane.workers)
+            coming = sum(not worker.up for worker in lane.workers)
+            lane.starved = behind > coming
+            worker = self._engage(lane) if lane.starved else None
+            if worker is None:
+                return
+            lane.starved = True  # perhaps there is enough for yet another
+            if worker.up and not self._steal(lane, worker):
+                lane.starved = False
+                self._end_lease(worker)
 
     def _retire(self) -> None:
         """End idle workers that there are too many of, the longest idle first."""
@@ -227,15 +246,10 @@ class Scheduler:
         lane = worker.lane
         if lane is None:
             return
-        if not worker.assigned:
-            others = any(
-                other.starved and other.queue and (not lane.queue or other.age < lane.age)
-                for other in self._lanes.values()
-                if other is not lane
-            )
-            if others or self._session.placement.ledger.overdrawn:
-                self._end_lease(worker)
-                return
+        overdrawn = self._session.placement.ledger.overdrawn
+        if not worker.assigned and (overdrawn or self._older_waits(lane)):
+            self._end_lease(worker)
+            return
         if lane.queue:
             if len(worker.assigned) <= _DEPTH // 2:
                 self._fill(lane, worker)
@@ -259,7 +273,7 @@ class Scheduler:
         for task in reversed(tasks):
             task.worker = None
             task.state = "PENDING_NODE_ASSIGNMENT"
-            lane.queue.appendleft((0, task))
+            lane.queue.appendleft((task.age, task))
 
     def _lend(self, worker: PoolWorker, *, back: bool) -> None:
         worker.waits = not back

@@ -120,7 +120,7 @@ class Service:
                     close()
         if self._executor is not None:
             self._executor.close()
-        if self.board.words[self._mailbox] != STOP_AT_ONCE:
+        if not self._mail.stopped:
             with contextlib.suppress(OSError):  # the driver has closed the session
                 spans.send_last(self._mail, self.actor_id)
         self._mail.close()

@@ -21,6 +21,7 @@ class Task:
 
     __slots__ = (
         "__weakref__",
+        "age",
         "args",
         "cancelled",
         "children",
@@ -61,6 +62,8 @@ class Task:
         self.cancelled = False
         self.children: list[Any] = []
         """Weak references to the tasks that it has submitted."""
+        self.age = 0
+        """How many tasks were ready to run before it."""
         self.number = 0
         """Of the message that it was sent with last."""
         self.worker: PoolWorker | None = None
