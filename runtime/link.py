@@ -59,7 +59,6 @@ class Link:
         self._board = board
         self._line = line
         self._supervisor = supervisor
-        self._receiver = receiver
         self._flusher = flusher
         self._breaker = breaker
         self._lend = lend
@@ -67,7 +66,7 @@ class Link:
         self._reading = threading.Lock()
         self._missed = False
         """Whether a thread that waits could not look because another one was reading."""
-        self._messages: deque[Any] = deque()
+        self._messages = _AtOnce(receiver)
         self._outbox: deque[tuple[memoryview, tuple[int, ...]]] = deque()
         self._count = 0
         self._stopped = False
@@ -177,10 +176,9 @@ class Link:
         except OSError as error:
             self._breaker(error)
             return False
-        while messages:
-            self._receiver(messages.popleft())
         if found:
             self._board.ring(0)
+        messages.raise_first()
         return found
 
     # --- who reads
@@ -243,3 +241,25 @@ class Link:
 def _close_all(fds: Sequence[int]) -> None:
     for fd in fds:
         os.close(fd)
+
+
+class _AtOnce(deque[Any]):
+    """Has each message handled before the next is unpacked, which may hold what the first makes."""
+
+    def __init__(self, receiver: Callable[[Any], None]) -> None:
+        super().__init__()
+        self._receiver = receiver
+        self._failure: BaseException | None = None
+
+    def append(self, message: Any) -> None:
+        """Handle a message; what that raises is kept until all have been."""
+        try:
+            self._receiver(message)
+        except BaseException as error:  # noqa: BLE001  the rest of what arrived must be split
+            self._failure = self._failure or error
+
+    def raise_first(self) -> None:
+        """Raise what the first failure was, if there was one."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure

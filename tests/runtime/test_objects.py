@@ -410,7 +410,8 @@ def test_calls_queued_before_the_last_handle_went_are_served(session):
         worker = Worker.remote()
         return [worker.add.remote(1) for _ in range(10)]
 
-    assert get(get(use.remote())) == list(range(1, 11))
+    for _ in range(30):  # a submission and the reply that names its results often arrive together
+        assert get(get(use.remote())) == list(range(1, 11))
 
 
 def test_a_handle_inside_a_stored_value_keeps_the_actor(session):
