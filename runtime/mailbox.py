@@ -89,6 +89,8 @@ class Mailbox:
         with self._shield, self._receiving:
             found = self._inbox.receive(self._fresh)
             self._route_all()
+        if found:
+            self._board.ring(self._line)  # a waiting thread may have found the lock taken
         return found
 
     def _route_all(self) -> None:
