@@ -143,6 +143,13 @@ def test_an_actor_can_hand_itself_out(session):
     assert runtime.get(other.twice.remote(4)) == 8
 
 
+def test_an_actor_knows_that_it_was_made_again(session):
+    asker = Asker.options(max_restarts=1, max_task_retries=1).remote()
+    assert runtime.get(asker.facts.remote())[2] is False
+    runtime.kill(asker, no_restart=False)
+    assert runtime.get(asker.facts.remote())[2] is True
+
+
 def test_in_a_task(no_leaks):
     with runtime.init(num_cpus=2, num_gpus=2):
         with pytest.warns(UserWarning, match="fake|shared"):
