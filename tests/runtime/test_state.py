@@ -146,6 +146,18 @@ def test_objects_and_functions_are_listed(session):
 
 
 @proc
+def test_proxies_that_happen_to_be_there_are_left_alone(session):
+    class Proxy:
+        @property
+        def __class__(self):
+            raise AssertionError("looked at")
+
+    there = Proxy()
+    assert state.list_objects() == []
+    del there
+
+
+@proc
 def test_it_works_in_tasks(session):
     worker = Worker.remote()
     runtime.get(worker.echo.remote(1))
