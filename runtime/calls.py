@@ -100,7 +100,8 @@ class Calls:
             if death is None and entry is refs and call.number != CREATION:
                 death = self._unavailable
             if death is None:
-                self._check_room()
+                if call.number != CREATION:
+                    self._check_room()
                 self._pending[call.number] = entry
                 if self._open and not needed and not self._queue and self.link is not None:
                     self._created = True
@@ -134,9 +135,15 @@ class Calls:
         return Repeatable(call, needed, refs, attempts, exceptions)
 
     def _check_room(self) -> None:
-        if 0 <= self._most_pending <= len(self._pending):
+        if self._most_pending < 0:
+            return
+        count = sum(
+            number != CREATION and not isinstance(entry, SystemCall)
+            for number, entry in list(self._pending.items())
+        )
+        if count >= self._most_pending:
             raise PendingCallsLimitError(
-                f"{len(self._pending)} calls are unanswered, and max_pending_calls="
+                f"{count} calls are unanswered, and max_pending_calls="
                 f"{self._most_pending}. Get results before calling again, or raise the limit"
             )
 

@@ -122,6 +122,15 @@ class Peer:
             self._session.store.keep(message.number, message.head.decode(), parcel)
             return
         request: TaskRequest | CallRequest = pickle.loads(message.head)
+        try:
+            refs = self._carry_out(request, parcel)
+        except Exception as error:  # noqa: BLE001  too many calls, say: who gets them is told
+            refs = [ObjectRef("a call", self._session, number) for number in request.numbers]
+            for ref in refs:
+                ref.fail(error)
+        self.lend(refs)
+
+    def _carry_out(self, request: TaskRequest | CallRequest, parcel: Parcel) -> Sequence[ObjectRef]:
         needed = [self.find(number) for number in request.needed]
         if isinstance(request, TaskRequest):
             function = self._session.store.function(request.function)
@@ -129,17 +138,16 @@ class Peer:
                 function, request.options, parcel, needed, request.numbers
             )
             self._note_child(refs)
-        else:
-            actor = self._session.actor(request.actor_id)
-            refs = actor.submit(
-                request.method,
-                parcel,
-                needed,
-                request.numbers,
-                request.retry,
-                streams=request.streams,
-            )
-        self.lend(refs)
+            return refs
+        actor = self._session.actor(request.actor_id)
+        return actor.submit(
+            request.method,
+            parcel,
+            needed,
+            request.numbers,
+            request.retry,
+            streams=request.streams,
+        )
 
     def _note_child(self, refs: Sequence[ObjectRef]) -> None:
         """Note whose task has submitted this one: who cancels that cancels this."""
