@@ -198,6 +198,8 @@ def exit_actor() -> NoReturn:
     """
     if not context.in_actor():
         raise TypeError("exit_actor() ends the actor that calls it: this is the driver")
+    if getattr(lifecycle.running(), "in_task", False):
+        raise TypeError("exit_actor() ends the actor that calls it: this is a task")
     raise SystemExit(0)
 
 
