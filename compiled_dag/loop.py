@@ -9,6 +9,7 @@ comparison per execution.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Protocol
 
 from compiled_dag.shm.waiter import Site, Waiter
@@ -69,11 +70,18 @@ class Loop:
         self._residents = tuple(item for item in self._residents if item.key != key)
 
     def stop(self) -> None:
-        """Return from `run` as soon as the current message or execution is done."""
+        """Return from `run` as soon as the current message or execution is done.
+
+        Another thread rings the doorbell afterwards.
+        """
         self._stopping = True
 
     def run(self) -> None:
         """Serve until `stop`."""
+        with contextlib.suppress(_StoppedError):
+            self._run()
+
+    def _run(self) -> None:
         words, mailbox = self._words, self._mailbox
         turn = 0
         while not self._stopping:
@@ -89,7 +97,12 @@ class Loop:
                     break
             else:
                 if words[mailbox] == self._seen:
-                    self._waiter.until(self._something(), _no_guard, None, self._site)
+                    self._waiter.until(self._something(), self._guard, None, self._site)
+
+    def _guard(self) -> None:
+        """End the wait if another thread has stopped the loop."""
+        if self._stopping:
+            raise _StoppedError
 
     def _serve_one(self) -> None:
         """Serve one message; remember the mailbox as seen only once it is empty."""
@@ -107,5 +120,5 @@ class Loop:
         return lambda: words[mailbox] != seen or any(ready() for ready in readies)
 
 
-def _no_guard() -> None:
-    """The loop itself always waits: its end comes as a message."""
+class _StoppedError(Exception):
+    """The loop is to end."""

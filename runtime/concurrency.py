@@ -8,12 +8,10 @@ Each *concurrency group* has its own limit; calls of no group share the default 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from compiled_dag.errors import TaskCancelledError
 from runtime.signatures import is_async
 
 if TYPE_CHECKING:
@@ -39,8 +37,8 @@ class Executor(Protocol):
         """Run call `number` when the group has room; if `run` returns an awaitable, await that."""
         ...
 
-    def cancel(self, number: int) -> bool:
-        """Interrupt a call; returns False if it is not here."""
+    def cancel(self, number: int) -> None:
+        """Cancel a coroutine; what runs on a thread is interrupted by others."""
         ...
 
     def run(self, make: Callable[[], Any]) -> Any:
@@ -68,29 +66,13 @@ class _Threads:
             group: ThreadPoolExecutor(limit, thread_name_prefix=f"calls {group}".strip())
             for group, limit in limits.items()
         }
-        self._running: dict[int, int] = {}
-        """Thread by call."""
 
-    def submit(self, group: str, number: int, run: Run) -> None:
+    def submit(self, group: str, _number: int, run: Run) -> None:
         """Run `run` on a thread of the group."""
-        _of(self._pools, group).submit(self._run, number, run)
+        _of(self._pools, group).submit(run)
 
-    def _run(self, number: int, run: Run) -> None:
-        self._running[number] = threading.get_ident()
-        try:
-            run()
-        finally:
-            del self._running[number]
-
-    def cancel(self, number: int) -> bool:
-        """Raise in the thread that runs the call, as soon as it runs Python code."""
-        thread = self._running.get(number)
-        if thread is None:
-            return False
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(
-            ctypes.c_ulong(thread), ctypes.py_object(TaskCancelledError)
-        )
-        return True
+    def cancel(self, number: int) -> None:
+        """Nothing to do."""
 
     def run(self, make: Callable[[], Any]) -> Any:
         """Run `make` here."""
@@ -120,10 +102,9 @@ class _EventLoop:
         """Run `run` on the loop."""
         self._loop.call_soon_threadsafe(self._start, _of(self._limits, group), number, run)
 
-    def cancel(self, number: int) -> bool:
+    def cancel(self, number: int) -> None:
         """Cancel the call's task, which raises where it awaits."""
         self._loop.call_soon_threadsafe(self._cancel, number)
-        return True
 
     def _cancel(self, number: int) -> None:
         if number in self._tasks:
@@ -132,14 +113,25 @@ class _EventLoop:
     def run(self, make: Callable[[], Any]) -> Any:
         """Run `make` on the loop and wait for it."""
 
-        async def made() -> Any:
-            return make()
+        async def made() -> tuple[Any, BaseException | None]:
+            try:
+                return make(), None
+            except BaseException as error:  # noqa: BLE001  SystemExit would end the loop
+                return None, error
 
-        return asyncio.run_coroutine_threadsafe(made(), self._loop).result()
+        value, error = asyncio.run_coroutine_threadsafe(made(), self._loop).result()
+        if error is not None:
+            raise error
+        return value
 
     def _start(self, limit: asyncio.Semaphore, number: int, run: Run) -> None:
         task = self._tasks[number] = self._loop.create_task(_limited(limit, run))
-        task.add_done_callback(lambda _: self._tasks.pop(number, None))
+        task.add_done_callback(lambda task: self._ended(task, number, run))
+
+    def _ended(self, task: asyncio.Task[None], number: int, run: Run) -> None:
+        self._tasks.pop(number, None)
+        if task.cancelled():  # before its first step
+            run(cancelled=True)
 
     def close(self) -> None:
         """Stop the loop."""

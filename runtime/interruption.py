@@ -1,12 +1,17 @@
-"""Interrupting what runs on the main thread: how a running call is cancelled.
+"""Interrupting what runs: how a running call is cancelled.
 
-The driver writes the call's number on the board and sends a signal. Python runs its handler on the
-main thread between two instructions, and it raises there, unless the number is not that of what
-runs now, or the thread is in the middle of a message: then it raises right after that.
+On the main thread: the driver writes the call's number on the board and sends a signal. Python runs
+its handler on the main thread between two instructions, and it raises there, unless the number is
+not that of what runs now, or the thread is in the middle of a message: then it raises right after
+that.
+
+On other threads: Python raises there as soon as the thread runs Python code, asked by the thread
+that takes the messages, unless the call is over, or the thread is in the middle of a message.
 """
 
 from __future__ import annotations
 
+import ctypes
 import signal
 import threading
 from typing import TYPE_CHECKING, Any
@@ -15,6 +20,8 @@ from compiled_dag.errors import TaskCancelledError
 from compiled_dag.shm.board import CANCELLED, CLAIMED
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from compiled_dag.shm.board import Board
 
 SIGNAL = signal.SIGURG
@@ -33,10 +40,22 @@ class Interruption:
         self._deferred = False
         self.running = False
         """Whether user code runs on the main thread."""
+        self._lock = threading.Lock()
+        self._others: dict[int, _Other] = {}
+        """Threads that run a call, by identity."""
 
     def install(self) -> None:
         """Handle the signal from now on."""
         signal.signal(SIGNAL, self._on_signal)
+
+    # --- the main thread
+
+    def begin(self) -> None:
+        """Note that user code begins on the main thread; raises if it is cancelled already."""
+        self.running = True
+        number = self._words[self._claimed]
+        if number and number == self._words[self._cancelled]:  # 0 is the constructor
+            self._raise()
 
     def _on_signal(self, _number: int, _frame: Any) -> None:
         if self.running and self._words[self._claimed] == self._words[self._cancelled]:
@@ -49,14 +68,74 @@ class Interruption:
         self.running = False
         raise TaskCancelledError("the call was cancelled while it ran")
 
+    # --- other threads
+
+    def run_elsewhere(self, number: int, function: Callable[[], Any]) -> Any:
+        """Run a call on this thread, where `cancel` interrupts it; nothing comes afterwards."""
+        ident = threading.get_ident()
+        self._others[ident] = _Other(number)
+        try:
+            return function()
+        finally:
+            # Raised in here it goes to the caller all the same: a call is interrupted only once.
+            with self._lock:
+                del self._others[ident]
+            _set_exception(ident, None)
+
+    def cancel(self, number: int) -> None:
+        """Interrupt the thread that runs a call, if one does."""
+        with self._lock:
+            for ident, other in self._others.items():
+                if other.number == number and not other.cancelled:
+                    other.cancelled = True
+                    other.deferred = bool(other.depth)
+                    if not other.depth:
+                        _set_exception(ident, TaskCancelledError)
+
+    # --- as a context
+
     def __enter__(self) -> None:
-        if threading.get_ident() == self._main:
+        ident = threading.get_ident()
+        if ident == self._main:
             self._depth += 1
+        elif ident in self._others:
+            with self._lock:
+                self._others[ident].depth += 1
 
     def __exit__(self, *_: object) -> None:
-        if threading.get_ident() == self._main:
+        ident = threading.get_ident()
+        if ident == self._main:
             self._depth -= 1
             if self._deferred and not self._depth:
                 self._deferred = False
                 if self.running and self._words[self._claimed] == self._words[self._cancelled]:
                     self._raise()
+        elif ident in self._others:
+            self._leave(self._others[ident])
+
+    def _leave(self, other: _Other) -> None:
+        with self._lock:
+            other.depth -= 1
+            late = other.deferred and not other.depth
+            other.deferred = other.deferred and not late
+        if late:
+            raise TaskCancelledError("the call was cancelled while it ran")
+
+
+class _Other:
+    """A call on another thread."""
+
+    __slots__ = ("cancelled", "deferred", "depth", "number")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.depth = 0
+        self.cancelled = False
+        self.deferred = False
+        """Whether it is to raise when the message is whole."""
+
+
+def _set_exception(ident: int, kind: type[BaseException] | None) -> None:
+    """Have a thread raise, or no longer."""
+    raised = None if kind is None else ctypes.py_object(kind)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), raised)

@@ -74,8 +74,10 @@ class Mailbox:
     def pump(self) -> None:
         """Take what has arrived, unless another thread is at it."""
         words, count = self._board.words, self._count
-        while words[count] != self._pumped and self._receiving.acquire(blocking=False):
-            with self._shield:
+        while words[count] != self._pumped:
+            with self._shield:  # around the lock, too: whoever is interrupted must not keep it
+                if not self._receiving.acquire(blocking=False):
+                    return
                 try:
                     self._pumped = words[count]
                     while self._inbox.receive(self._fresh):

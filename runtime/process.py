@@ -9,7 +9,8 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.errors import ActorDiedError
-from compiled_dag.shm.board import CANCELLED
+from compiled_dag.shm.board import CANCELLED, CANCELS, CLAIMED
+from compiled_dag.shm.futex import fence
 from runtime import obituary
 from runtime.arguments import pack_arguments
 from runtime.calls import CREATION, Calls, next_number
@@ -185,16 +186,20 @@ class ActorProcess:
         number = self.calls.cancel(ref)
         if number is not None:
             self.skip(number)
-            self.interrupt(number)
+            words, board = self.session.board.words, self.session.board
+            # 0: the constructor runs, or calls run elsewhere than on the main thread.
+            if words[board.word_index(self.line, CLAIMED)] in (0, number):
+                self.interrupt(number)
 
     def skip(self, number: int) -> None:
         """Have the process pass over a call that it has not begun."""
-        board = self.session.board
-        board.words[board.word_index(self.line, CANCELLED)] = number
         self.calls.post(Cancel(number=number))
+        board = self.session.board
+        board.words[board.word_index(self.line, CANCELS)] += 1
+        fence()  # before the caller looks at what has begun: one of the two sees the other
 
     def interrupt(self, number: int) -> None:
-        """Interrupt the task with this number, if it is what runs."""
+        """Interrupt the call or task with this number, which has begun, if it still runs."""
         board = self.session.board
         board.words[board.word_index(self.line, CANCELLED)] = number
         self._connection.signal(SIGNAL)

@@ -15,7 +15,8 @@ import cloudpickle
 from compiled_dag.errors import TaskCancelledError
 from compiled_dag.host import ActorId
 from compiled_dag.outcome import Error, Place
-from compiled_dag.shm.board import CANCELLED, CLAIMED
+from compiled_dag.shm.board import CANCELS, CLAIMED
+from compiled_dag.shm.futex import fence
 from runtime import spans
 from runtime.arguments import load_arguments
 from runtime.messages import Call, Item, Reply, Skipped, Spawn, System, SystemReply
@@ -69,13 +70,17 @@ class Service:
         self._interruption = interruption
         self._tasks = TaskService(board, spawn.line, interruption, mailbox.send)
         self._claimed = board.word_index(spawn.line, CLAIMED)
-        self._last_cancelled = board.word_index(spawn.line, CANCELLED)
-        self._seen_cancelled = 0
+        self._cancels = board.word_index(spawn.line, CANCELS)
+        self._seen_cancels = 0
         self._cancelled: set[int] = set()
         mailbox.receive_cancel = self._cancel
         self._limits = _Limits(spawn.max_concurrency, spawn.concurrency_groups)
         self._executor: Executor | None = None
         """What runs calls instead of the main thread, if several may run at once."""
+        self._handed_over: set[int] = set()
+        """Calls that it has not answered."""
+        self._ending = False
+        """Whether the actor is to end once these are answered."""
         self._methods: dict[bytes, Callable[..., Any]] = {}
 
     def serve(self) -> bool:
@@ -88,10 +93,7 @@ class Service:
             return self._mail.closed  # the second look: another thread may have received
         if not messages:
             return True  # part of a message: look again
-        if self.board.words[self._last_cancelled] != self._seen_cancelled:
-            self._seen_cancelled = self.board.words[self._last_cancelled]
-            while self._mail.receive():
-                pass  # which of the waiting calls are not to run
+        self._look_for_cancels()
         message = messages.popleft()
         kind = message.__class__
         if kind is Call:
@@ -99,7 +101,8 @@ class Service:
         elif kind is System:
             self._run_system(message)
         else:
-            self.loop.stop()
+            self._ending = True
+            self._stop_if_done()
         return True
 
     def _take(self) -> bool:
@@ -110,6 +113,20 @@ class Service:
         if self._mail.closed:
             self.loop.stop()
         return False
+
+    def _look_for_cancels(self) -> None:
+        """Learn which of the waiting calls are not to run."""
+        count = self.board.words[self._cancels]
+        if count != self._seen_cancels:
+            self._seen_cancels = count
+            while self._mail.receive():
+                pass
+
+    def _stop_if_done(self) -> None:
+        """End the actor if it is to end and no call is left. Any thread may use it."""
+        if self._ending and not self._handed_over:
+            self.loop.stop()
+            self.board.ring(self.process)
 
     def close(self) -> None:
         """Close what graphs and groups keep here, then the socket."""
@@ -159,21 +176,32 @@ class Service:
     def _skip(self, call: Call, method: bytes) -> None:
         self._cancelled.discard(call.number)
         error = TaskCancelledError("the call was cancelled before it ran")
-        self._send(Reply(call.number, (self._error(method, error),)))
+        self._answer(call, (self._error(method, error),))
+
+    def _answer(self, call: Call, parcels: Sequence[Parcel]) -> None:
+        spans.end()
+        self._send(Reply(call.number, parcels))
+        self._handed_over.discard(call.number)
+        self._stop_if_done()
 
     def _hand_over(self, call: Call, executor: Executor) -> None:
         name, _, group = call.method.partition(b"\0")
+        self._handed_over.add(call.number)
         try:
             executor.submit(group.decode(), call.number, partial(self._elsewhere, call, name))
         except ValueError as error:  # no such group
-            self._send(Reply(call.number, (self._error(name, error),)))
+            self._answer(call, (self._error(name, error),))
 
     def _outcome(self, call: Call) -> Sequence[Parcel]:
         method, interruption = call.method, self._interruption
         self.board.words[self._claimed] = call.number
+        fence()  # whoever cancels it from now on sends the signal, or has said so before
+        self._look_for_cancels()
         try:
+            if call.number in self._cancelled:
+                raise TaskCancelledError("the call was cancelled before it ran")  # noqa: TRY301
             args, kwargs = load_arguments(call.parcels)
-            interruption.running = True
+            interruption.begin()
             if method == b"__init__":
                 self._create(args, kwargs)
                 value = None
@@ -192,8 +220,10 @@ class Service:
 
     def _cancel(self, number: int) -> None:
         """Note that a call is not to run, or end it if it runs elsewhere."""
-        if self._executor is None or not self._executor.cancel(number):
-            self._cancelled.add(number)
+        self._cancelled.add(number)  # first: what begins now looks there
+        if self._executor is not None:
+            self._interruption.cancel(number)
+            self._executor.cancel(number)
 
     def _create(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
         """Make the instance, and what runs its calls if the main thread does not."""
@@ -212,23 +242,31 @@ class Service:
         self, call: Call, method: bytes, *, cancelled: bool = False
     ) -> Awaitable[None] | None:
         """Run a call that the executor has begun; returns what is to be awaited, if anything."""
-        if cancelled or call.number in self._cancelled:
+        if cancelled:
             self._skip(call, method)
             return None
-        spans.begin(call.number, method)
-        try:
-            args, kwargs = load_arguments(call.parcels)
+        number = call.number
+
+        def work() -> Any:
+            if number in self._cancelled:
+                raise TaskCancelledError("the call was cancelled before it ran")
             function = self._methods.get(method) or self._find(method)
             value = function(*args, **kwargs)
             if call.num_returns == STREAM and not hasattr(value, "__aiter__"):
-                value = send_items(call.number, value, self._mail.send)
-            elif isinstance(value, Awaitable) or call.num_returns == STREAM:
+                value = send_items(number, value, self._mail.send)
+            return value
+
+        spans.begin(call.number, method)
+        try:
+            args, kwargs = load_arguments(call.parcels)
+            value = self._interruption.run_elsewhere(number, work)
+            if isinstance(value, Awaitable) or hasattr(value, "__aiter__"):
                 return self._await(call, method, value)
             parcels = parcels_of(value, call.num_returns)
         except BaseException as error:  # noqa: BLE001  whatever user code raises is its outcome
-            parcels = self._failed(method, error)
-        spans.end()
-        self._send(Reply(call.number, parcels))
+            self._fail(call, method, error)
+        else:
+            self._answer(call, parcels)
         return None
 
     async def _send_async(self, number: int, items: Any) -> int:
@@ -247,20 +285,20 @@ class Service:
                 value = await value
             parcels = parcels_of(value, call.num_returns)
         except asyncio_cancelled():
-            error = TaskCancelledError("the call was cancelled while it ran")
-            parcels = (self._error(method, error),)
-        except BaseException as failure:  # noqa: BLE001  whatever user code raises is its outcome
-            parcels = self._failed(method, failure)
-        spans.end()
-        self._send(Reply(call.number, parcels))
+            self._fail(call, method, TaskCancelledError("the call was cancelled while it ran"))
+        except BaseException as error:  # noqa: BLE001  whatever user code raises is its outcome
+            self._fail(call, method, error)
+        else:
+            self._answer(call, parcels)
 
-    def _failed(self, method: bytes, error: BaseException) -> Sequence[Parcel]:
-        """Return the outcome of a call that raised; what ends an actor ends it from any thread."""
+    def _fail(self, call: Call, method: bytes, error: BaseException) -> None:
+        """Answer a call that raised; what ends an actor ends it from any thread, unanswered."""
         if isinstance(error, (SystemExit, KeyboardInterrupt)):
             self.exit_code = exit_code(error)
             self.loop.stop()
             self.board.ring(self.process)
-        return (self._error(method, error),)
+            return
+        self._answer(call, (self._error(method, error),))
 
     def _find(self, method: bytes) -> Callable[..., Any]:
         name, _, group = method.decode().partition("\0")
@@ -280,7 +318,8 @@ class Service:
         return function(self.instance, *args, **kwargs)
 
     def _error(self, method: bytes, error: BaseException) -> Parcel:
-        place = Place(method=f"{self._class_name}.{method.decode()}", actor=self.label)
+        name = method.partition(b"\0")[0].decode()  # without the group
+        place = Place(method=f"{self._class_name}.{name}", actor=self.label)
         return Parcel.of(Error.capture(error, place))
 
     # --- system functions

@@ -67,7 +67,7 @@ class TaskService:
             if code is not None:
                 self._define(number, code)
             args, kwargs = load_arguments(parcels)
-            self._interruption.running = True
+            self._interruption.begin()
             value = self._functions[number](*args, **kwargs)
             if call.num_returns == STREAM:
                 value = send_items(call.number, value, self._send)

@@ -8,6 +8,7 @@
     +128  u64 claimed       process i, before it begins a task (see `runtime.pool`)
     +192  u64 revoked       the driver
     +200  u64 cancelled     the driver, before it sends the signal that interrupts a task
+    +208  u64 cancels       the driver: how many messages say what not to begin
 
 The doorbell is how a process sleeps in one place, whatever it waits for. The protocol:
 
@@ -40,6 +41,7 @@ _MAILBOX_U64: Final = 8
 CLAIMED: Final = 16
 REVOKED: Final = 24
 CANCELLED: Final = 25
+CANCELS: Final = 26
 CAPACITY: Final = 4096
 """Processes one session can have had; lines are used in turn, so a reused one is long dead."""
 
@@ -72,7 +74,7 @@ class Board:
 
     @staticmethod
     def word_index(process: int, word: int) -> int:
-        """Return where in `words` word CLAIMED, REVOKED or CANCELLED of `process` is."""
+        """Return where in `words` word CLAIMED, REVOKED, CANCELLED or CANCELS of `process` is."""
         return process * _U64_PER_LINE + word
 
     def bell_address(self, process: int) -> ctypes.c_void_p:
