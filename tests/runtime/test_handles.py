@@ -175,14 +175,3 @@ def test_a_users_method_may_have_any_name(session):
         "host",
         "actor_id",
     ]
-
-
-@proc
-def test_coroutine_methods_are_not_there_yet(session):
-    @runtime.remote
-    class Async:
-        async def work(self):
-            pass
-
-    with pytest.raises(NotImplementedError, match=r"Async\.work"):
-        Async.remote()
