@@ -264,10 +264,9 @@ def test_a_graph_runs_while_calls_of_its_actor_wait(session, paths):
 @pytest.mark.parametrize("kind", [Plain, Async, Threaded])
 def test_too_many_unanswered_calls_are_refused(session, kind, paths):
     actor = kind.options(max_pending_calls=2).remote()
-    refs = [actor.wait.remote(*paths), actor.echo.remote(1)]
+    refs = [actor.wait.remote(*paths), actor.wait.remote(*paths)]
     with pytest.raises(PendingCallsLimitError, match="max_pending_calls=2"):
-        for _ in range(3):
-            refs.append(actor.wait.remote(*paths))
+        actor.echo.remote(1)
     release(paths)
     get(refs)
     assert get(actor.echo.remote(2)) == 2

@@ -40,7 +40,7 @@ def test_an_actor_is_found_by_its_name(session):
     assert get(found.add.remote(1)) == 4
     assert get(subjects.call_named.remote("one")) == (4, 1)
     with pytest.raises(AttributeError):
-        found.nothing_like_it
+        found.nothing_like_it.remote()
 
 
 def test_names_are_unique_in_their_namespace(session):

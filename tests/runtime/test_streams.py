@@ -141,8 +141,7 @@ def test_a_death_without_retries_is_the_last_item(session, path):
 def test_a_waiting_consumer_learns_of_the_death(session, tmp_path):
     actor = Plain.remote()
     generator = actor.items_slowly.remote(3, str(tmp_path / "item"))
-    pid_known = actor
-    runtime.kill(pid_known)
+    runtime.kill(actor)
     with pytest.raises(runtime.exceptions.ActorDiedError):
         get(next(generator))
     assert list(generator) == []
