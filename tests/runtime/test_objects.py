@@ -76,7 +76,7 @@ def get(refs):
 
 def held() -> set[int]:
     """Return the numbers of what any other process holds."""
-    actors = list(lifecycle.current()._actors.values())
+    actors = list(lifecycle.current().processes)
     return {number for actor in actors for number in list(actor.peer._held)}
 
 

@@ -13,8 +13,10 @@ import pytest
 from compiled_dag.errors import ActorDiedError, WorkerCrashedError
 from compiled_dag.shm.board import REVOKED, Board
 from runtime.arguments import pack_arguments
+from runtime.events import Events
 from runtime.function import Function
 from runtime.gpus import GpuPool
+from runtime.interruption import Interruption
 from runtime.messages import Call, GoesOn, Skipped, Want
 from runtime.options import TaskOptions
 from runtime.parcel import Parcel
@@ -45,7 +47,7 @@ class FakeProcess:
         self.pid = 1000 + line
         self.inbox: deque[Call] = deque()
         self.stopping = False
-        self._service = TaskService(board, line)
+        self._service = TaskService(board, line, Interruption(board, line), refuse)
         self._worker = worker
 
     def send(self, message: Call) -> None:
@@ -59,7 +61,7 @@ class FakeProcess:
         """Do one task; returns False if there is none."""
         if not self.inbox:
             return False
-        message = self._service.run(self.inbox.popleft())
+        message = self._service.run(self.inbox.popleft(), cancelled=False)
         if isinstance(message, Skipped):
             self._worker.notice(message)
         else:
@@ -73,7 +75,7 @@ class FakeProcess:
         return call
 
     def finish(self, call: Call) -> None:
-        self._worker.answer(self._service.run(call))
+        self._worker.answer(self._service.run(call, cancelled=False))
 
 
 class FakeSession:
@@ -89,6 +91,7 @@ class FakeSession:
             warn_for_ever=lambda who, missing: self.warnings.append(f"{who}: {missing}"),
             warn_about_devices=lambda _count: None,
         )
+        self.events = Events()
         self.workers: list[PoolWorker] = []
         self.scheduler = Scheduler(self)  # type: ignore[arg-type]
 
@@ -208,7 +211,8 @@ def test_too_large_a_task_is_reported_once_and_waits(make):
     session.run()
     assert session.warnings == ["task note: CPU: 2 of 1"]
     assert not any(ref.done for ref in refs)
-    assert [task.name for task in session.scheduler.waiting()] == ["note"] * 3
+    (lane,) = session.scheduler._lanes.values()
+    assert [task.name for _, task in lane.queue] == ["note"] * 3
 
 
 def test_few_processes_are_started_at_once_and_the_others_of_any_kind_follow(make):
@@ -478,11 +482,12 @@ def test_no_task_runs_twice_or_never_while_one_thread_works_and_one_takes_back(m
     session.start_worker(worker, None, None)
     worker.up = True
     worker.connect(SimpleNamespace(send=calls.put))
-    service = TaskService(session.board, worker.process.line)
+    line = worker.process.line
+    service = TaskService(session.board, line, Interruption(session.board, line), refuse)
 
     def work():
         while (call := calls.get()) is not None:
-            answers.put(service.run(call))
+            answers.put(service.run(call, cancelled=False))
 
     thread = threading.Thread(target=work)
     thread.start()

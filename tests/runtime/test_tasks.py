@@ -637,7 +637,7 @@ def test_kills_of_workers_whose_tasks_wait(session):
 
 def workers() -> list[int]:
     """Return the processes of the workers that are alive."""
-    known = list(runtime.lifecycle.current()._actors.values())
+    known = list(runtime.lifecycle.current().processes)
     return [p.pid for p in known if p.class_name == "worker" and p.pid and not p.gone]
 
 
@@ -707,7 +707,7 @@ runtime.init(num_cpus=2, log_to_driver=False)
 ref = spread.remote(2)
 from runtime import lifecycle
 session = lifecycle.current()
-def pids(): return [a.pid for a in session._actors.values() if a.pid]
+def pids(): return [a.pid for a in session.processes if a.pid]
 wait_until(lambda: len(pids()) >= 3)
 print(*pids(), *session.zygotes.pids(), flush=True)
 time.sleep(1000)
