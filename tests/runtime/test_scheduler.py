@@ -13,7 +13,7 @@ import pytest
 from compiled_dag.errors import ActorDiedError, WorkerCrashedError
 from compiled_dag.shm.board import REVOKED, Board
 from runtime.arguments import pack_arguments
-from runtime.events import Events
+from runtime.events import EventLog
 from runtime.function import Function
 from runtime.gpus import GpuPool
 from runtime.interruption import Interruption
@@ -91,7 +91,7 @@ class FakeSession:
             warn_for_ever=lambda who, missing: self.warnings.append(f"{who}: {missing}"),
             warn_about_devices=lambda _count: None,
         )
-        self.events = Events()
+        self.events = EventLog()
         self.workers: list[PoolWorker] = []
         self.scheduler = Scheduler(self)  # type: ignore[arg-type]
 
