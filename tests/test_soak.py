@@ -76,7 +76,9 @@ def test_cycles_of_sessions_leave_nothing(no_leaks):
         if cycle == 10:
             before = footprint()
     after = footprint()
-    assert after[:-1] == before[:-1]
+    # Fewer is fine: a thread of a library may have been on its way out at the first reading.
+    counts = zip(before[:-1], after[:-1], strict=True)
+    assert all(new <= old for old, new in counts), (before, after)
     assert after[-1] - before[-1] < GROWTH_KB
 
 
