@@ -132,12 +132,13 @@ class SharedMemoryStore(Store):
         place = self._start + used
         view[place : place + len(entry)] = entry
         fence()
-        struct.pack_into("Q", view, self._header.log, used + len(entry))
+        # One store of eight bytes: `struct.pack_into` clears its target first, and a reader that
+        # looks in between finds the log empty.
+        self._header.words[self._header.log // 8] = used + len(entry)
         self._header.ring_all()
 
     def _used(self) -> int:
-        (used,) = struct.unpack_from("Q", self._header.view, self._header.log)
-        return int(used)
+        return self._header.words[self._header.log // 8]
 
     def _entries(self) -> dict[str, bytes]:
         used = self._used()

@@ -115,12 +115,12 @@ class Service:
         return False
 
     def _look_for_cancels(self) -> None:
-        """Learn which of the waiting calls are not to run."""
+        """Learn which of the waiting calls are not to run. Any thread may use it."""
         count = self.board.words[self._cancels]
         if count != self._seen_cancels:
-            self._seen_cancels = count
             while self._mail.receive():
                 pass
+            self._seen_cancels = count  # last: another thread that looks now has to wait for them
 
     def _stop_if_done(self) -> None:
         """End the actor if it is to end and no call is left. Any thread may use it."""
@@ -158,6 +158,7 @@ class Service:
         parcels = self._outcome(call)
         spans.end()
         self._send(Reply(call.number, parcels))
+        self._cancelled.discard(call.number)
         del parcels
         if call.method == b"__init__" and self.instance is None:
             self.exit_code = 1
@@ -174,13 +175,13 @@ class Service:
         self._session.in_task = False
 
     def _skip(self, call: Call, method: bytes) -> None:
-        self._cancelled.discard(call.number)
         error = TaskCancelledError("the call was cancelled before it ran")
         self._answer(call, (self._error(method, error),))
 
     def _answer(self, call: Call, parcels: Sequence[Parcel]) -> None:
         spans.end()
         self._send(Reply(call.number, parcels))
+        self._cancelled.discard(call.number)
         self._handed_over.discard(call.number)
         self._stop_if_done()
 
@@ -246,6 +247,7 @@ class Service:
             self._skip(call, method)
             return None
         number = call.number
+        self._look_for_cancels()  # before this thread may be interrupted: it may read messages
 
         def work() -> Any:
             if number in self._cancelled:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from datetime import timedelta
@@ -141,6 +142,23 @@ def test_setting_at_once_loses_nothing(ranks, hectic) -> None:
     at_once(*(lambda rank=rank: fill(rank) for rank in range(4)))
     assert stores[0].num_keys() == 200
     assert stores[3].get("1/49") == b"49"
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_another_process_never_finds_the_log_empty_while_it_grows(stores) -> None:
+    first, second = stores
+    first.set("key", "value")
+    child = os.fork()
+    if not child:
+        try:
+            for _ in range(20_000):
+                second.set("other", "")
+        finally:
+            os._exit(0)
+    found = set()
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        found.update(min(first._used(), 1) for _ in range(1000))
+    assert found == {1}
 
 
 def test_comparing_sets_what_is_as_expected(stores) -> None:

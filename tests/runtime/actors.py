@@ -160,7 +160,7 @@ def is_alive(pid: int) -> bool:
     """Tell whether a process runs (a zombie does not)."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
     return stat[stat.rindex(b")") + 2 : stat.rindex(b")") + 3] != b"Z"
 
