@@ -175,6 +175,11 @@ class Deployment:
     # --- while it is up ---------------------------------------------------------------------------
 
     @property
+    def name(self) -> str:
+        """What messages call the graph: its number, in hex."""
+        return f"{self.graph_id:x}"
+
+    @property
     def needs_calm(self) -> bool:
         """Whether the driver should sleep rather than yield while it waits for this graph."""
         return any(group.needs_calm for group in self._groups)
@@ -193,7 +198,7 @@ class Deployment:
             cause.__cause__ = self.fault.__cause__
             return cause
         when = "" if self.closed_at is None else f" {time.monotonic() - self.closed_at:.1f} s ago"
-        return ChannelClosedError(f"graph {self.graph_id} was torn down{when}")
+        return ChannelClosedError(f"graph {self.name} was torn down{when}")
 
     def _on_death(self, actor_id: ActorId, error: ActorDiedError) -> None:
         """Break the graph, once; called from the supervising thread."""
@@ -213,7 +218,7 @@ class Deployment:
             node = self.describe_step(participant, progress.step)
             where = f"in {node} of execution {progress.execution}"
         died = GraphActorDiedError(
-            f"graph {self.graph_id} lost actor {self.actors[participant - 1].label} {where}: "
+            f"graph {self.name} lost actor {self.actors[participant - 1].label} {where}: "
             f"{error}\nThe graph is broken; its other actors stay usable: compile again on them",
             exit_code=error.exit_code,
             signal=error.signal,

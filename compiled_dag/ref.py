@@ -48,7 +48,7 @@ class CompiledDAGRef:
             ChannelClosedError: The graph was torn down before the result was got.
         """
         if self._value is PENDING:
-            self._dag._fetch_one(self, timeout)
+            self._dag._fetching.one(self, timeout)
         value = self._value
         if value.__class__ is Error:
             self._value = value = _Raised(value.exception())
@@ -69,11 +69,11 @@ class CompiledDAGRef:
             if ref._value is PENDING:
                 by_graph.setdefault(id(ref._dag), []).append(ref)
         for group in by_graph.values():
-            group[0]._dag._timeout_s(timeout)
+            group[0]._dag._fetching.timeout_s(timeout)
         deadline = None if timeout is None or timeout < 0 else time.monotonic() + timeout
         for group in by_graph.values():
             left = timeout if deadline is None else max(0.0, deadline - time.monotonic())
-            group[0]._dag._fetch(group, left)
+            group[0]._dag._fetching.many(group, left)
             for ref in group:
                 if ref._value.__class__ is Error:
                     ref.get()
@@ -81,7 +81,7 @@ class CompiledDAGRef:
 
     def ready(self) -> bool:
         """Tell whether `get` would return, or raise, at once."""
-        return self._value is not PENDING or self._dag._is_ready(self)
+        return self._value is not PENDING or self._dag._fetching.is_ready(self)
 
     def __del__(self) -> None:
         if self._value is PENDING:

@@ -14,6 +14,8 @@ import torch
 import collective.group
 import compiled_dag.deployment
 import compiled_dag.driver
+import compiled_dag.fetch
+import compiled_dag.submit
 from collective import allreduce
 from compiled_dag import InputNode, MultiOutputNode
 from tests.gates import ask, one_method, soon
@@ -22,6 +24,7 @@ from tests.graphs import Worker, chain
 if TYPE_CHECKING:
     from types import FrameType, ModuleType
 
+BEGINNING = (compiled_dag.driver, compiled_dag.fetch, compiled_dag.submit)
 ENDING = (compiled_dag.driver, compiled_dag.deployment, collective.group)
 
 
@@ -97,7 +100,7 @@ def test_a_compile_that_was_interrupted_when_the_graph_was_up_is_undone(host) ->
     actor = host.actor(Worker())
     for line in itertools.count(1):
         graph: Any = None
-        with Interrupt((compiled_dag.driver,), line) as interrupt:
+        with Interrupt(BEGINNING, line) as interrupt:
             graph = one_method(actor).experimental_compile()
         if not interrupt.raised:
             break

@@ -190,7 +190,7 @@ def _finish(graph) -> None:
     """Wait until an execution could be submitted, without submitting one."""
     readers = graph._results.readers
     ready = graph._host.waiter.until(
-        lambda: all(r.words[r.sequence_word] == graph._next for r in readers),
+        lambda: all(r.words[r.sequence_word] == graph._submission.next for r in readers),
         graph._deployment.guard,
         soon(),
     )
