@@ -21,6 +21,7 @@ from compiled_dag.ir import (
     Op,
     Operation,
     OperationId,
+    Output,
 )
 from compiled_dag.node import (
     ClassMethodNode,
@@ -113,7 +114,10 @@ def _sources(nodes: list[Any]) -> str:
 
 
 def _number(members: list[DAGNode], source: InputNode | None) -> list[DAGNode]:
-    """Order the nodes breadth first from the input, downstream before upstream."""
+    """Order the nodes breadth first from the input, downstream before upstream.
+
+    An output the user made has its place among them; one that compile adds comes last.
+    """
     start: DAGNode = source if source is not None else members[0]
     found: dict[int, DAGNode] = {id(start): start}
     queue = deque([start])
@@ -124,7 +128,7 @@ def _number(members: list[DAGNode], source: InputNode | None) -> list[DAGNode]:
             if id(other) not in found:
                 found[id(other)] = other
                 queue.append(other)
-    return [node for node in found.values() if not isinstance(node, MultiOutputNode)]
+    return list(found.values())
 
 
 class _Capture:
@@ -139,17 +143,18 @@ class _Capture:
         self._targets: dict[NodeId, Target] = {}
 
     def graph(self, output: DAGNode) -> Captured:
-        nodes = tuple(self._node(node) for node in self._members)
-        multiple = isinstance(output, MultiOutputNode)
-        outputs = output._args if multiple else (output,)
+        nodes = [self._node(node) for node in self._members]
+        single = not isinstance(output, MultiOutputNode)
+        if single:
+            nodes.append(self._added_output(output))
         graph = Graph(
-            nodes=nodes,
+            nodes=tuple(nodes),
             operations=tuple(
                 self._operation(number, binding)
                 for number, binding in enumerate(self._bindings.values())
             ),
-            outputs=tuple(self._tree(value) for value in outputs),
-            single_output=not multiple,
+            output=nodes[-1].id if single else self._ids[id(output)],
+            single_output=single,
             actors=tuple(self._actors),
             labels=tuple(actor.label for actor in self._actors.values()),
         )
@@ -160,6 +165,16 @@ class _Capture:
             tuple(self._constants),
             tuple(binding.op for binding in self._bindings.values()),
             self._targets,
+        )
+
+    def _added_output(self, output: DAGNode) -> Node:
+        """Return the output node of a graph that ends in a single value."""
+        return Node(
+            id=NodeId(len(self._members)),
+            actor=DRIVER,
+            op=Output(values=(self._tree(output),)),
+            order=max(node._order for node in self._members) + 1,
+            label="output",
         )
 
     def _host(self) -> Host:
@@ -219,6 +234,8 @@ class _Capture:
                     rank=node._rank,
                     source=self._ids[id(node._args[0])],
                 )
+            case MultiOutputNode():
+                return Output(values=tuple(self._tree(value) for value in node._args))
         msg = f"{node!r} cannot be part of a graph here"
         raise GraphError(msg)
 

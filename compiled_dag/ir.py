@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NewType, TypeAlias
 
 from compiled_dag.host import ActorId
+from compiled_dag.tree import Val, leaves
 
 if TYPE_CHECKING:
     from compiled_dag.tree import Arguments, Tree
@@ -19,7 +20,7 @@ NodeId = NewType("NodeId", int)
 OperationId = NewType("OperationId", int)
 
 DRIVER = ActorId(-1)
-"""Where input nodes live."""
+"""Where the input and output nodes live."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +68,17 @@ class Collective:
         return f"op{self.operation}.rank{self.rank}(v{self.source})"
 
 
-Op: TypeAlias = Input | Call | Element | Collective
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """What the driver gets back: values, or constants."""
+
+    values: tuple[Tree, ...]
+
+    def __str__(self) -> str:
+        return f"output({', '.join(map(str, self.values))})"
+
+
+Op: TypeAlias = Input | Call | Element | Collective | Output
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +104,9 @@ class Node:
                 return tuple(NodeId(value) for value in arguments.values())
             case Element(source=source) | Collective(source=source):
                 return (source,)
+            case Output(values=values):
+                found = (leaf for tree in values for leaf in leaves(tree))
+                return tuple(dict.fromkeys(NodeId(v.id) for v in found if isinstance(v, Val)))
 
     def __str__(self) -> str:
         return f"v{self.id} = {self.op}"
@@ -122,14 +136,21 @@ class Graph:
 
     nodes: tuple[Node, ...]
     operations: tuple[Operation, ...]
-    outputs: tuple[Tree, ...]
-    """Values (or constants) the driver gets back."""
+    output: NodeId
+    """The one node that is an `Output`."""
     single_output: bool
     """Whether `execute` returns one ref instead of a list."""
     actors: tuple[ActorId, ...]
     """In order of first use; actor i is participant i + 1."""
     labels: tuple[str, ...]
     """Label of each actor."""
+
+    @property
+    def outputs(self) -> tuple[Tree, ...]:
+        """Values (or constants) the driver gets back."""
+        op = self.nodes[self.output].op
+        assert isinstance(op, Output), f"not the output: {op}"
+        return op.values
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.nodes))

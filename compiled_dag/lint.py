@@ -6,7 +6,7 @@ The rules that need the user's live objects (two inputs, foreign actors) are che
 from __future__ import annotations
 
 from compiled_dag.errors import GraphError
-from compiled_dag.ir import Call, Collective, Element, Graph, Input, Node, NodeId
+from compiled_dag.ir import Call, Collective, Element, Graph, Input, Node, NodeId, Output
 from compiled_dag.tree import Val, leaves
 
 
@@ -24,8 +24,7 @@ def contributing(graph: Graph) -> set[NodeId]:
     """Return the nodes whose values reach an output; a collective's ranks reach it together."""
     partners = {node: operation.nodes for operation in graph.operations for node in operation.nodes}
     found: set[NodeId] = set()
-    todo = [NodeId(leaf.id) for tree in graph.outputs for leaf in leaves(tree)
-            if isinstance(leaf, Val)]  # fmt: skip
+    todo = [graph.output]
     while todo:
         node = todo.pop()
         if node not in found:
@@ -105,8 +104,6 @@ def check_input_forms(graph: Graph) -> None:
     """The input is used whole or by fields, not both."""
     inputs = [node for node in graph.nodes if isinstance(node.op, Input)]
     used = {use for node in graph.nodes for use in node.uses()}
-    used |= {NodeId(leaf.id) for tree in graph.outputs for leaf in leaves(tree)
-             if isinstance(leaf, Val)}  # fmt: skip
     whole = [node for node in inputs if node.op == Input() and node.id in used]
     fields = [node for node in inputs if node.op != Input()]
     if whole and fields:
@@ -135,14 +132,12 @@ def _keys(nodes: list[Node]) -> str:
 
 
 def _reader(graph: Graph, value: Node) -> str:
-    return next(
-        (node.describe() for node in graph.nodes if value.id in node.uses()), "the MultiOutputNode"
-    )
+    return next(node.describe() for node in graph.nodes if value.id in node.uses())
 
 
 def _name(graph: Graph, node: Node) -> str:
     match node.op:
         case Element(index=index, source=source):
             return f"element {index} of {graph.nodes[source].describe()}"
-        case Call() | Collective() | Input():
+        case Call() | Collective() | Input() | Output():
             return node.describe()

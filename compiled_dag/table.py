@@ -6,8 +6,8 @@ The row of a step is the tick at which it can first run, so the table reads as a
     program inflight=10 single
     participant 0 driver
     participant 1 Worker(0)
-    channel 0 0>1 input
-    channel 1 1>0 Worker.f#1
+    channel 0 0>1 0 input
+    channel 1 1>0 1 Worker.f#1
     slots 2,2
     entry - v0
     output v1
@@ -53,7 +53,8 @@ def render(program: Program) -> str:
     lines += [f"program inflight={program.depth} {'single' if program.single_output else 'list'}"]
     lines += [f"participant {i} {name}" for i, name in enumerate(program.participants)]
     lines += [
-        f"channel {spec.index} {spec.writer}>{_numbers(spec.readers)} {spec.label}"
+        f"channel {spec.index} {spec.writer}>{_numbers(spec.readers)} "
+        f"{'-' if spec.node is None else spec.node} {spec.label}"
         for spec in program.channels
     ]
     lines += [
@@ -186,7 +187,7 @@ class _Parser:
                 self._participants.append(rest.split(" ", 1)[1])
                 self._steps.append([])
             case "channel":
-                index, ends, label = rest.split(" ", 2)
+                index, ends, node, label = rest.split(" ", 3)
                 writer, readers = ends.split(">")
                 self._channels.append(
                     ChannelSpec(
@@ -195,6 +196,7 @@ class _Parser:
                         readers=_parse_numbers(readers),
                         depth=self._depth,
                         label=label,
+                        node=None if node == "-" else int(node),
                     )
                 )
             case "operation":

@@ -78,7 +78,9 @@ class ChannelSpec:
     depth: int
     """Descriptor slots: the executions in flight."""
     label: str
-    """What messages call it, for example ``Worker(1).forward[3]``."""
+    """What messages call it, for example ``Worker.forward#3``."""
+    node: int | None = None
+    """The node whose value it carries; None if it only starts actors that wait for nobody."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from compiled_dag.channel.layout import ChannelSpec
 from compiled_dag.ir import DRIVER, Graph, Input, NodeId
 from compiled_dag.plan import DRIVER_PARTICIPANT, Channels
-from compiled_dag.tree import Val, leaves
 
 if TYPE_CHECKING:
     from compiled_dag.host import ActorId
@@ -33,10 +32,6 @@ def plan_channels(graph: Graph, order: tuple[NodeId, ...], depth: int) -> Channe
         for use in node.uses():
             if participant[graph.nodes[use].actor] != participant[node.actor]:
                 readers[use].add(participant[node.actor])
-    for tree in graph.outputs:
-        for leaf in leaves(tree):
-            if isinstance(leaf, Val) and graph.nodes[leaf.id].actor != DRIVER:
-                readers[NodeId(leaf.id)].add(DRIVER_PARTICIPANT)
     specs: list[ChannelSpec] = []
     of_value: dict[NodeId, int] = {}
     for value in [node.id for node in graph.nodes if isinstance(node.op, Input)] + list(order):
@@ -49,6 +44,7 @@ def plan_channels(graph: Graph, order: tuple[NodeId, ...], depth: int) -> Channe
                     readers=tuple(sorted(readers[value])),
                     depth=depth,
                     label=_label(graph, value),
+                    node=value,
                 )
             )
     idle = _without_first_read(graph, order, participant)
@@ -62,6 +58,7 @@ def plan_channels(graph: Graph, order: tuple[NodeId, ...], depth: int) -> Channe
                 readers=tuple(sorted(idle)),
                 depth=depth,
                 label="start",
+                node=None,
             )
         )
     return Channels(specs=tuple(specs), of_value=of_value, trigger=trigger)

@@ -13,7 +13,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from compiled_dag.errors import DeadlockError
-from compiled_dag.ir import Call, Collective, Graph, Input, Node, NodeId
+from compiled_dag.ir import Call, Collective, Graph, Input, Node, NodeId, Output
 
 if TYPE_CHECKING:
     from compiled_dag.host import ActorId
@@ -62,7 +62,9 @@ def total_order(graph: Graph) -> tuple[NodeId, ...]:
 def _units(graph: Graph) -> list[tuple[NodeId, ...]]:
     """Return what is ordered: single nodes, and all ranks of a collective as one."""
     units = [operation.nodes for operation in graph.operations]
-    units += [(node.id,) for node in graph.nodes if not isinstance(node.op, Input | Collective)]
+    units += [
+        (node.id,) for node in graph.nodes if not isinstance(node.op, Input | Collective | Output)
+    ]
     return units
 
 
@@ -78,6 +80,7 @@ def _edges(graph: Graph, position: dict[NodeId, int]) -> list[tuple[NodeId, Node
     edges = [
         (use, node.id)
         for node in graph.nodes
+        if not isinstance(node.op, Output)
         for use in node.uses()
         if not isinstance(graph.nodes[use].op, Input)
     ]

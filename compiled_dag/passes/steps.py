@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from compiled_dag.ir import DRIVER, Call, Collective, Element, Graph, Input, Node, NodeId
+from compiled_dag.ir import DRIVER, Call, Collective, Element, Graph, Input, Node, NodeId, Output
 from compiled_dag.plan import DRIVER_PARTICIPANT, Channels
 from compiled_dag.program import (
     CollectiveStart,
@@ -23,7 +23,7 @@ from compiled_dag.program import (
     Step,
     Write,
 )
-from compiled_dag.tree import Const, Tree, Val, leaves, map_leaves
+from compiled_dag.tree import Const, Tree, Val, map_leaves
 
 if TYPE_CHECKING:
     from compiled_dag.host import ActorId
@@ -67,8 +67,6 @@ def _inputs(graph: Graph, channels: Channels, driver: _Builder) -> tuple[Entry, 
     """Have the driver write every input; returns where `execute` puts its arguments."""
     entries = []
     used = {use for node in graph.nodes for use in node.uses()}
-    used |= {NodeId(leaf.id) for tree in graph.outputs for leaf in leaves(tree)
-             if isinstance(leaf, Val)}  # fmt: skip
     for node in graph.nodes:
         if isinstance(node.op, Input) and node.id in used:
             slot = driver.slot(node.id)
@@ -155,8 +153,8 @@ class _Builder:
             case Element():
                 # Its slot was filled by the call; only now does the order say it may travel.
                 pass
-            case Input():
-                msg = f"an input is no work: {node}"
+            case Input() | Output():
+                msg = f"neither input nor output is work: {node}"
                 raise AssertionError(msg)
         return (node.id,)
 

@@ -54,6 +54,7 @@ def test_a_graph_prints_a_node_a_line() -> None:
         "v2 = add(v1)",
         "v3 = add(v1)",
         "v4 = join(v2, v3)",
+        "v5 = output(v4)",
     ]
 
 

@@ -67,8 +67,8 @@ def test_two_actors_that_read_before_they_write() -> None:
         participant 0 driver
         participant 1 A
         participant 2 B
-        channel 0 1>2 A.f#1
-        channel 1 2>1 B.g#2
+        channel 0 1>2 1 A.f#1
+        channel 1 2>1 2 B.g#2
         slots 0,2,2
         step | driver | A     | B
            0 |        | R1 v0 | R0 v0
@@ -123,8 +123,8 @@ def test_a_writer_ahead_of_a_full_channel() -> None:
         participant 0 driver
         participant 1 A
         participant 2 B
-        channel 0 1>2 A.f#1
-        channel 1 1>2 A.g#2
+        channel 0 1>2 1 A.f#1
+        channel 1 1>2 2 A.g#2
         slots 0,1,1
         step | driver | A     | B
            0 |        | W0 v0 | R1 v0
@@ -141,8 +141,8 @@ def test_a_driver_that_waits_for_a_result_nobody_makes() -> None:
         program inflight=2 single
         participant 0 driver
         participant 1 A
-        channel 0 0>1 input
-        channel 1 1>0 A.f#1
+        channel 0 0>1 0 input
+        channel 1 1>0 1 A.f#1
         slots 2,1
         entry - v0
         output v1
@@ -158,7 +158,7 @@ def test_a_second_execution_meets_what_the_first_left_behind() -> None:
         participant 0 driver
         participant 1 A
         participant 2 B
-        channel 0 1>2 A.f#1
+        channel 0 1>2 1 A.f#1
         slots 0,1,1
         step | driver | A     | B
            0 |        | W0 v0 | R0 v0

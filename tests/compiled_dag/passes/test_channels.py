@@ -108,4 +108,4 @@ def test_every_value_needed_elsewhere_has_one_channel_from_its_actor(recipe) -> 
     for node in graph.nodes:
         for use in node.uses():
             if graph.nodes[use].actor != node.actor:
-                assert number[node.actor] in channels.specs[channels.of_value[use]].readers
+                assert number.get(node.actor, 0) in channels.specs[channels.of_value[use]].readers

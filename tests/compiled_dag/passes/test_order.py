@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from collective import allreduce
 from compiled_dag import DeadlockError, InputNode, MultiOutputNode
 from compiled_dag.capture import capture
-from compiled_dag.ir import Call, Collective, Input
+from compiled_dag.ir import Call, Collective, Input, Output
 from compiled_dag.passes.order import total_order
 from tests.graphs import paper, pipeline
 from tests.recipes import Machine, draw, recipes
@@ -29,7 +29,7 @@ def test_the_order_extends_dependencies_and_every_actors_bind_order(recipe) -> N
     graph = graph_of(draw(recipe, paper(recipe.num_actors, kind=Machine)))
     order = total_order(graph)
     place = {node: number for number, node in enumerate(order)}
-    work = [node for node in graph.nodes if not isinstance(node.op, Input)]
+    work = [node for node in graph.nodes if not isinstance(node.op, Input | Output)]
     assert sorted(order) == sorted(node.id for node in work)
     assert all(place[use] < place[node.id] for node in work for use in node.uses() if use in place)
     for actor in graph.actors:

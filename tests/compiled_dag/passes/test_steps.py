@@ -75,13 +75,13 @@ def test_arguments_refer_to_slots_and_constants() -> None:
         for step in program_of(nested(paper(2))).steps[2]
         if isinstance(step, Compute) and step.method == "pack"
     ]
-    assert str(compute.arguments) == "[v2, {c0: (v1, c1)}], c2, flag=c3, node=v2"
+    assert str(compute.arguments) == "[v2, {c1: (v1, c2)}], c3, flag=c4, node=v2"
 
 
 def test_entries_and_outputs_are_slots_of_the_driver() -> None:
     program = program_of(nested(paper(2)))
     assert [(entry.key, entry.slot) for entry in program.entries] == [(0, 0), ("scale", 1)]
-    assert [str(tree) for tree in program.outputs] == ["v2", "v3", "v1", "c5"]
+    assert [str(tree) for tree in program.outputs] == ["v2", "v3", "v1", "c0"]
 
 
 def test_an_output_given_twice_is_read_once() -> None:
