@@ -29,6 +29,7 @@ from compiled_dag.outcome import Place
 from compiled_dag.package import Package, RankPart
 from compiled_dag.program import CollectiveStart, CollectiveWait, Compute, Program, Read
 from compiled_dag.resident import load_graph, unload_graph
+from compiled_dag.tickets import Member, Tickets
 from compiled_dag.tree import Const, leaves
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ class Deployment:
         self._is_down = False
         self._lock = threading.Lock()
         self._places = _places(captured)
+        self._tickets = Tickets.of(self.host)
+        self.member = Member(self._tickets, self.graph_id)
         deadline = time.monotonic() + options.compile_timeout_s
         lines = tuple(self._line(actor.actor_id, deadline, options) for actor in self.actors)
         processes = (self.host.process, *lines)
@@ -142,8 +145,17 @@ class Deployment:
         deadline: float,
     ) -> None:
         pending: list[Pending] = []
+        shared = self._tickets.join(
+            self.member,
+            self.host,
+            {
+                actor.actor_id: (actor.label, line)
+                for actor, line in zip(self.actors, processes[1:], strict=True)
+            },
+        )
         for participant, actor in enumerate(self.actors, 1):
             steps = self.program.steps[participant]
+            part, ring = shared.get(actor.actor_id, (None, None))
             package = Package(
                 graph_id=self.graph_id,
                 participant=participant,
@@ -157,9 +169,10 @@ class Deployment:
                 with_torch=tensor.is_loaded(),
                 slot_bytes=options.buffer_size_bytes,
                 cap_bytes=options.max_memory_bytes,
+                tickets=part,
             )
             payload = codec.dumps_by_value(package)
-            fds = (self.segment.segment.fd,)
+            fds = [self.segment.segment.fd, *([] if ring is None else [ring.segment.fd])]
             self._loaded.append(actor.actor_id)
             pending.append(self.host.submit(actor.actor_id, load_graph, payload, fds))
         for actor, reply in zip(self.actors, pending, strict=True):
@@ -314,6 +327,7 @@ class Deployment:
                 group.close(0.0)
             self._unwatch()
             self._stay()
+            self._tickets.leave(self.member)
             self.segment.close()
             self._is_down = True
             # These refer to this: memory would wait for the collector.

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from compiled_dag.operation import CollectiveOp
     from compiled_dag.outcome import Place
     from compiled_dag.program import Step
+    from compiled_dag.turns import TicketPart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,3 +43,5 @@ class Package:
     """Whether the driver has imported torch, so that tensors may come."""
     slot_bytes: int
     cap_bytes: int | None
+    tickets: TicketPart | None
+    """Where the actor takes its turns in several graphs."""

@@ -28,6 +28,7 @@ from compiled_dag.program import (
     Step,
     Write,
 )
+from compiled_dag.turns import TicketPart, Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,6 +65,11 @@ class GraphResident:
         first, words = self._readers[0], self._words  # every program begins with a read
         word = first.sequence_word
         self.ready: Callable[[], bool] = lambda: words[word] != first.sequence
+
+    @property
+    def ended(self) -> bool:
+        """Whether the graph was torn down, or broke."""
+        return self._words[at.STATE_WORD] != at.OPEN
 
     def run(self) -> bool:
         """Run one execution; returns False if the graph ended meanwhile."""
@@ -212,23 +218,48 @@ def _bind_release(dead: tuple[int, ...]) -> Run:
 
 def load_graph(context: ActorContext, payload: bytes, fds: Sequence[int]) -> bytes:
     """Make a program resident in this process (a `SystemCall`)."""
+    segment, *ring = fds
     try:
         package: Package = pickle.loads(payload)
         if package.with_torch:
             tensor.warm_up()
-        resident = GraphResident(context, package, fds[0])
+        resident = GraphResident(context, package, segment)
     except BaseException:
-        os.close(fds[0])  # a constant that cannot be rebuilt here, a method that is not there
+        for fd in fds:
+            os.close(fd)  # a constant that cannot be rebuilt here, a method that is not there
         raise
     context.resources[f"graph {package.graph_id}"] = resident
-    context.loop.add(resident)
+    if package.tickets is None:
+        context.loop.add(resident)
+    else:
+        _take_turns(context, package.tickets, ring[0])
     return b""
+
+
+def _take_turns(context: ActorContext, part: TicketPart, fd: int) -> None:
+    """Have all programs that have tickets take turns in their order, the new one included."""
+    key = f"turns {part.ring_id}"
+    turns: Turns | None = context.resources.get(key)
+    if turns is None:
+        turns = context.resources[key] = Turns(part.ring_id, fd)
+        context.loop.add(turns)
+    else:
+        os.close(fd)
+    found = [context.resources.get(f"graph {graph_id}") for graph_id in part.keys]
+    turns.add(part, [resident for resident in found if resident is not None])
+    for graph_id in part.keys:
+        context.loop.remove(graph_id)
 
 
 def unload_graph(context: ActorContext, payload: bytes, fds: Sequence[int]) -> bytes:  # noqa: ARG001
     """End a resident program (a `SystemCall`); fine if it is not there."""
     graph_id = int(payload)
     context.loop.remove(graph_id)
+    for key, turns in [one for one in context.resources.items() if isinstance(one[1], Turns)]:
+        turns.remove(graph_id)
+        if turns.is_empty:
+            context.loop.remove(turns.key)
+            del context.resources[key]
     resident = context.resources.pop(f"graph {graph_id}", None)
     if resident is not None:
         resident.close()

@@ -8,7 +8,6 @@ control the channels need.
 from __future__ import annotations
 
 import os
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +47,9 @@ class Submission:
         """Whether a `submit` is, or was when it was interrupted, between first and last input."""
         self._low = 0
         """Executions known to be fetched: a lower bound, made exact when the window looks full."""
-        self._lock = threading.RLock()
+        self._member = deployment.member
+        self._lock = self._member.lock
+        self._member.next_execution = lambda: self.next
 
     def submit(self, values: list[Any]) -> int:
         """Start an execution with the driver's slots filled; returns its number.
@@ -80,6 +81,8 @@ class Submission:
         """Write all inputs, then show them: if one cannot be sent, none is."""
         writers = self.writers
         try:
+            if self._member.places:
+                self._member.require_room()
             for writer, slot in writers:
                 writer.stage(values[slot])
         except BaseException:
@@ -87,8 +90,17 @@ class Submission:
                 writer.abandon()
             self._sending = False
             raise
-        for writer, _ in writers:
+        if self._member.places:
+            self._member.issue(self.next, self._publish, self._is_published)
+        else:
+            self._publish()
+
+    def _publish(self) -> None:
+        for writer, _ in self.writers:
             writer.publish()
+
+    def _is_published(self, execution: int) -> bool:
+        return max(writer.published() for writer, _ in self.writers) > execution
 
     def _recover(self) -> None:
         """Settle a `submit` that an interrupt (Ctrl-C) broke off while it sent its inputs.
