@@ -39,7 +39,7 @@ class Member:
         """The actors it shares, each with its key there: usually none. Changes when graphs join."""
         self.lock = threading.RLock()
         """Held by whoever sends one of its executions."""
-        self.next_execution: Callable[[], int] = lambda: 0
+        self.next_execution: Callable[[], int] = _none_yet
         """Tells the number of the next one; set by what sends them."""
         self._tickets = tickets
 
@@ -164,6 +164,7 @@ class Tickets:
 
     def leave(self, member: Member) -> None:
         """Forget a graph that has ended. Idempotent."""
+        member.next_execution = _none_yet  # what sends them refers to the member: no cycle is left
         with self._lock:
             for actor in [actor for actor, there in self._members.items() if member in there]:
                 self._members[actor].remove(member)
@@ -200,3 +201,8 @@ class Tickets:
             for ring, position in issue.written:
                 ring.take_back(position)
         self._open = None
+
+
+def _none_yet() -> int:
+    """Return the number of the first execution."""
+    return 0

@@ -1,4 +1,4 @@
-"""An actor's turns in several graphs of one driver: in the order of the tickets, never as they come.
+"""An actor's turns in several graphs of one driver: in the order of their tickets.
 
 Two graphs that share actors would wait for each other for ever if one actor began with the one and
 another actor with the other: an execution that has begun runs to its end, and may need what the
@@ -23,7 +23,9 @@ class TicketedResident(Protocol):
     """A resident program, as its turns are counted."""
 
     @property
-    def key(self) -> int: ...
+    def key(self) -> int:
+        """The graph's number."""
+        ...
 
     @property
     def execution(self) -> int:
@@ -31,14 +33,18 @@ class TicketedResident(Protocol):
         ...
 
     @property
-    def ready(self) -> Callable[[], bool]: ...
+    def ready(self) -> Callable[[], bool]:
+        """Tells whether that execution can start."""
+        ...
 
     @property
     def ended(self) -> bool:
         """Whether its graph has ended: it has no turn any more."""
         ...
 
-    def run(self) -> bool: ...
+    def run(self) -> bool:
+        """Run it; returns False once the graph has ended."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

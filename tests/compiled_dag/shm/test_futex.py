@@ -37,12 +37,10 @@ def test_a_wake_up_reaches_every_sleeper() -> None:
         thread.start()
     # Changed first: a sleeper that comes late sees it, one that sleeps already is woken.
     word.value = 2
-    for _ in range(2000):
-        futex_wake(address)
-        sleepers[0].join(0.01)
-        if not any(thread.is_alive() for thread in sleepers):
-            break
-    assert not any(thread.is_alive() for thread in sleepers)
+    futex_wake(address)
+    for thread in sleepers:
+        thread.join(30)
+        assert not thread.is_alive()
 
 
 def test_the_fence_can_be_used_from_any_thread() -> None:
