@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal, get_args
 
+from compiled_dag import environment
 from compiled_dag.errors import GraphError
 
 CapacityPolicy = Literal["raise", "block"]
-
-_ENV_PREFIX: Final = "COMPILED_DAG_"
 
 
 @dataclass(slots=True)
@@ -56,14 +54,18 @@ class DAGContext:
             ValueError: A variable is malformed; names it and its value.
         """
         if DAGContext._current is None:
-            given = {}
-            for item in dataclasses.fields(cls):
-                variable = _ENV_PREFIX + item.name.upper()
-                text = os.environ.get(variable)
-                if text is not None:
-                    given[item.name] = _parse(variable, text, item.default)
-            DAGContext._current = cls(**given)
+            DAGContext._current = cls.from_environment()
         return DAGContext._current
+
+    @classmethod
+    def from_environment(cls) -> DAGContext:
+        """Return a new context with what the environment says now; raises as `get_current`."""
+        given = {}
+        for item in dataclasses.fields(cls):
+            variable = environment.lookup(item.name.upper())
+            if variable is not None:
+                given[item.name] = _parse(variable.name, variable.text, item.default)
+        return cls(**given)
 
 
 def _parse(variable: str, text: str, default: Any) -> Any:

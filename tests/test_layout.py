@@ -27,8 +27,13 @@ LONG_FILES: dict[str, str] = {
 }
 
 
+SHIM = ROOT / "runtime" / "alias" / "shim"
+"""A folder for PYTHONPATH, no package of ours."""
+
+
 def sources() -> list[Path]:
-    return sorted(chain.from_iterable((ROOT / package).rglob("*.py") for package in PACKAGES))
+    found = chain.from_iterable((ROOT / package).rglob("*.py") for package in PACKAGES)
+    return sorted(path for path in found if SHIM not in path.parents)
 
 
 def module_name(path: Path) -> str:

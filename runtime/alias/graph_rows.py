@@ -1,0 +1,393 @@
+"""Names of Ray's graphs, their transports and their collectives."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from runtime.alias.entries import Entry, Here, Rows, later, missing, same
+
+_DIRECT: Final = "channels are made by compiling, never directly"
+_INTERNAL: Final = "it is one of Ray's internals, and nothing here corresponds to it"
+_STAND_INS: Final = "runtime.alias.stand_ins"
+_HINTS: Final = "leave the hint out: tensors travel without one too"
+_CUSTOM: Final = "leave the custom communicator out: groups are made by compiling"
+_EAGER: Final = "inside a graph there is ray.experimental.collective.allreduce.bind(...)"
+
+_NODES: Final[Rows] = {
+    **same(
+        "compiled_dag",
+        "ClassMethodNode",
+        "CollectiveOutputNode",
+        "DAGInputData",
+        "DAGNode",
+        "InputAttributeNode",
+        "InputNode",
+        "MultiOutputNode",
+    ),
+    **later(
+        "compiled_dag",
+        "ClassNode",
+        instead="make the actor first (A.remote()) and bind its methods",
+    ),
+    **later("compiled_dag", "FunctionNode", instead="make it a method of an actor and bind that"),
+}
+_KEYS: Final = later(
+    "compiled_dag",
+    "BIND_INDEX_KEY",
+    "COLLECTIVE_OPERATION_KEY",
+    "DAGNODE_TYPE_KEY",
+    "IS_CLASS_METHOD_OUTPUT_KEY",
+    "PARENT_CLASS_NODE_KEY",
+    "PREV_CLASS_METHOD_CALL_KEY",
+    instead="nodes keep what they need in private attributes",
+)
+_FUTURES: Final = later(
+    "compiled_dag",
+    "DAGOperationFuture",
+    "GPUFuture",
+    instead="device channels, which need them, are to come",
+)
+_PLOT: Final = later(
+    "compiled_dag", "plot", instead="print(compiled.program) shows a graph as text"
+)
+_CONTEXT: Final = {
+    **same("compiled_dag", "DAGContext"),
+    **same(
+        _STAND_INS,
+        "DEFAULT_BUFFER_SIZE_BYTES",
+        "DEFAULT_GET_TIMEOUT_S",
+        "DEFAULT_MAX_BUFFERED_RESULTS",
+        "DEFAULT_MAX_INFLIGHT_EXECUTIONS",
+        "DEFAULT_SUBMIT_TIMEOUT_S",
+        "DEFAULT_TEARDOWN_TIMEOUT_S",
+    ),
+    **later(
+        _STAND_INS,
+        "DEFAULT_OVERLAP_GPU_COMMUNICATION",
+        "DEFAULT_READ_ITERATION_TIMEOUT_S",
+        instead="there is no such setting so far",
+    ),
+}
+_SWITCHES: Final = later(
+    "compiled_dag.options",
+    "RAY_CGRAPH_ENABLE_DETECT_DEADLOCK",
+    "RAY_CGRAPH_ENABLE_NVTX_PROFILING",
+    "RAY_CGRAPH_ENABLE_PROFILING",
+    "RAY_CGRAPH_ENABLE_TORCH_PROFILING",
+    "RAY_CGRAPH_VISUALIZE_SCHEDULE",
+    instead="set the environment variable; the constant itself is not offered",
+)
+_FUTURE_REF: Final = later(
+    "compiled_dag",
+    "CompiledDAGFuture",
+    instead="use execute() and ray.get(ref) in a thread (asyncio.to_thread)",
+)
+
+
+def _pick(rows: Rows, *names: str) -> dict[str, Entry]:
+    return {name: rows[name] for name in names}
+
+
+_DAG: Final[dict[str, Rows]] = {
+    "ray.dag": {
+        **_NODES,
+        **_KEYS,
+        **_FUTURES,
+        **_PLOT,
+        "DAGContext": _CONTEXT["DAGContext"],
+        **missing("experimental", why=_INTERNAL),
+    },
+    "ray.dag.base": {"DAGNodeBase": Here("compiled_dag:DAGNode")},
+    "ray.dag.class_node": _pick(_NODES, "ClassMethodNode", "ClassNode"),
+    "ray.dag.collective_node": _pick(_NODES, "CollectiveOutputNode"),
+    "ray.dag.compiled_dag_node": {
+        **same("compiled_dag", "CompiledDAG", "CompiledDAGRef"),
+        **_FUTURE_REF,
+        **missing(
+            "CompiledTask",
+            "ExecutableTask",
+            "do_allocate_channel",
+            "do_cancel_executable_tasks",
+            "do_exec_tasks",
+            "do_profile_tasks",
+            "build_compiled_dag_from_ray_dag",
+            why=_INTERNAL,
+            instead="compiled.program is the compiled graph as plain data",
+        ),
+    },
+    "ray.dag.constants": {**_KEYS, **_SWITCHES},
+    "ray.dag.context": _CONTEXT,
+    "ray.dag.dag_node": _pick(_NODES, "DAGNode"),
+    "ray.dag.dag_node_operation": {},
+    "ray.dag.dag_operation_future": {
+        **_FUTURES,
+        **missing("ResolvedFuture", why=_INTERNAL),
+    },
+    "ray.dag.format_utils": missing("get_dag_node_str", why=_INTERNAL, instead="use str(node)"),
+    "ray.dag.function_node": _pick(_NODES, "FunctionNode"),
+    "ray.dag.input_node": {
+        **_pick(_NODES, "DAGInputData", "InputAttributeNode", "InputNode"),
+        **missing("IN_CONTEXT_MANAGER", why=_INTERNAL),
+    },
+    "ray.dag.output_node": _pick(_NODES, "MultiOutputNode"),
+    "ray.dag.py_obj_scanner": missing("SourceType", "TransformedType", why=_INTERNAL),
+    "ray.dag.utils": {},
+    "ray.dag.vis_utils": _PLOT,
+}
+
+_DEVICE_CHANNELS: Final = "custom accelerators are not supported"
+_CHANNELS: Final = missing(
+    "AwaitableBackgroundReader",
+    "AwaitableBackgroundWriter",
+    "BufferedSharedMemoryChannel",
+    "CachedChannel",
+    "Channel",
+    "ChannelInterface",
+    "CompositeChannel",
+    "IntraProcessChannel",
+    "ReaderInterface",
+    "SharedMemoryType",
+    "SynchronousReader",
+    "SynchronousWriter",
+    "TorchTensorAcceleratorChannel",
+    "WriterInterface",
+    why=_DIRECT,
+    instead="compile a graph; ray.util.queue.Queue connects any processes",
+)
+_CHANNEL_TYPES: Final = {
+    **later("compiled_dag", "ChannelOutputType", instead=_HINTS),
+    **later("compiled_dag", "Communicator", instead=_CUSTOM),
+    **later("compiled_dag", "CPUCommunicator", instead="allreduce works on CPUs by itself"),
+    **missing(
+        "ChannelContext",
+        why="what an actor knows of its channels is in its program",
+        instead="compiled.program shows it",
+    ),
+    **missing("CompiledDAGArgs", why=_INTERNAL),
+}
+
+_CHANNEL: Final[dict[str, Rows]] = {
+    "ray.experimental.channel": {
+        **{name: row for name, row in _CHANNELS.items() if name != "SharedMemoryType"},
+        **_CHANNEL_TYPES,
+        **missing(
+            "cached_channel",
+            "intra_process_channel",
+            "nccl_group",
+            "shared_memory_channel",
+            "torch_tensor_accelerator_channel",
+            "utils",
+            why=_DIRECT,
+            instead="compile a graph",
+        ),
+    },
+    "ray.experimental.channel.accelerator_context": missing(
+        "AcceleratorContext",
+        "is_accelerator_context_registered",
+        "register_accelerator_context",
+        why=_DEVICE_CHANNELS,
+        instead="leave it out: CUDA is found by itself",
+    ),
+    "ray.experimental.channel.auto_transport_type": {
+        **later("compiled_dag", "AutoTransportType", instead=_HINTS),
+        **missing("TypeHintResolver", why=_INTERNAL),
+    },
+    "ray.experimental.channel.common": {
+        **_pick(
+            {**_CHANNELS, **_CHANNEL_TYPES},
+            "AwaitableBackgroundReader",
+            "AwaitableBackgroundWriter",
+            "ChannelContext",
+            "ChannelInterface",
+            "ChannelOutputType",
+            "CompiledDAGArgs",
+            "ReaderInterface",
+            "SynchronousReader",
+            "SynchronousWriter",
+            "WriterInterface",
+        ),
+        **missing("retry_and_check_interpreter_exit", why=_INTERNAL),
+    },
+    "ray.experimental.channel.communicator": {
+        **_pick(_CHANNEL_TYPES, "Communicator"),
+        "ReduceOp": Here(f"{_STAND_INS}:GraphReduceOp"),
+        **later("compiled_dag", "TorchTensorAllocator", instead=_CUSTOM),
+    },
+    "ray.experimental.channel.communicator_handle": later(
+        "collective", "CommunicatorHandle", instead=_EAGER
+    ),
+    "ray.experimental.channel.cpu_communicator": {
+        **_pick(_CHANNEL_TYPES, "CPUCommunicator"),
+        **missing("CPUCommBarrier", why=_INTERNAL),
+    },
+    "ray.experimental.channel.serialization_context": {},
+    "ray.experimental.channel.torch_tensor_type": later(
+        "compiled_dag", "TorchTensorType", instead=_HINTS
+    ),
+}
+
+_GROUPS: Final = later(
+    "collective",
+    "create_collective_group",
+    "destroy_all_collective_groups",
+    "destroy_collective_group",
+    "get_collective_groups",
+    instead=_EAGER,
+)
+_BINDS: Final = {
+    **same("collective", "allreduce"),
+    **later("collective", "allgather", "reducescatter", instead="bind an allreduce, or a method"),
+}
+_MULTI_GPU: Final = missing(
+    *(
+        f"{name}_multigpu"
+        for name in (
+            "allgather",
+            "allreduce",
+            "broadcast",
+            "recv",
+            "reduce",
+            "reducescatter",
+            "send",
+        )
+    ),
+    why="an actor takes part with one device",
+    instead="use one actor per GPU",
+)
+_EAGER_NAMES: Final = (
+    "allgather",
+    "barrier",
+    "broadcast",
+    "destroy_collective_group",
+    "get_collective_group_size",
+    "get_group_handle",
+    "get_rank",
+    "gloo_available",
+    "is_backend_available",
+    "is_group_initialized",
+    "nccl_available",
+    "recv",
+    "reduce",
+    "reducescatter",
+    "register_collective_backend",
+    "send",
+)
+_EAGER_ROWS: Final = {
+    **later("collective", *_EAGER_NAMES, instead=_EAGER),
+    # These take gloo_timeout in milliseconds, and ours timeout_s: they get wrappers of their own.
+    **later(
+        "runtime.alias.eager_collectives",
+        "allreduce",
+        "create_collective_group",
+        "init_collective_group",
+        instead=_EAGER,
+    ),
+    **_MULTI_GPU,
+}
+
+_COLLECTIVE: Final[dict[str, Rows]] = {
+    "ray.experimental.collective": {**_BINDS, **_GROUPS},
+    "ray.experimental.collective.operations": {
+        **_BINDS,
+        "ReduceOp": Here(f"{_STAND_INS}:GraphReduceOp"),
+        "AllReduceOp": Here("collective:AllReduce"),
+        **later("collective", "AllGatherOp", "ReduceScatterOp", instead=_EAGER),
+        **missing(
+            "AllGatherWrapper",
+            "AllReduceWrapper",
+            "ReduceScatterWrapper",
+            why=_INTERNAL,
+            instead="use allreduce.bind(...)",
+        ),
+    },
+    "ray.experimental.util": {},
+    "ray.experimental.util.types": {
+        "ReduceOp": Here(f"{_STAND_INS}:GraphReduceOp"),
+        "Device": Here(f"{_STAND_INS}:Device"),
+        "AllReduceOp": Here("collective:AllReduce"),
+        **later("collective", "AllGatherOp", "ReduceScatterOp", instead=_EAGER),
+    },
+    "ray.util.collective": {
+        **_EAGER_ROWS,
+        **missing("backend_registry", "collective_group", why=_INTERNAL),
+    },
+    "ray.util.collective.collective": {
+        **_EAGER_ROWS,
+        **missing(
+            "GroupManager",
+            "TorchGLOOGroup",
+            "get_address_and_port",
+            "synchronize",
+            why=_INTERNAL,
+        ),
+    },
+    "ray.util.collective.types": {
+        "ReduceOp": Here(f"{_STAND_INS}:EagerReduceOp"),
+        **later("collective", "Backend", instead='backends are named by strings: "gloo", "nccl"'),
+        **missing(
+            "AllGatherOptions",
+            "AllReduceOptions",
+            "BarrierOptions",
+            "BroadcastOptions",
+            "RecvOptions",
+            "ReduceOptions",
+            "ReduceScatterOptions",
+            "SendOptions",
+            "cupy_available",
+            "torch_available",
+            why=_INTERNAL,
+        ),
+    },
+}
+
+_TRANSPORTS: Final = "direct tensor transport of ordinary references is not offered"
+
+GRAPHS: Final[dict[str, Rows]] = {
+    **_DAG,
+    "ray.experimental": {
+        **missing(
+            "CommunicatorMetadata",
+            "RDTManager",
+            "TensorTransportManager",
+            "TensorTransportMetadata",
+            "deregister_nixl_memory",
+            "rdt",
+            "register_nixl_memory",
+            "register_nixl_memory_pool",
+            "register_tensor_transport",
+            "set_nixl_cuda_stream",
+            "set_target_device_for_ref",
+            "set_target_for_ref",
+            "wait_tensor_freed",
+            why=_TRANSPORTS,
+            instead="in a graph use .with_tensor_transport()",
+        ),
+        **missing(
+            "dynamic_resources",
+            "get_local_object_locations",
+            "get_object_locations",
+            "locations",
+            "set_resource",
+            why="there is one machine, whose resources init() fixes",
+        ),
+        **missing(
+            "gradio_utils",
+            "internal_kv",
+            "job",
+            "multiprocessing",
+            "queue",
+            "sandbox",
+            "shuffle",
+            "state",
+            "tf_utils",
+            "tqdm_ray",
+            why=_INTERNAL,
+        ),
+    },
+    "ray.experimental.compiled_dag_ref": {
+        **same("compiled_dag", "CompiledDAGRef"),
+        **_FUTURE_REF,
+    },
+    **_CHANNEL,
+    **_COLLECTIVE,
+}

@@ -1,0 +1,77 @@
+"""Values that exist for scripts written for Ray only: nothing here has an effect of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+
+from compiled_dag.options import DAGContext
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+RAY_VERSION: Final = "2.60.0"
+"""The version whose names the alias has."""
+
+SCRIPT_MODE: Final = 0
+WORKER_MODE: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class LoggingConfig:
+    """What ``init(logging_config=...)`` takes, and ignores: logging is the script's own matter."""
+
+    encoding: str = "TEXT"
+    log_level: str = "INFO"
+    additional_log_standard_attrs: Sequence[str] = field(default_factory=list)
+
+
+class GraphReduceOp(Enum):
+    """``ReduceOp`` of graphs, with the numbers it has there. Ours compare by name only."""
+
+    SUM = 0
+    PRODUCT = 1
+    MAX = 2
+    MIN = 3
+    AVG = 4
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+
+class EagerReduceOp(Enum):
+    """``ReduceOp`` of eager collectives, which numbers two of them the other way round."""
+
+    SUM = 0
+    PRODUCT = 1
+    MIN = 2
+    MAX = 3
+
+
+class Device(Enum):
+    """Where a tensor is to arrive."""
+
+    DEFAULT = "default"
+    CPU = "cpu"
+    GPU = "gpu"
+    CUDA = "cuda"
+
+
+_DEFAULTS: Final = {
+    "DEFAULT_SUBMIT_TIMEOUT_S": "submit_timeout",
+    "DEFAULT_GET_TIMEOUT_S": "get_timeout",
+    "DEFAULT_TEARDOWN_TIMEOUT_S": "teardown_timeout",
+    "DEFAULT_BUFFER_SIZE_BYTES": "buffer_size_bytes",
+    "DEFAULT_MAX_INFLIGHT_EXECUTIONS": "max_inflight_executions",
+    "DEFAULT_MAX_BUFFERED_RESULTS": "max_buffered_results",
+    "DEFAULT_READ_ITERATION_TIMEOUT_S": "read_iteration_timeout",
+    "DEFAULT_OVERLAP_GPU_COMMUNICATION": "overlap_gpu_communication",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Return one of the ``DEFAULT_*``: what a context made from the environment now has."""
+    if name not in _DEFAULTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(DAGContext.from_environment(), _DEFAULTS[name])
