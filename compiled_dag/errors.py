@@ -15,6 +15,7 @@ __all__ = [
     "ActorDiedError",
     "ActorError",
     "ActorHandleNotFoundError",
+    "ActorSetupError",
     "ActorUnavailableError",
     "ActorUnschedulableError",
     "CapacityExceededError",
@@ -170,6 +171,10 @@ class ActorDiedError(ActorError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), self.args, self.__dict__)
+
+
+class ActorSetupError(ActorDiedError, RuntimeEnvSetupError):
+    """An actor's process could not be set up with the requested environment."""
 
 
 class ActorUnavailableError(ActorError):

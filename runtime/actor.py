@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from compiled_dag.errors import ActorClassInheritanceError
 from compiled_dag.node import bind_method
 from runtime import context, lifecycle
-from runtime.options import STREAM, check_method_options
+from runtime.checks import STREAM
+from runtime.options import check_method_options
 from runtime.signatures import (
     MethodOptions,
     MethodSpec,

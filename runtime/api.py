@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from compiled_dag.errors import ActorHandleNotFoundError
 from runtime import lifecycle
 from runtime.actor import ActorClass, ActorHandle, process_of
+from runtime.checks import check_count, check_seconds
 from runtime.function import RemoteFunction, make_remote_function
 from runtime.objects import ObjectRef
 from runtime.options import METHOD_OPTIONS, ActorOptions, TaskOptions, check_method_options
@@ -71,8 +72,8 @@ def get(refs: Any, *, timeout: float | None = None, _use_object_store: bool = Fa
         TaskError: The method raised; also an instance of what it raised.
         ActorDiedError: The actor is dead.
         GetTimeoutError: Not ready in time.
-        ValueError: Not a reference or list, or a list of both kinds.
-        TypeError: The list holds something else.
+        ValueError: Not a reference or list, or a list of both kinds; `timeout` is negative or NaN.
+        TypeError: The list holds something else; `timeout` is no number.
     """
     del _use_object_store
     if isinstance(refs, ObjectRef):
@@ -98,11 +99,10 @@ def _is_compiled(ref: Any) -> bool:
 
 
 def _seconds(timeout: float | None) -> float | None:
-    if timeout is None or timeout == -1:
+    """Return the timeout of `get`; None: for ever."""
+    if timeout is None or (timeout == -1 and not isinstance(timeout, bool)):
         return None
-    if timeout < 0:
-        raise ValueError(f"timeout={timeout!r}: give seconds, or None to wait for ever")
-    return timeout
+    return check_seconds("timeout", timeout)
 
 
 def _check_refs(what: str, refs: Sequence[Any]) -> None:
@@ -160,7 +160,7 @@ def wait(
         At most `num_returns` ready references and the rest, both in the order given.
 
     Raises:
-        TypeError: `refs` is no list of references.
+        TypeError: `refs` is no list of references, `num_returns` no integer, `timeout` no number.
         ValueError: Duplicates, or `num_returns` or `timeout` out of range.
     """
     del fetch_local
@@ -169,34 +169,38 @@ def wait(
     _check_refs("wait", refs)
     if len(set(refs)) != len(refs):
         raise ValueError("wait: the list holds a reference twice")
-    if timeout is not None and timeout < 0:
-        raise ValueError(f"wait: timeout={timeout!r} is negative")
+    if timeout is not None:
+        check_seconds("wait: timeout", timeout)
     if not refs:
         return [], []
-    if not 1 <= num_returns <= len(refs):
+    if not 1 <= check_count("wait: num_returns", num_returns) <= len(refs):
         raise ValueError(f"wait: num_returns={num_returns} of {len(refs)} references")
     ready = wait_for_some(refs[0].session, refs, num_returns, timeout)
     chosen = set(ready)
     return ready, [ref for ref in refs if ref not in chosen]
 
 
-def cancel(ref: ObjectRef, *, force: bool = False, recursive: bool = True) -> None:
+def cancel(
+    ref: ObjectRef | ObjectRefGenerator, *, force: bool = False, recursive: bool = True
+) -> None:
     """Cancel the task, or the actor's call, that makes the value of `ref`.
 
     What has not begun never runs; what runs is interrupted where it runs Python code, or waits.
     `get` then raises `TaskCancelledError`. Without effect on what has ended.
 
     Args:
-        ref: One of its references.
+        ref: One of its references, or what a generator's call returned.
         force: End the process that runs it; for tasks only.
         recursive: Also the tasks that the task has submitted.
 
     Raises:
-        TypeError: Not an `ObjectRef`.
+        TypeError: Neither an `ObjectRef` nor an `ObjectRefGenerator`.
         ValueError: `force` for a call of an actor.
     """
     if _is_compiled(ref):
         raise TypeError("cancel: an execution of a compiled graph cannot be cancelled")
+    if isinstance(ref, ObjectRefGenerator):
+        ref = ref.completed()
     if not isinstance(ref, ObjectRef):
         raise TypeError(f"cancel takes an ObjectRef, not {type(ref).__name__}")
     session = lifecycle.current("runtime.cancel()")

@@ -319,6 +319,13 @@ class Calls:
                 self._queue.append((entry.call, entry.needed))
         self.advance()
 
+    def are_left(self) -> bool:
+        """Tell whether any would run after a restart: not sent yet, or to be made again."""
+        with self._lock:
+            return any(entry.__class__ is tuple for entry in self._queue) or any(
+                isinstance(entry, Repeatable) and entry.attempts for entry in self._pending.values()
+            )
+
     def restart(self, error: ActorUnavailableError) -> None:
         """Begin again with another process: the constructor, then what may be called again.
 

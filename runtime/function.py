@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from runtime import lifecycle
-from runtime.options import STREAM
+from runtime.checks import STREAM
 from runtime.signatures import MethodSpec, is_stream, spec_of
 from runtime.stream import ObjectRefGenerator
 

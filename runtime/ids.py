@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
+
+class TaskId(str):
+    """The id of a task or of an actor's call: a text."""
+
+    __slots__ = ()
+
+    def hex(self) -> str:
+        """Return the digits, as Ray's ids do."""
+        return str(self)
+
+
 JOB: Final = "01000000"
 """A session is one job."""
 NODE: Final = f"02{1:054x}"
@@ -20,11 +31,11 @@ def worker(number: int) -> str:
     return f"04{number:054x}"
 
 
-def task(number: int) -> str:
+def task(number: int) -> TaskId:
     """Return the id of a task; `number` is that of its first result."""
-    return f"05{number:046x}"
+    return TaskId(f"05{number:046x}")
 
 
-def call(number: int, actor_id: int) -> str:
+def call(number: int, actor_id: int) -> TaskId:
     """Return the id of an actor's call; number 0 is the constructor's."""
-    return f"06{actor_id:022x}{number:024x}"
+    return TaskId(f"06{actor_id:022x}{number:024x}")

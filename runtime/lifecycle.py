@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from runtime import context, gpus
+from runtime.checks import check_amount, check_bytes, check_resources
+from runtime.environment import check_runtime_env
 from runtime.interrupts import Interrupts
 from runtime.objects import set_admission
-from runtime.options import check_amount, check_bytes, check_resources, check_runtime_env
 from runtime.references import set_strays
 from runtime.session import Session
 
@@ -28,6 +29,7 @@ _IGNORED = frozenset(
         "dashboard_port",
         "include_dashboard",
         "job_config",
+        "labels",
         "logging_config",
         "logging_format",
         "logging_level",
@@ -115,9 +117,8 @@ def init(
         ValueError: An argument is out of range.
         TypeError: An argument has the wrong type.
     """
-    del labels
     _refuse_later(local_mode=local_mode)
-    _check_ignored(ignored)
+    _check_ignored({"labels": labels} | ignored)
     if address not in (None, "local"):
         raise ConnectionError(
             f"address={address!r}: there is a single machine, use None or 'local'"
@@ -164,6 +165,12 @@ def _check_ignored(ignored: Mapping[str, Any]) -> None:
     for name in ignored:
         if name not in _IGNORED and not name.startswith("_"):
             raise RuntimeError(f"init() got an unknown argument {name!r}")
+    given = [name for name, value in ignored.items() if value is not None]
+    if given:
+        import logging  # noqa: PLC0415  10 ms that few scripts need
+
+        for name in given:
+            logging.getLogger("runtime").debug("init(%s=...): without effect here", name)
 
 
 def _start(**options: Any) -> None:

@@ -20,6 +20,7 @@ from compiled_dag.errors import ExecutorError
 from compiled_dag.shm.waiter import Waiter
 from runtime import context
 from runtime.arguments import pack_arguments
+from runtime.checks import STREAM
 from runtime.messages import (
     Answer,
     Ask,
@@ -33,7 +34,6 @@ from runtime.messages import (
     Want,
 )
 from runtime.objects import Lifeline, ObjectRef, next_reference
-from runtime.options import STREAM
 from runtime.parcel import Parcel
 from runtime.waiting import get_all
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from compiled_dag.shm.board import Doorbell
+    from runtime.ids import TaskId
     from runtime.mailbox import Mailbox
     from runtime.messages import Retry
     from runtime.options import ActorOptions, TaskOptions
@@ -396,6 +397,11 @@ class NestedSession:
     def kill(self, actor_id: int, *, no_restart: bool = True) -> None:
         """End an actor's process at once."""
         self.ask("kill", actor_id, no_restart)
+
+    def task_id(self, ref: ObjectRef) -> TaskId | None:
+        """Return the id of what makes the value of `ref`; None for a value given to `put`."""
+        found: TaskId | None = self.ask("task_id", ref.number)
+        return found
 
     def cancel(self, ref: ObjectRef, *, force: bool, recursive: bool) -> None:
         """Cancel what makes a reference's value."""

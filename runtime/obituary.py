@@ -9,7 +9,9 @@ from typing import Final
 from compiled_dag.errors import (
     ActorDiedError,
     ActorError,
+    ActorSetupError,
     ActorUnavailableError,
+    RuntimeEnvSetupError,
     TaskError,
     WorkerCrashedError,
 )
@@ -55,7 +57,7 @@ def _how(status: int | None, name: str | None, reason: str) -> str:
     if reason:
         return reason
     if status is None:
-        return "how is not known, because the zygote, its parent process, was gone"
+        return "how is not known: its parent process, the zygote, is gone or does not answer"
     if name == "SIGKILL":
         return "killed by signal SIGKILL (by hand, or by the kernel for lack of memory: see dmesg)"
     if name is not None:
@@ -76,8 +78,20 @@ def of_constructor(label: str, error: BaseException) -> ActorDiedError:
     return ActorDiedError(f"actor {label} has no instance: {error}", cause=cause)
 
 
-def of_worker(death: ActorDiedError) -> WorkerCrashedError:
+def of_birth(label: str, reason: str) -> ActorDiedError:
+    """Return the error for an actor that never had a process."""
+    return ActorDiedError(f"{_who(label)} could not be started: {reason}")
+
+
+def of_set_up(label: str, error: RuntimeEnvSetupError) -> ActorSetupError:
+    """Return the error for an actor that cannot have the environment it was asked to have."""
+    return ActorSetupError(f"{_who(label)} could not be started: {error}", cause=error)
+
+
+def of_worker(death: ActorDiedError) -> WorkerCrashedError | RuntimeEnvSetupError:
     """Return the error for a task whose worker died."""
+    if isinstance(death, ActorSetupError):
+        return RuntimeEnvSetupError(str(death))
     return WorkerCrashedError(f"the process that ran the task is gone: {death}")
 
 
@@ -96,7 +110,7 @@ def of_restart(label: str, death: ActorDiedError) -> ActorUnavailableError:
 
 def of_session(label: str) -> ActorDiedError:
     """Return the error for an actor whose session is over."""
-    return ActorDiedError(f"actor {label} is gone: {SESSION_ENDED}")
+    return ActorDiedError(f"{_who(label)} is gone: {SESSION_ENDED}")
 
 
 def of_call(what: str, death: ActorError) -> ActorError:

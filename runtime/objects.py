@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from contextlib import AbstractContextManager
 
+    from runtime.ids import TaskId
     from runtime.parcel import Parcel
 
 
@@ -54,6 +55,10 @@ class Client(Protocol):
 
     def bring(self, refs: Sequence[ObjectRef]) -> None:
         """Have the outcomes of `refs` brought here, some time."""
+        ...
+
+    def task_id(self, ref: ObjectRef) -> TaskId | None:
+        """Return the id of what makes the value of `ref`; None for a value given to `put`."""
         ...
 
 
@@ -156,6 +161,7 @@ class ObjectRef:
     __slots__ = (
         "__weakref__",
         "_callbacks",
+        "call",
         "done",
         "error",
         "number",
@@ -176,6 +182,8 @@ class ObjectRef:
         self.error: BaseException | None = None
         """Why there is no value: its actor died, say. An exception of the method is in `parcel`."""
         self.number = _Numbers.next() if number is None else number
+        self.call = 0
+        """Number of the actor's call that makes it, where it is known: in the driver."""
         self._callbacks: list[Callable[[], None]] | None = None
 
     # --- for users
@@ -183,6 +191,13 @@ class ObjectRef:
     def hex(self) -> str:
         """Return the reference's number in the session as 16 hexadecimal digits."""
         return f"{self.number:016x}"
+
+    def task_id(self) -> TaskId | None:
+        """Return the id of the task or call that makes the value; None for a value given to `put`.
+
+        The same as `RuntimeContext.get_task_id` returns there.
+        """
+        return self.session.task_id(self)
 
     def future(self) -> Future[Any]:
         """Return a `concurrent.futures.Future` of the value."""

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from runtime import gpus
+from runtime.checks import (
+    Check,
+    check_amount,
+    check_flag,
+    check_groups,
+    check_lifetime,
+    check_num_returns,
+    check_resources,
+    check_retry_exceptions,
+    check_text,
+    integer,
+    none_or,
+)
+from runtime.environment import check_runtime_env
 from runtime.resources import Demand
 
-STREAM: Final = 0xFFFF
-"""Number of returns that stands for a stream of them."""
-_SMALLEST: Final = 0.0001
-"""Of a resource: shares are counted in these."""
-
-THREAD_VARIABLES: Final = frozenset({"OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"})
-
-_FRESH_PREFIXES: Final = ("OMP", "MKL", "TORCH", "PYTORCH", "NCCL", "CUDA", "KMP", "OPENBLAS")
-"""Variables that libraries read when they are imported: too late in a forked process."""
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,11 +111,10 @@ class TaskOptions(ProcessOptions):
 
 
 _Options = TypeVar("_Options", ActorOptions, TaskOptions)
-_Check = Callable[[str, Any], Any]
 
 
 def _updated(
-    base: _Options, options: Mapping[str, Any], checks: Mapping[str, _Check], whose: str
+    base: _Options, options: Mapping[str, Any], checks: Mapping[str, Check], whose: str
 ) -> _Options:
     changes: dict[str, Any] = {}
     for name, value in options.items():
@@ -135,172 +139,6 @@ def _check_together(options: ProcessOptions) -> None:
             f"gpu_visibility={options.gpu_visibility!r} needs num_gpus > 0. "
             "For an actor without GPUs choose 'none' or 'inherit'"
         )
-
-
-def needs_fresh_interpreter(env_vars: Mapping[str, str]) -> bool:
-    """Tell whether variables come too late for a forked process."""
-    return any(name.startswith(_FRESH_PREFIXES) for name in env_vars)
-
-
-# --- checks of single values ----------------------------------------------------------------------
-
-
-def check_amount(name: str, value: object) -> float:
-    """Return `value` if it is a possible amount of a resource.
-
-    Raises:
-        TypeError: It is not a number.
-        ValueError: It is negative, or too small a share.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, not {type(value).__name__} ({value!r})")
-    if not value >= 0 or 0 < value < _SMALLEST or value == float("inf"):
-        raise ValueError(f"{name}={value!r}: give 0 or at least {_SMALLEST}")
-    return value
-
-
-def check_bytes(name: str, value: object) -> int | None:
-    """Return `value` if it is a possible size in bytes, or None.
-
-    Raises:
-        TypeError: It is no integer.
-        ValueError: It is not positive.
-    """
-    return None if value is None else int(_integer(1)(name, value))
-
-
-def check_resources(name: str, resources: object) -> dict[str, float]:
-    """Return the custom resources of an option.
-
-    Raises:
-        TypeError: It is no mapping of names to numbers.
-        ValueError: An amount is out of range, or a name has an option of its own.
-    """
-    if resources is None:
-        return {}
-    if not isinstance(resources, Mapping):
-        raise TypeError(f"{name} must be a dict, not {type(resources).__name__} ({resources!r})")
-    for key, amount in resources.items():
-        if not isinstance(key, str):
-            raise TypeError(f"{name}: a name must be a str, not {key!r}")
-        if key in _OWN_OPTIONS:
-            raise ValueError(f"{name}: {key!r} is no custom resource, use {_OWN_OPTIONS[key]}")
-        check_amount(f"{name}[{key!r}]", amount)
-    return dict(resources)
-
-
-_OWN_OPTIONS: Final = {"CPU": "num_cpus", "GPU": "num_gpus"}
-
-
-def check_runtime_env(runtime_env: object) -> dict[str, Any]:
-    """Return the options that a `runtime_env` stands for.
-
-    Raises:
-        TypeError: It is no mapping, or the variables are not all text.
-        ValueError: The folder does not exist.
-        NotImplementedError: It has other keys.
-    """
-    if runtime_env is None:
-        return {}
-    if not isinstance(runtime_env, Mapping):
-        raise TypeError(f"runtime_env must be a dict, not {type(runtime_env).__name__}")
-    unknown = [key for key in runtime_env if key not in ("env_vars", "working_dir")]
-    if unknown:
-        raise NotImplementedError(
-            f"runtime_env: there are 'env_vars' and 'working_dir' so far, not {unknown}"
-        )
-    variables = runtime_env.get("env_vars") or {}
-    for name, value in variables.items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise TypeError(f"runtime_env: env_vars must map str to str, not {name!r}: {value!r}")
-    found: dict[str, Any] = {"env_vars": dict(variables)}
-    folder = runtime_env.get("working_dir")
-    if folder is not None:
-        found["working_dir"] = _check_folder(folder)
-    return found
-
-
-def _check_folder(folder: object) -> str:
-    if not isinstance(folder, (str, Path)):
-        raise TypeError(f"runtime_env: working_dir must be a path, not {folder!r}")
-    path = Path(folder).absolute()
-    if not path.is_dir():
-        raise ValueError(f"runtime_env: working_dir {str(path)!r} is no folder")
-    return str(path)
-
-
-def check_num_returns(name: str, value: object) -> int | None:
-    """Return `value` if a call can have so many return values.
-
-    Raises:
-        TypeError: It is no integer.
-        ValueError: It is negative.
-    """
-    if value is None or value in ("streaming", "dynamic"):
-        return None if value is None else STREAM
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(
-            f"{name} must be an integer or 'streaming', not {type(value).__name__} ({value!r})"
-        )
-    if not 0 <= value < STREAM:
-        raise ValueError(f"{name}={value}: give 0 to {STREAM - 1}")
-    return value
-
-
-def _none_or(check: _Check) -> _Check:
-    return lambda name, value: None if value is None else check(name, value)
-
-
-def _integer(least: int) -> _Check:
-    def check(name: str, value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name} must be an integer, not {type(value).__name__} ({value!r})")
-        if value < least:
-            raise ValueError(f"{name}={value}: give {least} or more")
-        return value
-
-    return check
-
-
-def _text(name: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a str, not {type(value).__name__} ({value!r})")
-    if not value:
-        raise ValueError(f"{name} is empty: give a name, or leave it out")
-    return value
-
-
-def _flag(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, not {value!r}")
-    return value
-
-
-def _lifetime(name: str, value: object) -> str:
-    if value not in ("detached", "non_detached"):
-        raise ValueError(f"{name}={value!r}: give 'detached', 'non_detached' or None")
-    return str(value)
-
-
-def check_retry_exceptions(name: str, value: object) -> bool | tuple[type[BaseException], ...]:
-    """Return which exceptions are worth another attempt."""
-    if isinstance(value, bool):
-        return value
-    if not isinstance(value, (list, tuple)):
-        raise TypeError(f"{name} must be True, False or a list of exceptions, not {value!r}")
-    for kind in value:
-        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
-            raise TypeError(f"{name}: {kind!r} is no exception class")
-    return tuple(value)
-
-
-def _groups(name: str, value: object) -> dict[str, int]:
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{name} must be a dict of names to numbers, not {value!r}")
-    for key, size in value.items():
-        _text(f"{name}: the name of a group", key)
-        _integer(1)(f"{name}[{key!r}]", size)
-    return dict(value)
 
 
 METHOD_OPTIONS: Final = (
@@ -333,9 +171,9 @@ def check_method_options(options: Mapping[str, Any]) -> dict[str, Any]:
     if options.get("num_returns") is not None:
         checked["num_returns"] = check_num_returns("num_returns", options["num_returns"])
     if options.get("concurrency_group") is not None:
-        checked["concurrency_group"] = _text("concurrency_group", options["concurrency_group"])
+        checked["concurrency_group"] = check_text("concurrency_group", options["concurrency_group"])
     if options.get("max_task_retries") is not None:
-        checked["max_task_retries"] = _integer(-1)("max_task_retries", options["max_task_retries"])
+        checked["max_task_retries"] = integer(-1)("max_task_retries", options["max_task_retries"])
     if options.get("retry_exceptions") is not None:
         checked["retry_exceptions"] = check_retry_exceptions(
             "retry_exceptions", options["retry_exceptions"]
@@ -343,30 +181,30 @@ def check_method_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
-_PROCESS_CHECKS: Final[Mapping[str, _Check]] = {
-    "num_cpus": _none_or(check_amount),
-    "num_gpus": _none_or(check_amount),
+_PROCESS_CHECKS: Final[Mapping[str, Check]] = {
+    "num_cpus": none_or(check_amount),
+    "num_gpus": none_or(check_amount),
     "resources": check_resources,
-    "gpu_visibility": _none_or(lambda _, value: gpus.check_visibility(value)),
-    "name": _none_or(_text),
+    "gpu_visibility": none_or(lambda _, value: gpus.check_visibility(value)),
+    "name": none_or(check_text),
 }
-_ACTOR_CHECKS: Final[Mapping[str, _Check]] = {
+_ACTOR_CHECKS: Final[Mapping[str, Check]] = {
     **_PROCESS_CHECKS,
-    "namespace": _none_or(_text),
-    "get_if_exists": _flag,
-    "lifetime": _none_or(_lifetime),
-    "max_restarts": _integer(-1),
-    "max_task_retries": _integer(-1),
-    "max_concurrency": _none_or(_integer(1)),
-    "max_pending_calls": _integer(-1),
-    "concurrency_groups": _groups,
+    "namespace": none_or(check_text),
+    "get_if_exists": check_flag,
+    "lifetime": none_or(check_lifetime),
+    "max_restarts": integer(-1),
+    "max_task_retries": integer(-1),
+    "max_concurrency": none_or(integer(1)),
+    "max_pending_calls": integer(-1),
+    "concurrency_groups": check_groups,
 }
-_TASK_CHECKS: Final[Mapping[str, _Check]] = {
+_TASK_CHECKS: Final[Mapping[str, Check]] = {
     **_PROCESS_CHECKS,
     "num_returns": check_num_returns,
-    "max_retries": _integer(-1),
+    "max_retries": integer(-1),
     "retry_exceptions": check_retry_exceptions,
-    "max_calls": _integer(0),
+    "max_calls": integer(0),
 }
 _WITHOUT_EFFECT: Final = frozenset(
     {

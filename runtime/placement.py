@@ -5,33 +5,26 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import warnings
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from runtime import gpus
-from runtime.options import THREAD_VARIABLES, ActorOptions, needs_fresh_interpreter
+from runtime.environment import (
+    THREAD_VARIABLES,
+    check_set_up,
+    import_path,
+    needs_fresh_interpreter,
+)
+from runtime.messages import Spawn
+from runtime.notice import warn
 from runtime.resources import Grant, Ledger
-from runtime.zygotes import base_environment
+from runtime.zygotes import absolute_path, base_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from runtime.options import ActorOptions
     from runtime.process import ActorProcess
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Needs:
-    """What an actor's process is started with."""
-
-    environment: Mapping[str, str]
-    num_threads: int | None
-    gpu_ids: tuple[gpus.GpuId, ...]
-    """As users see them."""
-    fresh: bool
-    """Whether it takes a new interpreter."""
-    folder: str
 
 
 class Placement:
@@ -87,11 +80,10 @@ class Placement:
 
     def warn_for_ever(self, who: str, missing: str) -> None:
         """Say that something can never be placed."""
-        warnings.warn(
+        warn(
             f"{who} asks for more than the session has in all ({missing}): its calls will wait for "
             "ever. Start the session with more: init(num_cpus=, num_gpus=, resources=), which are "
-            "only counted, not measured",
-            stacklevel=6,
+            "only counted, not measured"
         )
 
     def warn_about_devices(self, count: float) -> None:
@@ -101,10 +93,7 @@ class Placement:
             return
         self._warned = True
         how = f"shared: logical GPU i is device i % {num_physical}" if num_physical else "fake"
-        warnings.warn(
-            f"num_gpus={self.num_gpus} and {num_physical} physical GPUs: they are {how}",
-            stacklevel=6,
-        )
+        warn(f"num_gpus={self.num_gpus} and {num_physical} physical GPUs: they are {how}")
 
     def withdraw(self, actor: ActorProcess) -> bool:
         """Forget an actor that waits; returns whether it has no process to end."""
@@ -133,8 +122,11 @@ class Placement:
 
     def waits_for(self, actor: ActorProcess) -> str:
         """Return what an actor that has no process yet waits for."""
-        demand = actor.options.demand
-        return f"it needs {demand}; free are {self.ledger.available()}"
+        with self._lock:
+            waits = actor in self._waiting or actor in self._hopeless
+        if not waits:
+            return "it is being started"
+        return f"it needs {actor.options.demand}; free are {self.ledger.available()}"
 
     # --- how they start
 
@@ -146,8 +138,15 @@ class Placement:
         """
         return bool(options.num_gpus) or "torch" in sys.modules
 
-    def needs_of(self, options: ActorOptions, assigned: Sequence[int]) -> Needs:
-        """Return what an actor's process needs."""
+    def spawn_of(self, actor: ActorProcess, fds: Sequence[int]) -> Spawn:
+        """Return the message that asks for an actor's process, with the descriptors it gets.
+
+        Raises:
+            RuntimeEnvSetupError: It cannot have its environment any more.
+        """
+        options, assigned = actor.options, actor.grant.gpu_ids
+        own_folder = options.working_dir or self._working_dir
+        check_set_up(own_folder)
         asked = self._env_vars | dict(options.env_vars)
         num_threads = None
         environment = base_environment()
@@ -158,12 +157,19 @@ class Placement:
         visible = gpus.visible_devices(options.gpu_visibility or default, assigned, self._physical)
         if visible is not None:
             environment[gpus.VARIABLE] = visible
-        return Needs(
+        return Spawn(
+            actor_id=actor.actor_id,
+            class_name=actor.class_name,
+            line=actor.line,
             environment=environment | asked,
             num_threads=num_threads,
+            folder=own_folder or os.getcwd(),  # noqa: PTH109  a str
+            path=tuple(import_path(asked, own_folder, absolute_path())),
             gpu_ids=gpus.public_ids(assigned, self._physical),
+            max_concurrency=options.max_concurrency,
+            concurrency_groups=options.concurrency_groups,
             fresh=needs_fresh_interpreter(asked),
-            folder=options.working_dir or self._working_dir or os.getcwd(),  # noqa: PTH109
+            fds=tuple(fds),
         )
 
     def runtime_env(self, options: ActorOptions | None) -> dict[str, Any]:

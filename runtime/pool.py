@@ -199,6 +199,10 @@ class PoolWorker:
             if self.link is not None:
                 self.link.stop_at_once(word)
 
+    def are_left(self) -> bool:
+        """See `Calls.are_left`: the scheduler decides where tasks run again."""
+        return False
+
     def end(self) -> None:
         """Have the process end after what it has been sent."""
         self.post(Stop())

@@ -8,21 +8,20 @@ import signal
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from compiled_dag.errors import ActorDiedError
+from compiled_dag.errors import ActorDiedError, RuntimeEnvSetupError
 from compiled_dag.shm.board import CANCELLED, CANCELS, CLAIMED
 from compiled_dag.shm.futex import fence
 from runtime import obituary
 from runtime.arguments import pack_arguments
 from runtime.calls import CREATION, Calls, next_number
+from runtime.checks import STREAM
 from runtime.connection import Connection
 from runtime.interruption import SIGNAL
-from runtime.messages import Call, Cancel, Item, Reply, Spawn, SystemReply
+from runtime.messages import Call, Cancel, Item, Reply, SystemReply
 from runtime.objects import Lifeline, ObjectRef
-from runtime.options import STREAM
 from runtime.peer import Peer
 from runtime.resources import Demand, Grant
 from runtime.stream import StreamEnd
-from runtime.zygotes import absolute_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,8 +36,9 @@ if TYPE_CHECKING:
     from runtime.session import Session
     from runtime.signatures import MethodSpec
 
-_STATUS_S: Final = 0.05
-"""How long the exit status may come after the death; the zygote sends it within a millisecond."""
+_STATUS_S: Final = 1.0
+"""How long the exit status may come after the death: the zygote sends it within a millisecond, if
+it is not stopped, and the machine has nothing more urgent to do."""
 _MOST_SPAWNS: Final = 3
 
 
@@ -147,6 +147,8 @@ class ActorProcess:
         number = next_number()
         if method == "__init__":
             number, self._creation = CREATION, parcel
+        for ref in refs:
+            ref.call = number
         self.calls.add(
             Call(number, method.encode(), STREAM if streams else len(refs), (parcel,)),
             needed,
@@ -166,7 +168,10 @@ class ActorProcess:
     @property
     def where(self) -> str:
         """For messages."""
-        return f"on actor {self.label}"
+        if self.pid or self.death is not None:
+            return f"on actor {self.label}"
+        why = self.session.placement.waits_for(self)
+        return f"on actor {self.label}, which has no process yet: {why}"
 
     def attend(self) -> Link | None:
         """Let the calling thread read the replies, until `Link.leave`; None if there are none."""
@@ -224,28 +229,14 @@ class ActorProcess:
             )
             self.calls.connect(link)
             needs_torch = self.session.placement.needs_torch(self.options)
-            self.session.zygotes.spawn(self._spawn_message(theirs), needs_torch=needs_torch)
+            spawn = self.session.placement.spawn_of(self, theirs)
+            self.session.zygotes.spawn(spawn, needs_torch=needs_torch)
+        except RuntimeEnvSetupError as error:
+            self.give_up(obituary.of_set_up(self.label, error))
         except OSError as error:
             self.spawn_failed(str(error))
         finally:
             connection.close_theirs()
-
-    def _spawn_message(self, fds: Sequence[int]) -> Spawn:
-        needs = self.session.placement.needs_of(self.options, self.grant.gpu_ids)
-        return Spawn(
-            actor_id=self.actor_id,
-            class_name=self.class_name,
-            line=self.line,
-            environment=needs.environment,
-            num_threads=needs.num_threads,
-            folder=needs.folder,
-            path=tuple(absolute_path()),
-            gpu_ids=needs.gpu_ids,
-            max_concurrency=self.options.max_concurrency,
-            concurrency_groups=self.options.concurrency_groups,
-            fresh=needs.fresh,
-            fds=tuple(fds),
-        )
 
     # --- what happens to it: on the supervising thread
 
@@ -263,7 +254,11 @@ class ActorProcess:
 
     def spawn_failed(self, reason: str) -> None:
         """End an actor that never lived."""
-        self.die(ActorDiedError(f"actor {self.label} could not be started: {reason}"))
+        self.give_up(obituary.of_birth(self.label, reason))
+
+    def give_up(self, death: ActorDiedError) -> None:
+        """End an actor that has no process."""
+        self.die(death)
         self.bury()
 
     def spawn_lost(self) -> None:
@@ -340,15 +335,23 @@ class ActorProcess:
         return self.death is None and self._restarts_left != 0 and bool(self.pid)
 
     def _may_restart(self) -> bool:
-        """Tell whether the actor is to be made again: it was not asked to end, and may be."""
+        """Tell whether the actor is to be made again.
+
+        It may be, and was not asked to end; or was, after calls some of which are still to run.
+        """
         return (
             self.death is None
             and self._restarts_left != 0
             and self._status != 0
-            and not self._reason
-            and not self.released
+            and self._reason in ("", obituary.UNUSED)
+            and (not self._is_unused or self.calls.are_left())
             and not self.session.closed
         )
+
+    @property
+    def _is_unused(self) -> bool:
+        """Whether it is to end after its calls."""
+        return self.released or self._reason == obituary.UNUSED
 
     def _restart(self, death: ActorDiedError) -> None:
         """Begin again with another process; graphs the actor was in stay broken."""
@@ -361,6 +364,8 @@ class ActorProcess:
         self._status = None
         self._num_spawns = 0
         self.calls.restart(obituary.of_restart(self.label, death))
+        if self._is_unused:
+            self.calls.end()
         self.session.processes.has_died(self, death)
         self.session.processes.clear_line(self.line)
         self.start(self.grant)

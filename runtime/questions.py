@@ -11,6 +11,7 @@ from runtime.process_facts import assigned_resources, facts_of, is_cancelled
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from runtime.ids import TaskId
     from runtime.listing import Row
     from runtime.options import ActorOptions
     from runtime.parcel import Parcel
@@ -71,6 +72,10 @@ class Questions:
     ) -> None:
         """Cancel what makes a reference's value."""
         self._session.cancel(peer.find(number), force=force, recursive=recursive)
+
+    def task_id(self, peer: Peer, _parcels: Sequence[Parcel], number: int) -> TaskId | None:
+        """Return the id of what makes a reference's value."""
+        return self._session.task_id(peer.find(number))
 
     def process_facts(self, _peer: Peer, _parcels: Sequence[Parcel], actor_id: int) -> ProcessFacts:
         """Return what a process may know of itself."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from compiled_dag.errors import ActorAlreadyExistsError
+from runtime import ids
 from runtime.arguments import pack_arguments
+from runtime.checks import STREAM
 from runtime.objects import ObjectRef, next_reference
-from runtime.options import STREAM
 from runtime.process import ActorProcess
 from runtime.stream import StreamEnd
 from runtime.task import Task
@@ -111,6 +112,15 @@ class Requests:
                     "use runtime.kill(actor)"
                 )
             source.cancel(ref)
+
+    def task_id(self, ref: ObjectRef) -> ids.TaskId | None:
+        """Return the id of what makes the value of `ref`; None for a value given to `put`."""
+        source = ref.source
+        if isinstance(source, Task):
+            return ids.task(source.task_id)
+        if isinstance(source, ActorProcess):
+            return ids.call(ref.call, source.actor_id)
+        return None
 
     def get_actor(self, name: str, namespace: str | None) -> tuple[Lifeline, Any]:
         """Return a named actor, and its methods.

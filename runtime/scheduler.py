@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.errors import TaskCancelledError
 from runtime import obituary
+from runtime.checks import STREAM
 from runtime.lanes import Lane, key_of, when_all_done
 from runtime.objects import ObjectRef, next_reference
-from runtime.options import STREAM
 from runtime.pool import PoolWorker
 from runtime.stream import StreamEnd
 from runtime.task import Task

@@ -19,8 +19,8 @@ from compiled_dag.shm.board import CANCELS, CLAIMED
 from compiled_dag.shm.futex import fence
 from runtime import spans
 from runtime.arguments import load_arguments
+from runtime.checks import STREAM
 from runtime.messages import Call, Item, Reply, Skipped, Spawn, System, SystemReply
-from runtime.options import STREAM
 from runtime.parcel import Parcel
 from runtime.signatures import is_async
 from runtime.task_service import TaskService, parcels_of, send_items
@@ -310,7 +310,7 @@ class Service:
         if name == "__ray_call__":
             found = self._apply
         elif name == "__ray_ready__":
-            found = _nothing
+            found = _yes
         else:
             found = getattr(self.instance, name)
         self._methods[method] = found
@@ -353,8 +353,9 @@ def _pickled(error: BaseException) -> bytes:
     return data
 
 
-def _nothing() -> None:
+def _yes() -> bool:
     """Answer a call that only asks whether the constructor has ended."""
+    return True
 
 
 def exit_code(error: SystemExit | KeyboardInterrupt) -> int:

@@ -11,8 +11,8 @@ import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from runtime.checks import STREAM
 from runtime.messages import Retry
-from runtime.options import STREAM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -94,14 +94,24 @@ class MethodSpec:
 
 
 def methods_of(cls: type) -> dict[str, MethodSpec]:
-    """Return the methods of `cls` that can be called remotely."""
+    """Return the methods of `cls` that can be called remotely, special ones of its own included."""
+    own = _own_names(cls)
     return {
         name: spec_of(cls.__name__, name, function, static=_is_static(cls, name))
         for name, function in inspect.getmembers(cls, callable)
-        if not (name.startswith("__") and name.endswith("__")) or name == "__call__"
         if not isinstance(function, type)
-        if name != "__call__" or "__call__" in _own_names(cls)
+        if not _is_special(name) or (name in own and name not in _NOT_CALLED)
     }
+
+
+_NOT_CALLED = frozenset(
+    {"__init__", "__new__", "__del__", "__class_getitem__", "__init_subclass__", "__subclasshook__"}
+)
+"""Special methods that are no calls of an instance that exists."""
+
+
+def _is_special(name: str) -> bool:
+    return name.startswith("__") and name.endswith("__")
 
 
 def _own_names(cls: type) -> Iterable[str]:

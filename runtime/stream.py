@@ -36,6 +36,7 @@ class StreamEnd(ObjectRef):
 
     def _item(self) -> ObjectRef:
         item = ObjectRef(f"{self.what}[{self.num_items}]", self.source)
+        item.call = self.call
         with self._lock:
             self.items[self.num_items] = item
             self.num_items += 1

@@ -10,8 +10,8 @@ from compiled_dag.outcome import Error, Place
 from compiled_dag.shm.board import CLAIMED, REVOKED
 from compiled_dag.shm.futex import fence
 from runtime.arguments import load_arguments
+from runtime.checks import STREAM
 from runtime.messages import Call, Item, Reply, Skipped
-from runtime.options import STREAM
 from runtime.parcel import Parcel
 
 if TYPE_CHECKING:

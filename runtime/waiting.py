@@ -106,7 +106,7 @@ def _late(refs: Sequence[ObjectRef], timeout: float | None) -> str:
     waiting = [ref for ref in refs if not ref.done]
     names = ", ".join(f"{ref.what} {ref.source.where}" for ref in waiting[:_MOST_NAMED])
     more = f" and {len(waiting) - _MOST_NAMED} more" if len(waiting) > _MOST_NAMED else ""
-    return f"not ready after {timeout} s: {names}{more}. The calls go on; get can be repeated"
+    return f"not ready after {timeout:g} s: {names}{more}. The calls go on; get can be repeated"
 
 
 def wait_for_some(

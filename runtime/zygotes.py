@@ -212,7 +212,10 @@ class _Client:
             return taken
 
     def _on_event(self, _events: int) -> None:
-        self._inbox.receive(self._messages)
+        # No room for a process's descriptor: nothing is known of that process, or of the next. Its
+        # zygote counts as lost, which ends what it started; who waits for a process asks again.
+        with contextlib.suppress(OSError):
+            self._inbox.receive(self._messages)
         while self._messages:
             self._handle(self._messages.popleft())
         if self._inbox.closed:

@@ -214,7 +214,12 @@ def test_wait_splits_in_input_order(session, tmp_path):
         ({"refs": [1]}, TypeError),
         ({"num_returns": 0}, ValueError),
         ({"num_returns": 3}, ValueError),
+        ({"num_returns": True}, TypeError),
+        ({"num_returns": 1.0}, TypeError),
         ({"timeout": -1}, ValueError),
+        ({"timeout": float("nan")}, ValueError),
+        ({"timeout": "1"}, TypeError),
+        ({"timeout": True}, TypeError),
         ({"twice": True}, ValueError),
     ],
 )
@@ -224,6 +229,16 @@ def test_wait_checks_its_arguments(session, arguments, kind):
     refs = arguments.pop("refs", [one, one] if arguments.pop("twice", False) else [one, two])
     with pytest.raises(kind):
         runtime.wait(refs, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "kind"),
+    [(-2, ValueError), (float("nan"), ValueError), ("1", TypeError), (True, TypeError)],
+)
+def test_get_checks_its_timeout(session, timeout, kind):
+    with pytest.raises(kind, match="timeout"):
+        runtime.get(runtime.put(1), timeout=timeout)
+    assert runtime.get(runtime.put(1), timeout=np.float32(1)) == 1
 
 
 def test_put_checks_its_arguments(session):
@@ -260,7 +275,7 @@ def test_runtime_works_inside_an_actor(session):
 
 def test_special_methods(session):
     worker = Worker.remote(3)
-    assert runtime.get(worker.__ray_ready__.remote()) is None
+    assert runtime.get(worker.__ray_ready__.remote()) is True
     assert runtime.get(worker.__ray_call__.remote(lambda self, more: self.value + more, 4)) == 7
 
 

@@ -8,6 +8,7 @@ import pytest
 
 import runtime
 from compiled_dag import InputNode
+from runtime import ObjectRefGenerator
 from runtime.exceptions import TaskCancelledError, TaskError
 from tests.live import LONG_S, wait_until
 from tests.runtime import subjects
@@ -305,11 +306,12 @@ def test_messages_stay_whole_when_a_busy_sender_is_cancelled(session, begun):
         assert get(subjects.echo_task.remote("whole")) == "whole"
 
 
-def test_a_generator_is_cancelled_in_the_middle(session, begun):
+@pytest.mark.parametrize("what", [lambda generator: generator, ObjectRefGenerator.completed])
+def test_a_generator_is_cancelled_in_the_middle(session, what, begun):
     generator = subjects.items_for_ever.remote(begun)
     assert get(next(generator)) == 0
     wait_until(lambda: events(begun))
-    runtime.cancel(generator.completed())
+    runtime.cancel(what(generator))
     refs = list(generator)
     assert get(refs[:-1]) == list(range(1, len(refs)))
     assert_cancelled(refs[-1])

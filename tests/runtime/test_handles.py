@@ -50,7 +50,6 @@ def test_remote_with_options_and_target_is_refused():
         ({"gpu_visibility": "all"}, ValueError, "assigned_first"),
         ({"gpu_visibility": "assigned_only"}, ValueError, "num_gpus"),
         ({"runtime_env": 1}, TypeError, "dict"),
-        ({"runtime_env": {"pip": []}}, NotImplementedError, "pip"),
         ({"runtime_env": {"env_vars": {"A": 1}}}, TypeError, "env_vars"),
         ({"max_concurrency": 0}, ValueError, "max_concurrency"),
         ({"name": ""}, ValueError, "name"),

@@ -169,6 +169,31 @@ def test_references_compare_hash_and_show(session):
 # --- life of objects ------------------------------------------------------------------------------
 
 
+@runtime.remote
+def own_id():
+    return runtime.get_runtime_context().get_task_id()
+
+
+@runtime.remote
+class Caller:
+    def own_ids(self):
+        for _ in range(2):
+            yield runtime.get_runtime_context().get_task_id()
+
+    def id_of_a_task(self):
+        ref = own_id.remote()
+        return ref.task_id(), get(ref)
+
+
+def test_references_know_the_task_or_call_that_makes_them(session):
+    caller = Caller.remote()
+    for ref in (own_id.remote(), *caller.own_ids.remote()):
+        assert ref.task_id() == get(ref) == ref.task_id().hex()
+    known, actual = get(caller.id_of_a_task.remote())
+    assert known == actual == known.hex()
+    assert runtime.put(1).task_id() is None
+
+
 def test_a_dropped_object_is_gone(session):
     ref = runtime.put(np.ones(LARGE))
     weak = weakref.ref(ref)

@@ -10,6 +10,7 @@ import pytest
 import runtime
 from compiled_dag import InputNode
 from runtime.exceptions import ActorDiedError, ActorUnavailableError, GraphActorDiedError
+from runtime.util import state
 from tests.live import LONG_S, wait_until
 from tests.runtime import subjects
 from tests.runtime.actors import wait_until_dead
@@ -129,6 +130,8 @@ def test_a_call_behind_a_reference_survives_a_restart(session, path, until):
     slow = other.wait.remote(path, until, 5)
     ref = actor.add.remote(slow)
     runtime.kill(actor, no_restart=False)
+    # Only a death that is known: what is sent before that may be lost.
+    wait_until(lambda: state.list_events(filters=[("kind", "=", "ACTOR_RESTARTED")]))
     wait_until(lambda: events(path))
     release(until)
     assert get(ref) == 6
@@ -173,6 +176,25 @@ def test_a_graph_stays_broken_until_compiled_again(session, path):
     again = compiled()
     assert again.execute(4).get(timeout=LONG_S) == "4mm"
     again.teardown()
+
+
+def test_calls_that_are_left_when_the_last_handle_goes_survive_a_death(session, path, until):
+    actor = Plain.options(max_restarts=1, max_task_retries=1).remote(5, path)
+    assert get(actor.add.remote(1)) == 6
+    refs = [actor.die.remote(until), actor.state.remote()]
+    del actor
+    assert get(refs) == ["survived", (5, 2)]
+
+
+def test_an_actor_without_handles_is_not_made_again_for_nothing(session, path):
+    actor = Plain.options(max_restarts=1).remote(5, path)
+    assert get(actor.add.remote(1)) == 6
+    refs = [actor.die.remote(), actor.state.remote()]
+    del actor
+    for ref in refs:
+        with pytest.raises(ActorDiedError):
+            get(ref)
+    assert events(path) == 1
 
 
 # --- exceptions

@@ -56,9 +56,12 @@ def test_init_checks_its_arguments(arguments, kind, text):
     assert not runtime.is_initialized()
 
 
-def test_init_ignores_what_means_nothing_here():
-    runtime.init(include_dashboard=False, dashboard_port=1, _temp_dir="/x", logging_level=3)
+def test_init_ignores_what_means_nothing_here_and_says_so(caplog):
+    caplog.set_level("DEBUG", "runtime")
+    ignored = {"include_dashboard": False, "_temp_dir": "/x", "logging_level": 3, "labels": {}}
+    runtime.init(**ignored, dashboard_port=None)
     runtime.shutdown()
+    assert [record.args[0] for record in caplog.records] == ["labels", *list(ignored)[:-1]]
 
 
 def test_shutdown_is_idempotent_and_sessions_follow_each_other():
@@ -95,20 +98,6 @@ def test_actors_see_the_drivers_environment_and_folder(session, monkeypatch, tmp
     worker = Worker.remote()
     assert runtime.get(worker.environment.remote("COLOUR")) == "green"
     assert runtime.get(worker.__ray_call__.remote(lambda _: str(Path.cwd()))) == str(tmp_path)
-
-
-def test_env_vars_of_an_actor_win(session):
-    worker = Worker.options(runtime_env={"env_vars": {"COLOUR": "red"}}).remote()
-    assert runtime.get(worker.environment.remote("COLOUR")) == "red"
-    assert "COLOUR" not in os.environ
-
-
-def test_env_vars_of_a_library_start_a_new_interpreter(session):
-    options = {"env_vars": {"OMP_NUM_THREADS": "3", "COLOUR": "blue"}}
-    worker = Worker.options(runtime_env=options).remote(5)
-    assert runtime.get(worker.environment.remote("OMP_NUM_THREADS")) == "3"
-    assert runtime.get(worker.environment.remote("COLOUR")) == "blue"
-    assert runtime.get(worker.add.remote(1)) == 6
 
 
 @needs_torch

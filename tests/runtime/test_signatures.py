@@ -22,6 +22,27 @@ class Kinds:
         yield value
 
 
+class Special:
+    attribute = 1
+
+    def __init__(self, value):
+        self.value = value
+
+    def __call__(self):
+        return self.value
+
+    def __len__(self):
+        return self.value
+
+    def __del__(self):
+        pass
+
+
+def test_special_methods_of_its_own_can_be_called() -> None:
+    assert {"__call__", "__len__"} == set(methods_of(Special))
+    assert set(methods_of(Kinds)) == {"plain", "of_class", "static"}
+
+
 @pytest.mark.parametrize("name", ["plain", "of_class", "static"])
 def test_the_function_behind_a_method_is_known_however_it_is_bound(name) -> None:
     spec = methods_of(Kinds)[name]

@@ -222,19 +222,6 @@ def test_options_leave_the_function_itself_alone(session):
         get(add.remote("a", 1))
 
 
-def test_environment_and_folder_of_a_task(session, tmp_path):
-    @runtime.remote(runtime_env={"env_vars": {"TASK_VARIABLE": "x"}, "working_dir": str(tmp_path)})
-    def surroundings():
-        return os.environ.get("TASK_VARIABLE"), os.getcwd()  # noqa: PTH109
-
-    @runtime.remote
-    def plain():
-        return os.environ.get("TASK_VARIABLE")
-
-    assert get(surroundings.remote()) == ("x", str(tmp_path))
-    assert get(plain.remote()) is None
-
-
 # --- errors ---------------------------------------------------------------------------------------
 
 
