@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from collective.ops import AllReduce, ReduceOp, check_inputs, parse_reduce_op
-from compiled_dag.node import CollectiveOutputNode, DAGNode, bind_collective
+from compiled_dag.collective_node import CollectiveOutputNode, bind_collective
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from compiled_dag.node import DAGNode
 
 
 class AllReduceOperation:

@@ -1,5 +1,15 @@
 """Compiled graphs of actor methods: draw with ``.bind()``, compile once, execute many times."""
 
+from compiled_dag.class_node import (
+    BIND_INDEX_KEY,
+    IS_CLASS_METHOD_OUTPUT_KEY,
+    PARENT_CLASS_NODE_KEY,
+    PREV_CLASS_METHOD_CALL_KEY,
+    ClassMethodNode,
+    ClassNode,
+    ElementNode,
+)
+from compiled_dag.collective_node import COLLECTIVE_OPERATION_KEY, CollectiveOutputNode
 from compiled_dag.driver import CompiledDAG
 from compiled_dag.errors import (
     ActorAlreadyExistsError,
@@ -37,22 +47,22 @@ from compiled_dag.errors import (
     UnserializableError,
     WorkerCrashedError,
 )
+from compiled_dag.function_node import FunctionNode
+from compiled_dag.input_node import InputAttributeNode, InputNode
 from compiled_dag.interpret import DAGInputData
-from compiled_dag.node import (
-    ClassMethodNode,
-    CollectiveOutputNode,
-    DAGNode,
-    ElementNode,
-    InputAttributeNode,
-    InputNode,
-    MultiOutputNode,
-)
+from compiled_dag.node import DAGNode
 from compiled_dag.operation import CollectiveOp
 from compiled_dag.options import CompileOptions, DAGContext
+from compiled_dag.output_node import MultiOutputNode
 from compiled_dag.program import Program
 from compiled_dag.ref import CompiledDAGRef
 
 __all__ = [
+    "BIND_INDEX_KEY",
+    "COLLECTIVE_OPERATION_KEY",
+    "IS_CLASS_METHOD_OUTPUT_KEY",
+    "PARENT_CLASS_NODE_KEY",
+    "PREV_CLASS_METHOD_CALL_KEY",
     "ActorAlreadyExistsError",
     "ActorClassInheritanceError",
     "ActorDiedError",
@@ -65,6 +75,7 @@ __all__ = [
     "ChannelError",
     "ChannelTimeoutError",
     "ClassMethodNode",
+    "ClassNode",
     "CollectiveError",
     "CollectiveMismatchError",
     "CollectiveOp",
@@ -81,6 +92,7 @@ __all__ = [
     "ElementNode",
     "ExecutionDroppedError",
     "ExecutorError",
+    "FunctionNode",
     "GetTimeoutError",
     "GraphActorDiedError",
     "GraphError",

@@ -7,8 +7,11 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from compiled_dag.containers import find
+from compiled_dag.class_node import ClassMethodNode, ElementNode
+from compiled_dag.collective_node import CollectiveBinding, CollectiveOutputNode, actor_call
+from compiled_dag.containers import search
 from compiled_dag.errors import GraphError, GraphUsageError
+from compiled_dag.input_node import InputAttributeNode, InputNode
 from compiled_dag.ir import (
     DRIVER,
     Call,
@@ -23,18 +26,10 @@ from compiled_dag.ir import (
     OperationId,
     Output,
 )
-from compiled_dag.node import (
-    ClassMethodNode,
-    CollectiveBinding,
-    CollectiveOutputNode,
-    DAGNode,
-    ElementNode,
-    InputAttributeNode,
-    InputNode,
-    MultiOutputNode,
-    actor_target,
-)
+from compiled_dag.node import DAGNode
+from compiled_dag.output_node import MultiOutputNode
 from compiled_dag.tree import Arguments, Const, DictOf, ListOf, Tree, TupleOf, Val
+from compiled_dag.walk import component
 
 if TYPE_CHECKING:
     from compiled_dag.host import Actor, ActorId, Host, Target
@@ -61,28 +56,11 @@ def capture(output: DAGNode) -> Captured:
         GraphError: It has no actor, or actors of two sessions, or a generator or coroutine method.
         GraphUsageError: It has two inputs or two outputs, or an input used without ``with``.
     """
-    members = _component(output)
+    members = sorted(component(output), key=lambda node: node._order)
     source = _one_input(members)
     _one_output(members, output)
     numbered = _number(members, source)
     return _Capture(numbered).graph(output)
-
-
-def _component(output: DAGNode) -> list[DAGNode]:
-    """Return every node connected with `output`, in the order they were bound."""
-    found = {id(output): output}
-    todo = [output]
-    while todo:
-        node = todo.pop()
-        for other in (*node._upstream(), *node._downstream, *_partners(node)):
-            if id(other) not in found:
-                found[id(other)] = other
-                todo.append(other)
-    return sorted(found.values(), key=lambda node: node._order)
-
-
-def _partners(node: DAGNode) -> tuple[DAGNode, ...]:
-    return node._binding.outputs if isinstance(node, CollectiveOutputNode) else ()
 
 
 def _one_input(members: list[DAGNode]) -> InputNode | None:
@@ -124,7 +102,7 @@ def _number(members: list[DAGNode], source: InputNode | None) -> list[DAGNode]:
     while queue:
         node = queue.popleft()
         downstream = sorted(node._downstream, key=lambda other: other._order)
-        for other in (*downstream, *_partners(node), *node._upstream()):
+        for other in (*downstream, *node._partners(), *node._upstream()):
             if id(other) not in found:
                 found[id(other)] = other
                 queue.append(other)
@@ -193,10 +171,14 @@ class _Capture:
     def _node(self, node: DAGNode) -> Node:
         number = self._ids[id(node)]
         actor = DRIVER
-        target = actor_target(node)
+        call = actor_call(node)
         if isinstance(node, ClassMethodNode):
             _check_kind(node)
-        if target is not None:
+        if call is not None:
+            target = call._target
+            if target is None:
+                msg = f"{call!r} is a method of an actor that is not made: not compiled yet"
+                raise GraphError(msg)
             actor = target.actor.actor_id
             self._actors.setdefault(actor, target.actor)
             self._targets[number] = target
@@ -217,12 +199,9 @@ class _Capture:
                 return Input(key=node._key)
             case ClassMethodNode():
                 return Call(
-                    method=node._target.name,
-                    arguments=Arguments(
-                        tuple(self._tree(value) for value in node._args),
-                        tuple((name, self._tree(value)) for name, value in node._kwargs.items()),
-                    ),
-                    num_returns=node._target.num_returns,
+                    method=node._method.name,
+                    arguments=self._arguments(node),
+                    num_returns=max(1, node._method.num_returns),
                 )
             case ElementNode():
                 return Element(source=self._ids[id(node._call)], index=node._index)
@@ -232,10 +211,14 @@ class _Capture:
                 return Collective(
                     operation=OperationId(number),
                     rank=node._rank,
-                    source=self._ids[id(node._args[0])],
+                    source=self._ids[id(node._bound_args[0])],
                 )
             case MultiOutputNode():
-                return Output(values=tuple(self._tree(value) for value in node._args))
+                return Output(
+                    values=tuple(
+                        self._argument(node, *item) for item in enumerate(node._bound_args)
+                    )
+                )
         msg = f"{node!r} cannot be part of a graph here"
         raise GraphError(msg)
 
@@ -245,13 +228,33 @@ class _Capture:
         members = tuple(target.actor.actor_id for target in targets)
         return Operation(id=OperationId(number), text=str(binding.op), members=members, nodes=nodes)
 
+    def _arguments(self, node: DAGNode) -> Arguments:
+        return Arguments(
+            tuple(self._argument(node, *item) for item in enumerate(node._bound_args)),
+            tuple(
+                (name, self._argument(node, name, value))
+                for name, value in node._bound_kwargs.items()
+            ),
+        )
+
+    def _argument(self, node: DAGNode, name: int | str, value: Any) -> Tree:
+        for hidden, whole in search(value, DAGNode).hidden:
+            where = "a key of a dict" if type(whole) is dict else f"a {type(whole).__name__}"
+            msg = (
+                f"argument {name!r} of {node._label}, bound at {node._source}, has {hidden!r} "
+                f"inside {where}. In a compiled graph nodes may stand in lists, tuples and "
+                "values of dicts only: take the object apart"
+            )
+            raise GraphError(msg)
+        return self._tree(value)
+
     def _tree(self, value: Any) -> Tree:
         if isinstance(value, DAGNode):
             if isinstance(value, MultiOutputNode):
                 msg = f"{value!r} is an output and cannot be an argument"
                 raise GraphError(msg)
             return Val(self._ids[id(value)])
-        if find(value, DAGNode):
+        if search(value, DAGNode).nodes:
             if type(value) is list:
                 return ListOf(tuple(self._tree(item) for item in value))
             if type(value) is tuple:
@@ -268,7 +271,7 @@ class _Capture:
 
 def _check_kind(node: ClassMethodNode) -> None:
     """Refuse methods that return before their work is done: a node's value is made in one go."""
-    function = node._target.function
+    function = node._method.function
     if inspect.iscoroutinefunction(function):
         kind, remedy = "a coroutine method", "make it a plain one, which may call asyncio.run"
     elif inspect.isasyncgenfunction(function):

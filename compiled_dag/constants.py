@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from compiled_dag.channel import codec
-from compiled_dag.errors import GraphError
 from compiled_dag.ir import Call
 from compiled_dag.tree import Const, leaves
 
@@ -17,7 +16,6 @@ def check_constants(captured: Captured) -> None:
     """Check that every constant can be sent, naming node and argument if not.
 
     Raises:
-        GraphError: A node hides inside an object that is no list, tuple or dict.
         TypeError: A constant cannot be pickled.
     """
     for node in captured.graph.nodes:
@@ -36,11 +34,5 @@ def _check_constant(value: Any, where: str) -> None:
     try:
         codec.encode(value)
     except TypeError as error:
-        if "cannot be pickled: a node is drawn" in str(error):
-            msg = (
-                f"{where} is a {type(value).__name__} with a node inside. "
-                "Nodes may stand in lists, tuples and dicts only: take the object apart"
-            )
-            raise GraphError(msg) from error
         msg = f"{where}: {error}"
         raise TypeError(msg) from error

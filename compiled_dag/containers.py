@@ -1,4 +1,8 @@
-"""Looking for nodes in the lists, tuples and dicts among the arguments of a `.bind()`.
+"""Looking for nodes in the arguments of a `.bind()`, and putting their results in their places.
+
+Nodes *in the open* stand in lists, tuples and dicts; a compiled graph puts values in their places
+with templates. Nodes *hidden* in any other object are found by pickling it (`scan`); only
+interpreted graphs can use those.
 
 Whatever is made of arguments later (templates, pickles) is made recursively, so what would not end,
 or not before the interpreter's limit, is refused here, while there is a line to name.
@@ -6,7 +10,12 @@ or not before the interpreter's limit, is refused here, while there is a line to
 
 from __future__ import annotations
 
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
+
+from compiled_dag import scan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MOST_NESTED: Final = 50
 """Containers inside each other; an actor unpickles templates with several calls per level."""
@@ -18,15 +27,62 @@ class NestingError(Exception):
     """Containers form a cycle, or are too deep. Callers say which argument of what it is."""
 
 
-def find(value: object, kind: type[_Kind]) -> list[_Kind]:
-    """Return every instance of `kind` in `value`, looking into lists, tuples and dicts.
+class Found(NamedTuple, Generic[_Kind]):
+    """What an argument holds."""
+
+    nodes: list[_Kind]
+    """Those in the open, then the hidden ones; each as often as it stands there."""
+    hidden: list[tuple[_Kind, object]]
+    """Nodes that are not in the open, with the object each is inside of; one for each object."""
+
+
+def search(value: object, kind: type[_Kind]) -> Found[_Kind]:
+    """Look for the instances of `kind` in `value`.
 
     Raises:
         NestingError: A container contains itself, or there are too many inside each other.
+        TypeError: Part of `value` cannot be pickled; names the path to it.
     """
-    search = _Search(kind)
-    search.height(value)
-    return search.found
+    look = _Search(kind)
+    look.height(value)
+    if not look.objects:
+        return Found(look.found, [])
+    try:
+        inside = scan.nodes_inside([part for part, _ in look.objects], kind)
+    except TypeError:
+        scan.nodes_inside(value, kind)  # raises with the path from the argument on
+        raise
+    hidden: list[tuple[_Kind, object]] = []
+    for part, whole in look.objects if inside else ():
+        hidden += [(node, whole) for node in scan.nodes_inside(part, kind)[:1]]
+    return Found(look.found + inside, hidden)
+
+
+def replaced(value: Any, kind: type[_Kind], replacement: Callable[[_Kind], Any]) -> Any:
+    """Return `value` with ``replacement(it)`` in place of each instance of `kind` in it.
+
+    Raises:
+        NestingError: As `search`.
+        TypeError: As `search`.
+    """
+    if isinstance(value, kind):
+        return replacement(value)
+    found = search(value, kind)
+    if found.hidden:
+        return scan.replaced(value, kind, replacement)
+    return _rebuilt(value, kind, replacement) if found.nodes else value
+
+
+def _rebuilt(value: Any, kind: type[_Kind], replacement: Callable[[_Kind], Any]) -> Any:
+    if isinstance(value, kind):
+        return replacement(value)
+    if type(value) is list:
+        return [_rebuilt(item, kind, replacement) for item in value]
+    if type(value) is tuple:
+        return tuple([_rebuilt(item, kind, replacement) for item in value])
+    if type(value) is dict:
+        return {key: _rebuilt(item, kind, replacement) for key, item in value.items()}
+    return value
 
 
 class _Search(Generic[_Kind]):
@@ -34,6 +90,8 @@ class _Search(Generic[_Kind]):
 
     def __init__(self, kind: type[_Kind]) -> None:
         self.found: list[_Kind] = []
+        self.objects: list[tuple[object, object]] = []
+        """What is no container, or a key, and may hide something; and what messages name."""
         self._kind = kind
         self._open: set[int] = set()
         """Containers around the one that is looked at."""
@@ -45,6 +103,8 @@ class _Search(Generic[_Kind]):
             self.found.append(value)
             return 0
         if type(value) not in (list, tuple, dict):
+            if not scan.holds_nothing(value):
+                self.objects.append((value, value))
             return 0
         height = self._heights.get(id(value), 1)
         if len(self._open) + height > MOST_NESTED:
@@ -58,7 +118,10 @@ class _Search(Generic[_Kind]):
         if id(value) in self._open:
             msg = f"is cyclic: a {type(value).__name__} contains itself"
             raise NestingError(msg)
-        items = value.values() if type(value) is dict else value
+        items = value
+        if type(value) is dict:
+            self.objects += [(key, value) for key in value if not scan.holds_nothing(key)]
+            items = value.values()
         self._open.add(id(value))
         height = 1 + max(map(self.height, items), default=0)
         self._open.remove(id(value))

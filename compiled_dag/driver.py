@@ -167,5 +167,5 @@ def compile_dag(output: DAGNode, options: CompileOptions) -> CompiledDAG:
     """Capture, compile and bring up the graph that ends in `output`."""
     captured = capture(output)
     captured.host.check_owner()
-    check_constants(captured)  # first: a node that hides in one looks like a leaf to the compiler
+    check_constants(captured)
     return CompiledDAG(captured, compile_graph(captured.graph, options), options)

@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NewType, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    import inspect
-
     from compiled_dag.errors import ActorDiedError
     from compiled_dag.loop import Loop
     from compiled_dag.shm.board import Board
@@ -163,17 +161,8 @@ class Actor(Protocol):
         ...
 
 
-class Ref(Protocol):
-    """The result of an ordinary call, later."""
-
-    def result(self, timeout: float | None = None) -> Any: ...
-
-
-class Target(Protocol):
-    """One method of one actor: what `.bind()` was called on."""
-
-    @property
-    def actor(self) -> Actor: ...
+class Method(Protocol):
+    """One method of a remote class, with its options."""
 
     @property
     def class_name(self) -> str: ...
@@ -187,18 +176,87 @@ class Target(Protocol):
     def num_returns(self) -> int: ...
 
     @property
-    def signature(self) -> inspect.Signature | None:
-        """Without self; None where it cannot be known (builtins)."""
+    def function(self) -> Callable[..., Any] | None:
+        """The plain function in the class, for checks; None where it is not known."""
         ...
 
     @property
-    def function(self) -> Callable[..., Any] | None:
-        """The plain function in the class, for checks."""
+    def declared(self) -> Mapping[str, Any]:
+        """What was given to ``.options()``."""
         ...
 
-    def call_resolved(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Call it the ordinary way; refs anywhere in containers arrive as their values.
 
-        Returns a ref, or a list of refs where `num_returns` is over 1.
+class Target(Method, Protocol):
+    """One method of one actor: what `.bind()` was called on."""
+
+    @property
+    def handle(self) -> Any:
+        """The actor, as users hold it."""
+        ...
+
+    @property
+    def actor(self) -> Actor: ...
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """Call it the ordinary way; returns a ref, or a list where `num_returns` is over 1."""
+        ...
+
+
+class ClassMethod(Method, Protocol):
+    """One method of an actor that is not made yet."""
+
+    def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Refuse arguments that do not fit.
+
+        Raises:
+            TypeError: They do not fit.
         """
+        ...
+
+    def with_options(self, options: Mapping[str, Any]) -> ClassMethod:
+        """Return it with other options, checked."""
+        ...
+
+    def of(self, handle: Any) -> Target:
+        """Return the method of an actor that is made."""
+        ...
+
+
+class RemoteClass(Protocol):
+    """A remote class with its options: what `.bind()` was called on."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        """What was given to the decorator and to ``.options()``."""
+        ...
+
+    def method(self, name: str) -> ClassMethod | None:
+        """Return one of its methods, or None."""
+        ...
+
+    def nearest(self, name: str) -> str:
+        """Return a hint at the methods with names like `name`, or nothing."""
+        ...
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """Start an actor; returns its handle."""
+        ...
+
+
+class RemoteFunction(Protocol):
+    """A remote function with its options: what `.bind()` was called on."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        """What was given to the decorator and to ``.options()``."""
+        ...
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """Run it as a task; returns a ref, or a list where `num_returns` is over 1."""
         ...

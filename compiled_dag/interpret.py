@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from compiled_dag.class_node import ClassMethodNode, ClassNode, ElementNode
+from compiled_dag.collective_node import CollectiveOutputNode
 from compiled_dag.errors import GraphError, GraphUsageError
-from compiled_dag.node import (
-    ClassMethodNode,
-    CollectiveOutputNode,
-    DAGNode,
-    ElementNode,
-    InputAttributeNode,
-    InputNode,
-    MultiOutputNode,
-)
+from compiled_dag.function_node import FunctionNode
+from compiled_dag.input_node import InputAttributeNode, InputNode
+from compiled_dag.node import DAGNode
+from compiled_dag.output_node import MultiOutputNode
+from compiled_dag.walk import needed, resolved
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from compiled_dag.host import ClassMethod, Target
 
 
 class DAGInputData:
@@ -35,61 +35,65 @@ class DAGInputData:
         raise ValueError(msg)
 
 
-def interpret(output: DAGNode, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Call every node the output needs, once each; returns the output's ref, or a list of refs."""
+def interpret(output: DAGNode, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Call every node `output` needs, once each; returns what each gave, by uuid.
+
+    That is a ref or several, a handle for a class node, and a list for a `MultiOutputNode`.
+    """
     whole = args[0] if len(args) == 1 and not kwargs else DAGInputData(args, kwargs)
-    results: dict[int, Any] = {}
-    for node in _needed(output):
-        results[id(node)] = _run(node, whole, results)
-    return results[id(output)]
+    nodes = needed(output)
+    _check_inputs(nodes)
+    results: dict[str, Any] = {}
+    for node in nodes:
+        results[node._stable_uuid] = _run(node, whole, results)
+    return results
 
 
-def _needed(output: DAGNode) -> list[DAGNode]:
-    """Return the nodes `output` needs, in bind order, which is a legal order."""
-    found = {id(output): output}
-    todo = [output]
-    while todo:
-        for node in todo.pop()._upstream():
-            if id(node) not in found:
-                found[id(node)] = node
-                todo.append(node)
-    return sorted(found.values(), key=lambda node: node._order)
+def _check_inputs(nodes: Sequence[DAGNode]) -> None:
+    inputs = [node for node in nodes if isinstance(node, InputNode)]
+    if len(inputs) > 1:
+        places = ", ".join(node._source for node in inputs)
+        msg = f"the graph has {len(inputs)} InputNodes, made at {places}. Use one"
+        raise GraphUsageError(msg)
+    for node in inputs:
+        if not node._entered:
+            msg = f"the InputNode made at {node._source} was not entered: `with InputNode()`"
+            raise GraphUsageError(msg)
 
 
-def _run(node: DAGNode, whole: Any, results: dict[int, Any]) -> Any:
+def _run(node: DAGNode, whole: Any, results: dict[str, Any]) -> Any:
     match node:
         case InputNode():
-            if not node._entered:
-                msg = f"the InputNode made at {node._source} was not entered: `with InputNode()`"
-                raise GraphUsageError(msg)
             return whole
         case InputAttributeNode():
             if node._by_attribute and not isinstance(whole, DAGInputData):
                 return getattr(whole, str(node._key))
             return whole[node._key]
         case ElementNode():
-            return results[id(node._call)][node._index]
-        case MultiOutputNode():
-            return [_resolve(value, results) for value in node._args]
+            return results[node._call._stable_uuid][node._index]
         case CollectiveOutputNode():
             msg = f"{node!r}: collectives exist only in compiled graphs; use experimental_compile()"
             raise NotImplementedError(msg)
+    args = [resolved(DAGNode, node, value, results) for value in node._bound_args]
+    kwargs = {
+        name: resolved(DAGNode, node, value, results) for name, value in node._bound_kwargs.items()
+    }
+    if isinstance(node, MultiOutputNode):
+        return args
+    return _remote(node, results)(*args, **kwargs)
+
+
+def _remote(node: DAGNode, results: dict[str, Any]) -> Callable[..., Any]:
+    """Return the ordinary call that `node` stands for."""
+    match node:
+        case FunctionNode():
+            return node._function.remote
+        case ClassNode():
+            return node._class.remote
+        case ClassMethodNode(_parent=ClassNode() as parent):
+            method = cast("ClassMethod", node._method)
+            return method.of(results[parent._stable_uuid]).remote
         case ClassMethodNode():
-            args = [_resolve(value, results) for value in node._args]
-            kwargs = {name: _resolve(value, results) for name, value in node._kwargs.items()}
-            return node._target.call_resolved(args, kwargs)
+            return cast("Target", node._method).remote
     msg = f"{node!r} cannot be executed"
     raise GraphError(msg)
-
-
-def _resolve(value: Any, results: dict[int, Any]) -> Any:
-    """Put results in place of the nodes in an argument."""
-    if isinstance(value, DAGNode):
-        return results[id(value)]
-    if type(value) is list:
-        return [_resolve(item, results) for item in value]
-    if type(value) is tuple:
-        return tuple(_resolve(item, results) for item in value)
-    if type(value) is dict:
-        return {key: _resolve(item, results) for key, item in value.items()}
-    return value

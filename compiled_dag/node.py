@@ -1,82 +1,238 @@
-"""What users hold: nodes made by `.bind()`, `InputNode`, `MultiOutputNode`.
+"""The base of what users hold: a node made by `.bind()`, and what may be asked of any node.
 
-Nodes only remember what was bound. `capture` turns them into data when a graph is compiled, and
-compiling never changes them.
+Nodes only remember what was bound. `capture` turns them into data when a graph is compiled,
+`interpret` runs them as they are; neither changes them.
 """
 
 from __future__ import annotations
 
-import itertools
+import os
 import sys
+import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from compiled_dag.containers import NestingError, find
-from compiled_dag.errors import GraphError, GraphUsageError
+from compiled_dag import walk
+from compiled_dag.containers import Found, NestingError, search
+from compiled_dag.errors import GraphError
+from compiled_dag.node_text import node_text
 from compiled_dag.options import CompileOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from types import FrameType, TracebackType
-
-    from compiled_dag.host import Target
-    from compiled_dag.operation import CollectiveOp
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from types import FrameType
 
 _PACKAGES = tuple(
     str(Path(__file__).parent.parent / name) + "/"
     for name in ("compiled_dag", "collective", "runtime")
 )
-_binds = itertools.count()
+
+
+class _BindOrder:
+    """Numbers all binds of this process."""
+
+    def __init__(self) -> None:
+        self._next = 0
+        self._lock = threading.Lock()
+
+    def take(self) -> int:
+        """Return the next number."""
+        with self._lock:
+            self._next += 1
+            return self._next
+
+    def pass_by(self, number: int) -> None:
+        """Go on after `number`, which a node from another process has."""
+        with self._lock:
+            self._next = max(self._next, number)
+
+
+_bind_order = _BindOrder()
 
 
 class DAGNode:
-    """A node of a graph. Made by `.bind()`, never directly."""
+    """A node of a graph. Made by `.bind()`, never directly.
 
-    _is_node = True
+    A node may be pickled, and so be sent to a task, with all it needs; nodes that need *it* stay.
+    """
 
-    def __init__(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> None:
-        self._args = tuple(args)
-        self._kwargs = dict(kwargs or {})
-        self._order = next(_binds)
+    _is_node: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+        others: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Remember what was bound.
+
+        Args:
+            args: Positional arguments.
+            kwargs: Keyword arguments.
+            options: What was given to ``.options()``, and to the decorator.
+            others: What else the node needs, by Ray's names: its actor, the call before it.
+        """
+        self._bound_args = tuple(args)
+        self._bound_kwargs = dict(kwargs or {})
+        self._bound_options = dict(options or {})
+        self._bound_other_args_to_resolve = dict(others or {})
+        self._stable_uuid = os.urandom(16).hex()
+        self._order = _bind_order.take()
         self._source = _caller()
         self._downstream: list[DAGNode] = []
+        self.cache_from_last_execute: dict[str, Any] = {}
+        """What each node gave in the last ``execute(_ray_cache_refs=True)``, by uuid."""
+        self._attach()
+
+    def _attach(self) -> None:
+        """Let the nodes it needs know of it."""
         for node in self._upstream():
             node._downstream.append(self)
 
     def _upstream(self) -> list[DAGNode]:
-        """Return the nodes among the arguments, each once.
+        """Return the nodes it needs, each once: among the arguments, then the others.
 
         Raises:
             GraphError: An argument is cyclic, or too deep.
+            TypeError: An argument cannot be pickled.
         """
-        found: dict[int, DAGNode] = {}
-        for name, value in (*enumerate(self._args), *self._kwargs.items()):
+        found = {id(node): node for _, each in self._search() for node in each.nodes}
+        for other in self._bound_other_args_to_resolve.values():
+            if isinstance(other, DAGNode):
+                found[id(other)] = other
+        return list(found.values())
+
+    def _search(self) -> Iterator[tuple[int | str, Found[DAGNode]]]:
+        """Yield what each argument holds, by its position or name; raises as `_upstream`."""
+        arguments: list[tuple[int | str, Any]] = [*enumerate(self._bound_args)]
+        for name, value in (*arguments, *self._bound_kwargs.items()):
             try:
-                found.update((id(node), node) for node in find(value, DAGNode))
+                yield name, search(value, DAGNode)
             except NestingError as error:
                 msg = (
                     f"argument {name!r} of {self._label}, bound at {self._source}, {error}. Pass "
                     "it as the attribute of an object of your own"
                 )
                 raise GraphError(msg) from None
-        return list(found.values())
+            except TypeError as error:
+                msg = f"argument {name!r} of {self._label}, bound at {self._source}: {error}"
+                raise TypeError(msg) from error.__cause__
+
+    def _partners(self) -> tuple[DAGNode, ...]:
+        """Return the nodes that are there only together with it."""
+        return ()
 
     @property
     def _label(self) -> str:
+        """What messages call it."""
         return type(self).__name__
 
-    def execute(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the graph up to this node through ordinary calls, without compiling.
+    @property
+    def _body(self) -> str:
+        """What it runs, for `str`."""
+        return self._label
+
+    # --- what was bound
+
+    def get_args(self) -> tuple[Any, ...]:
+        """Return the positional arguments."""
+        return self._bound_args
+
+    def get_kwargs(self) -> dict[str, Any]:
+        """Return the keyword arguments, copied."""
+        return dict(self._bound_kwargs)
+
+    def get_options(self) -> dict[str, Any]:
+        """Return the options as they were declared, copied."""
+        return dict(self._bound_options)
+
+    def get_other_args_to_resolve(self) -> dict[str, Any]:
+        """Return what else the node needs, by the ``..._KEY`` names, copied."""
+        return dict(self._bound_other_args_to_resolve)
+
+    def get_stable_uuid(self) -> str:
+        """Return what identifies the node, also after it was copied or pickled."""
+        return self._stable_uuid
+
+    # --- walking
+
+    def apply_recursive(self, fn: Callable[[DAGNode], Any]) -> Any:
+        """Apply `fn` to every node this one needs, then to this one; each uuid once.
+
+        `fn` is given copies, whose arguments hold what `fn` returned in place of nodes.
 
         Returns:
-            A ref; a list of refs for a `MultiOutputNode`.
+            What `fn` returned for this node.
+        """
+        return walk.apply_recursive(DAGNode, self, fn)
+
+    def apply_functional(
+        self,
+        source_input_list: Any,
+        predicate_fn: Callable[[DAGNode], bool],
+        apply_fn: Callable[[DAGNode], Any],
+    ) -> Any:
+        """Return `source_input_list` with results of `apply_fn` in place of nodes.
+
+        Args:
+            source_input_list: Anything with nodes inside.
+            predicate_fn: Which nodes to replace; the others stay.
+            apply_fn: What to replace a node by; called once per node.
+        """
+        return walk.apply_functional(DAGNode, source_input_list, predicate_fn, apply_fn)
+
+    def traverse_and_apply(self, fn: Callable[[DAGNode], Any]) -> None:
+        """Apply `fn` to every node that is connected with this one, the nearest first."""
+        for node in walk.component(self):
+            fn(node)
+
+    def _replaced(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], others: Mapping[str, Any]
+    ) -> DAGNode:
+        """Return a copy with other arguments, which no node knows of."""
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__getstate__())
+        made._bound_args, made._bound_kwargs = tuple(args), dict(kwargs)
+        made._bound_other_args_to_resolve = dict(others)
+        made._downstream, made.cache_from_last_execute = [], {}
+        return made
+
+    # --- running
+
+    def execute(self, *args: Any, _ray_cache_refs: bool = False, **kwargs: Any) -> Any:
+        """Run the graph up to this node through ordinary calls, without compiling.
+
+        A function node becomes a task, a class node a new actor, a method node a call of its
+        actor. A node that is an argument arrives as its value; one inside an argument arrives as a
+        reference, to be got where it is needed, or as an actor's handle.
+
+        Args:
+            *args: The inputs.
+            _ray_cache_refs: Keep what every node gave in `cache_from_last_execute`.
+            **kwargs: More inputs.
+
+        Returns:
+            A ref; a list of refs for a `MultiOutputNode`; a handle for a class node.
 
         Raises:
-            GraphError: The graph contains collectives, which exist only compiled.
+            GraphUsageError: There are two InputNodes, or one was not entered.
+            NotImplementedError: The graph contains collectives, which exist only compiled.
         """
         from compiled_dag.interpret import interpret  # noqa: PLC0415  interpret reads nodes: it is above us
 
-        return interpret(self, args, kwargs)
+        results = interpret(self, args, kwargs)
+        if _ray_cache_refs:
+            self.cache_from_last_execute = results
+        return results[self._stable_uuid]
+
+    async def get_object_refs_from_last_execute(self) -> dict[str, Any]:
+        """Return what each node gave in the last ``execute(_ray_cache_refs=True)``, by uuid."""
+        return dict(self.cache_from_last_execute)
+
+    def clear_cache(self) -> None:
+        """Forget what the last ``execute(_ray_cache_refs=True)`` gave."""
+        self.cache_from_last_execute = {}
 
     def experimental_compile(
         self,
@@ -122,203 +278,43 @@ class DAGNode:
         )
         return compile_dag(self, options)
 
-    def __reduce__(self) -> NoReturn:
-        msg = (
-            f"{self!r} cannot be pickled: a node is drawn into a graph, not sent. Inside an "
-            "argument, nodes may stand in lists, tuples and dicts only"
+    # --- copies
+
+    def __copy__(self) -> DAGNode:
+        return self._replaced(
+            self._bound_args, self._bound_kwargs, self._bound_other_args_to_resolve
         )
-        raise TypeError(msg)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        del state["_downstream"], state["cache_from_last_execute"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._downstream, self.cache_from_last_execute = [], {}
+        _bind_order.pass_by(self._order)
+        self._attach()
+
+    def __getattr__(self, name: str) -> Any:
+        raise self._no_attribute(name)
+
+    def _no_attribute(self, name: str) -> AttributeError:
+        if name == "remote":
+            return AttributeError(
+                f"{self!r} has no .remote: .execute() runs the graph that ends in it"
+            )
+        if name == "bind":
+            return AttributeError(
+                f"{self!r} is bound already and has no .bind: pass it to another node's .bind()"
+            )
+        return AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __str__(self) -> str:
+        return node_text(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._label} bound at {self._source}>"
-
-
-class ClassMethodNode(DAGNode):
-    """One call of one method of one actor."""
-
-    def __init__(self, target: Target, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        self._target = target  # first: messages about the arguments name the method
-        super().__init__(args, kwargs)
-
-    @property
-    def _label(self) -> str:
-        return f"{self._target.class_name}.{self._target.name}"
-
-    def __getattr__(self, name: str) -> NoReturn:
-        if name in ("remote", "bind"):
-            msg = f"{self!r} has no .{name}: pass the node to another method's .bind()"
-            raise AttributeError(msg)
-        msg = f"{type(self).__name__!r} object has no attribute {name!r}"
-        raise AttributeError(msg)
-
-
-class ElementNode(DAGNode):
-    """One of the values of a method with several returns."""
-
-    def __init__(self, call: ClassMethodNode, index: int) -> None:
-        super().__init__((call,))
-        self._call = call
-        self._index = index
-
-    @property
-    def _label(self) -> str:
-        return f"{self._call._label}[{self._index}]"
-
-
-class CollectiveBinding:
-    """One collective operation over the nodes of several actors; shared by its output nodes."""
-
-    def __init__(self, op: CollectiveOp, inputs: Sequence[DAGNode]) -> None:
-        self.op = op
-        self.inputs = tuple(inputs)
-        self.outputs: tuple[CollectiveOutputNode, ...] = ()
-
-
-class CollectiveOutputNode(DAGNode):
-    """What one rank gets out of a collective operation."""
-
-    def __init__(self, binding: CollectiveBinding, rank: int) -> None:
-        super().__init__((binding.inputs[rank],))
-        self._binding = binding
-        self._rank = rank
-
-    @property
-    def _label(self) -> str:
-        return f"{self._binding.op}, rank {self._rank}"
-
-
-class InputNode(DAGNode):
-    """What `execute` will be given. Use it as ``with InputNode() as inp:``.
-
-    ``inp`` is the one positional argument; ``inp[0]`` the first of several, ``inp.name`` and
-    ``inp["name"]`` keyword arguments. Names of real node attributes are reachable by ``["..."]``.
-    """
-
-    def __init__(self, *args: Any, input_type: Any = None, **kwargs: Any) -> None:
-        if args or kwargs:
-            given = ", ".join([*map(repr, args), *(f"{k}={v!r}" for k, v in kwargs.items())])
-            msg = f"InputNode takes no arguments, got {given}: values are given to execute()"
-            raise ValueError(msg)
-        super().__init__()
-        self._input_type = input_type
-        self._entered = False
-        self._fields: dict[int | str, InputAttributeNode] = {}
-
-    @property
-    def _label(self) -> str:
-        return "input"
-
-    def __enter__(self) -> InputNode:
-        self._entered = True
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Nothing ends: nodes may be bound after the block too."""
-
-    def __getitem__(self, key: Any) -> InputAttributeNode:
-        if isinstance(key, bool) or not isinstance(key, (int, str)):
-            msg = f"inp[{key!r}]: the key of an input is an int (positional) or a str (keyword)"
-            raise GraphUsageError(msg)
-        if isinstance(key, int) and key < 0:
-            msg = f"inp[{key}]: positions of inputs count from 0"
-            raise GraphUsageError(msg)
-        return self._field(key, by_attribute=False)
-
-    def __getattr__(self, name: str) -> InputAttributeNode:
-        if name.startswith("_") or name in ("remote", "bind"):
-            msg = f"{type(self).__name__!r} object has no attribute {name!r}"
-            raise AttributeError(msg)
-        return self._field(name, by_attribute=True)
-
-    def __iter__(self) -> NoReturn:
-        msg = "an InputNode cannot be iterated: how many inputs there are is known at execute()"
-        raise TypeError(msg)
-
-    def _field(self, key: int | str, *, by_attribute: bool) -> InputAttributeNode:
-        if key not in self._fields:
-            self._fields[key] = InputAttributeNode(self, key, by_attribute=by_attribute)
-        return self._fields[key]
-
-
-class InputAttributeNode(DAGNode):
-    """One of several inputs."""
-
-    def __init__(self, source: InputNode, key: int | str, *, by_attribute: bool) -> None:
-        super().__init__((source,))
-        self._input = source
-        self._key = key
-        self._by_attribute = by_attribute
-
-    @property
-    def _label(self) -> str:
-        return f"input[{self._key!r}]"
-
-
-class MultiOutputNode(DAGNode):
-    """Several outputs; `execute` returns a list of refs in this order."""
-
-    def __init__(self, args: Any) -> None:
-        if not isinstance(args, (list, tuple)):
-            msg = f"MultiOutputNode takes a list or tuple of nodes, not {type(args).__name__}"
-            raise ValueError(msg)  # noqa: TRY004  Ray raises ValueError here
-        super().__init__(args)
-
-
-def bind_method(
-    target: Target, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> ClassMethodNode | tuple[ElementNode, ...]:
-    """Draw one call of `target`; several nodes where the method has several returns."""
-    node = ClassMethodNode(target, args, kwargs)
-    if target.num_returns == 1:
-        return node
-    return tuple(ElementNode(node, index) for index in range(target.num_returns))
-
-
-def bind_collective(op: CollectiveOp, inputs: Sequence[DAGNode]) -> list[CollectiveOutputNode]:
-    """Draw one collective operation; returns one node per rank.
-
-    Raises:
-        GraphError: An input is no node of an actor, or two are on one actor.
-    """
-    actors: dict[int, int] = {}
-    for position, node in enumerate(inputs):
-        target = actor_target(node)
-        if target is None:
-            msg = f"{op}: input {position} ({node!r}) is not a method of an actor"
-            raise GraphError(msg)
-        actor = target.actor
-        if actor.actor_id in actors:
-            msg = (
-                f"{op}: inputs {actors[actor.actor_id]} and {position} are both on actor "
-                f"{actor.label}. A collective takes one node of each actor"
-            )
-            raise GraphError(msg)
-        actors[actor.actor_id] = position
-    if not inputs:
-        msg = f"{op}: the list of inputs is empty"
-        raise GraphError(msg)
-    binding = CollectiveBinding(op, inputs)
-    binding.outputs = tuple(CollectiveOutputNode(binding, rank) for rank in range(len(inputs)))
-    return list(binding.outputs)
-
-
-def actor_target(node: object) -> Target | None:
-    """Return the target whose actor `node` runs on, or None if it runs on none."""
-    while True:
-        match node:
-            case ClassMethodNode():
-                return node._target
-            case ElementNode():
-                node = node._call
-            case CollectiveOutputNode():
-                node = node._binding.inputs[node._rank]
-            case _:
-                return None
 
 
 def _caller() -> str:

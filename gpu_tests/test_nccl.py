@@ -84,7 +84,7 @@ def test_nccl_itself_works_for_ranks_on_one_gpu(ranks):
         def backend(self, actors):
             return "nccl"
 
-    from compiled_dag.node import bind_collective
+    from compiled_dag.collective_node import bind_collective
 
     with InputNode() as inp:
         nodes = bind_collective(ForcedNccl(), [rank.gradient.bind(inp) for rank in ranks])

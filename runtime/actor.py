@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from compiled_dag.class_node import ClassNode, bind_method
 from compiled_dag.errors import ActorClassInheritanceError
-from compiled_dag.node import bind_method
 from runtime import context, lifecycle
 from runtime.checks import STREAM
-from runtime.options import check_method_options
 from runtime.signatures import (
     MethodOptions,
     MethodSpec,
@@ -34,11 +32,26 @@ _SPECIAL = ("__ray_call__", "__ray_ready__", "__ray_terminate__")
 
 
 class ActorClass:
-    """A class whose instances live in processes of their own. Made by `runtime.remote`."""
+    """A class whose instances live in processes of their own. Made by `runtime.remote`.
 
-    def __init__(self, cls: type, options: ActorOptions) -> None:
+    Implements `compiled_dag.host.RemoteClass`.
+    """
+
+    __opaque_to_graphs__ = True
+
+    def __init__(
+        self, cls: type, options: ActorOptions, declared: Mapping[str, Any] | None = None
+    ) -> None:
+        """Make a class remote.
+
+        Args:
+            cls: The class.
+            options: Checked.
+            declared: The options as the user gave them.
+        """
         self._cls = cls
         self._options = options
+        self.declared = dict(declared or {})
         self._methods = methods_of(cls)
         self._constructor = constructor_of(cls)
         self.__name__ = cls.__name__
@@ -52,33 +65,49 @@ class ActorClass:
         Raises:
             TypeError: The arguments do not fit the constructor, or cannot be sent.
         """
-        return self.create(self._options, args, kwargs)
+        self._constructor.check(args, kwargs)
+        session = lifecycle.current(f"{self.__name__}.remote()")
+        methods = {name: spec.without_function() for name, spec in self._methods.items()}
+        arguments = ((self._cls, *args), kwargs)
+        lifeline = session.create(self.__name__, self._options, arguments, methods)
+        return ActorHandle(lifeline, self._methods)
 
-    def options(self, **options: Any) -> _ActorClassWithOptions:
+    def options(self, **options: Any) -> ActorClass:
         """Return this class with other options.
 
         Raises:
             ValueError: An unknown option, or a value out of range.
             TypeError: A value of the wrong type.
         """
-        return _ActorClassWithOptions(self, self._options.updated(options))
+        other = object.__new__(ActorClass)
+        other.__dict__.update(self.__dict__)
+        other._options = self._options.updated(options)
+        other.declared = {**self.declared, **options}
+        return other
 
-    def bind(self, *_args: Any, **_kwargs: Any) -> NoReturn:
-        """Refuse: nodes that make actors are not there yet."""
-        raise NotImplementedError(
-            f"{self.__name__}.bind(): a graph cannot make actors yet. Make one first "
-            f"({self.__name__}.remote(...)) and bind its methods"
-        )
+    def bind(self, *args: Any, **kwargs: Any) -> ClassNode:
+        """Draw an actor, without making it; bind its methods as those of a handle.
 
-    def create(
-        self, options: ActorOptions, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> ActorHandle:
-        """Start an actor with `options`."""
+        Raises:
+            TypeError: The arguments do not fit the constructor, or cannot be sent.
+            GraphError: An argument needs the graph's input.
+        """
         self._constructor.check(args, kwargs)
-        session = lifecycle.current(f"{self.__name__}.remote()")
-        methods = {name: spec.without_function() for name, spec in self._methods.items()}
-        lifeline = session.create(self.__name__, options, ((self._cls, *args), kwargs), methods)
-        return ActorHandle(lifeline, self._methods)
+        return ClassNode(self, args, kwargs)
+
+    @property
+    def name(self) -> str:
+        """Name of the class."""
+        return self.__name__
+
+    def method(self, name: str) -> MethodOfClass | None:
+        """Return one of its methods, or None."""
+        spec = self._methods.get(name)
+        return None if spec is None else MethodOfClass(self, spec, spec.options)
+
+    def nearest(self, name: str) -> str:
+        """Return a hint at the methods with names like `name`, or nothing."""
+        return nearest(name, self._methods)
 
     def __call__(self, *_args: Any, **_kwargs: Any) -> NoReturn:
         """Refuse: the class itself stays in the driver."""
@@ -93,30 +122,70 @@ class ActorClass:
         )
 
     def __reduce__(self) -> Any:
-        return ActorClass, (self._cls, self._options)
+        return ActorClass, (self._cls, self._options, self.declared)
 
     def __repr__(self) -> str:
         return f"<remote class {self.__module__}.{self.__qualname__}>"
 
 
-class _ActorClassWithOptions:
-    """The result of `ActorClass.options`."""
+class MethodOfClass:
+    """One method of a remote class; implements `compiled_dag.host.ClassMethod`."""
 
-    def __init__(self, actor_class: ActorClass, options: ActorOptions) -> None:
-        self._class = actor_class
+    def __init__(self, owner: ActorClass, spec: MethodSpec, options: MethodOptions) -> None:
+        self._owner = owner
+        self._spec = spec
         self._options = options
+        self.num_returns = _num_returns(options)
 
-    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle:
-        """Start an actor with these options."""
-        return self._class.create(self._options, args, kwargs)
+    @property
+    def class_name(self) -> str:
+        """Name of the class."""
+        return self._spec.class_name
 
-    def bind(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Refuse, as `ActorClass.bind`."""
-        self._class.bind(*args, **kwargs)
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._spec.name
+
+    @property
+    def function(self) -> Callable[..., Any] | None:
+        """The plain function in the class."""
+        return self._spec.function
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        """What was given to ``.options()``."""
+        return self._options.declared
+
+    def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Refuse arguments that do not fit.
+
+        Raises:
+            TypeError: They do not fit.
+        """
+        self._spec.check(args, kwargs)
+
+    def with_options(self, options: Mapping[str, Any]) -> MethodOfClass:
+        """Return it with other options; raises as `ActorMethod.options`."""
+        return MethodOfClass(self._owner, self._spec, self._options.updated(options))
+
+    def of(self, handle: ActorHandle) -> ActorMethod:
+        """Return the method of an actor."""
+        return ActorMethod(handle, self._spec, self._options)
+
+    def __reduce__(self) -> Any:
+        return _method_of_class, (self._owner, self.name, self._options)
+
+
+def _method_of_class(owner: ActorClass, name: str, options: MethodOptions) -> MethodOfClass:
+    """Return a method that has arrived here."""
+    return MethodOfClass(owner, owner._methods[name], options)  # noqa: SLF001  hidden from users only
 
 
 class ActorHandle:
     """An actor, as users hold it; the actor ends, after its calls, with its last handle."""
+
+    __opaque_to_graphs__ = True
 
     # Names of its own all start so, because any other may be a method of the user's.
     _runtime_process: Any
@@ -234,6 +303,11 @@ class BoundActor:
     @property
     def host(self) -> Session:
         """The session it belongs to."""
+        if context.in_actor():
+            raise NotImplementedError(
+                f"a graph over {self.label} cannot be compiled inside {context.label()}: graphs "
+                "are compiled in the driver so far. Here .execute() runs it as it is"
+            )
         return self._process.session
 
     @property
@@ -267,7 +341,7 @@ class ActorMethod:
         self._handle = handle
         self._spec = spec
         self._options = options
-        self.num_returns = 1 if options.num_returns == STREAM else options.num_returns
+        self.num_returns = _num_returns(options)
         group = options.concurrency_group
         self._method = f"{spec.name}\0{group}" if group else spec.name
 
@@ -280,7 +354,26 @@ class ActorMethod:
         Raises:
             TypeError: The arguments do not fit the signature, or cannot be sent.
         """
-        return self._call(args, kwargs, nested=False)
+        spec, num_returns = self._spec, self._options.num_returns
+        spec.check(args, kwargs)
+        process = process_of(self._handle)
+        if process.session.foreign:
+            process.session.check_owner()
+        if spec.name == "__ray_terminate__":
+            process.end_after_calls()
+            return None
+        refs: tuple[ObjectRef, ...] = process.call(
+            self._method,
+            args,
+            kwargs,
+            num_returns=num_returns,
+            retry=self._options.retry,
+        )
+        if num_returns == STREAM:
+            return ObjectRefGenerator(process.session, refs[0])
+        if num_returns == 1:
+            return refs[0]
+        return list(refs) or None
 
     def bind(self, *args: Any, **kwargs: Any) -> Any:
         """Draw the call as a node of a graph, without running it.
@@ -289,10 +382,15 @@ class ActorMethod:
             A node; a tuple of nodes where `num_returns` is over 1.
 
         Raises:
-            TypeError: The arguments do not fit the signature.
+            TypeError: The arguments do not fit the signature, or cannot be sent.
+            RuntimeError: The actor is dead, or its session has ended.
         """
         self._spec.check(args, kwargs)
-        return bind_method(self, args, kwargs)
+        process = process_of(self._handle)
+        process.session.check_owner()
+        if process.death is not None:
+            raise RuntimeError(f"{self!r}.bind(): {process.death}")
+        return bind_method(self, args, kwargs, next(process.binds))
 
     def options(self, **options: Any) -> ActorMethod:
         """Return the method with other options.
@@ -307,44 +405,22 @@ class ActorMethod:
             ValueError: An unknown option, or a value that is out of range.
             TypeError: A value of the wrong type.
         """
-        changes = check_method_options(options)
-        return ActorMethod(self._handle, self._spec, dataclasses.replace(self._options, **changes))
-
-    def call_resolved(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Call it; references anywhere inside the arguments arrive as their values."""
-        return self._call(args, kwargs, nested=True)
-
-    def _call(self, args: Sequence[Any], kwargs: Mapping[str, Any], *, nested: bool) -> Any:
-        spec, num_returns = self._spec, self._options.num_returns
-        spec.check(args, kwargs)
-        process = process_of(self._handle)
-        if process.session.foreign:
-            process.session.check_owner()
-        if spec.name == "__ray_terminate__":
-            process.end_after_calls()
-            return None
-        refs: tuple[ObjectRef, ...] = process.call(
-            self._method,
-            args,
-            kwargs,
-            num_returns=num_returns,
-            nested=nested,
-            retry=self._options.retry,
-        )
-        if num_returns == STREAM:
-            return ObjectRefGenerator(process.session, refs[0])
-        if num_returns == 1:
-            return refs[0]
-        return list(refs) or None
+        return ActorMethod(self._handle, self._spec, self._options.updated(options))
 
     @property
     def actor(self) -> BoundActor:
         """Its actor."""
-        if context.in_actor():
-            raise NotImplementedError(
-                f"{self!r}.bind() inside {context.label()}: graphs are drawn in the driver so far"
-            )
         return BoundActor(self._handle)
+
+    @property
+    def handle(self) -> ActorHandle:
+        """Its actor, as users hold it."""
+        return self._handle
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        """What was given to ``.options()``."""
+        return self._options.declared
 
     @property
     def class_name(self) -> str:
@@ -375,3 +451,10 @@ class ActorMethod:
 
     def __repr__(self) -> str:
         return f"<method {self.name} of {self._handle!r}>"
+
+    def __reduce__(self) -> Any:
+        return ActorMethod, (self._handle, self._spec.without_function(), self._options)
+
+
+def _num_returns(options: MethodOptions) -> int:
+    return 1 if options.num_returns == STREAM else options.num_returns

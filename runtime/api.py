@@ -11,7 +11,7 @@ from runtime.actor import ActorClass, ActorHandle, process_of
 from runtime.checks import check_count, check_seconds
 from runtime.function import RemoteFunction, make_remote_function
 from runtime.objects import ObjectRef
-from runtime.options import METHOD_OPTIONS, ActorOptions, TaskOptions, check_method_options
+from runtime.options import METHOD_OPTIONS, ActorOptions, check_method_options
 from runtime.signatures import OPTIONS_ATTRIBUTE
 from runtime.stream import ObjectRefGenerator
 from runtime.waiting import get_all, wait_for_some
@@ -36,11 +36,11 @@ def remote(*args: Any, **options: Any) -> Any:
 
 def _make_remote(target: Any, options: Mapping[str, Any]) -> ActorClass | RemoteFunction:
     if inspect.isclass(target):
-        return ActorClass(target, ActorOptions().updated(options, decorator=True))
+        return ActorClass(target, ActorOptions().updated(options, decorator=True), options)
     if isinstance(target, (ActorClass, RemoteFunction)):
         raise TypeError(f"{target!r} is remote already")
     if inspect.isfunction(target) or inspect.isbuiltin(target):
-        return make_remote_function(target, TaskOptions().updated(options, decorator=True))
+        return make_remote_function(target, options)
     raise TypeError(f"remote takes a class or a function, not {type(target).__name__} ({target!r})")
 
 

@@ -23,14 +23,13 @@ _NONE: Final[Mapping[str, Any]] = {}
 
 
 def pack_arguments(
-    args: Sequence[Any], kwargs: Mapping[str, Any], *, nested: bool = False, hidden: int = 0
+    args: Sequence[Any], kwargs: Mapping[str, Any], *, hidden: int = 0
 ) -> tuple[Parcel, list[ObjectRef]]:
     """Return the arguments encoded, and the references whose values they need.
 
     Args:
         args: Positional arguments.
         kwargs: Keyword arguments.
-        nested: References anywhere inside the arguments arrive as values, not only at the top.
         hidden: How many of the first arguments the user does not know of.
 
     Raises:
@@ -42,8 +41,6 @@ def pack_arguments(
         if len(head) <= INLINE_BYTES:
             return Parcel(Kind.PICKLE, 0, len(head), len(head), head), needed
     try:
-        if nested:
-            return Parcel.of((tuple(args), dict(kwargs)), needed), needed
         top = tuple([_replaced(arg, needed) for arg in args])
         named = {name: _replaced(arg, needed) for name, arg in kwargs.items()}
         return Parcel.of((top, named)), needed
@@ -56,7 +53,7 @@ def _blame_argument(args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     """Raise what is wrong with the first argument that cannot be sent, and which it is."""
     for name, value in (*enumerate(args), *kwargs.items()):
         try:
-            Parcel.of(value, [])
+            Parcel.of(value)
         except TypeError as error:
             culprit = error if error.__cause__ is None else error.__cause__
             text = str(error).replace("value", f"argument {name!r}", 1)

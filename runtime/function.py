@@ -9,21 +9,39 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from compiled_dag.function_node import FunctionNode
 from runtime import lifecycle
 from runtime.checks import STREAM
+from runtime.options import TaskOptions
 from runtime.signatures import MethodSpec, is_stream, spec_of
 from runtime.stream import ObjectRefGenerator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from runtime.options import TaskOptions
+    from collections.abc import Callable, Mapping
 
 
 class RemoteFunction:
-    """A function that runs in worker processes. Made by `runtime.remote`."""
+    """A function that runs in worker processes. Made by `runtime.remote`.
 
-    def __init__(self, function: Callable[..., Any], options: TaskOptions) -> None:
+    Implements `compiled_dag.host.RemoteFunction`.
+    """
+
+    __opaque_to_graphs__ = True
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        options: TaskOptions,
+        declared: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Make a function remote.
+
+        Args:
+            function: The function.
+            options: Checked.
+            declared: The options as the user gave them.
+        """
+        self.declared = dict(declared or {})
         self._function: Callable[..., Any] | None = function
         self._options = options
         if is_stream(function) and options.num_returns is None:
@@ -65,14 +83,22 @@ class RemoteFunction:
         other = object.__new__(RemoteFunction)
         other.__dict__.update(self.__dict__)
         other._options = self._options.updated(options)
+        inherited = {name: self.declared[name] for name in self.declared if name != "max_calls"}
+        other.declared = {**inherited, **options}
         return other
 
-    def bind(self, *_args: Any, **_kwargs: Any) -> NoReturn:
-        """Refuse: nodes that run functions are not there yet."""
-        raise NotImplementedError(
-            f"{self.__name__}.bind(): function nodes are not there yet. Make it a method of an "
-            "actor and bind that"
-        )
+    def bind(self, *args: Any, **kwargs: Any) -> FunctionNode:
+        """Draw the call as a node of a graph, without running it.
+
+        Raises:
+            TypeError: An argument cannot be sent.
+        """
+        return FunctionNode(self, args, kwargs)
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.__name__
 
     def export_to(self, session: Any) -> int:
         """Have the session keep the function; returns its number there."""
@@ -103,10 +129,17 @@ class RemoteFunction:
     def __reduce__(self) -> Any:
         session = lifecycle.running()
         if session is None:
-            return RemoteFunction, (self._function, self._options)
+            return RemoteFunction, (self._function, self._options, self.declared)
         number = self.export_to(session)
         spec = self._spec.without_function()
-        return _received, (number, spec, self._options, self.__qualname__, self.__module__)
+        return _received, (
+            number,
+            spec,
+            self._options,
+            self.declared,
+            self.__qualname__,
+            self.__module__,
+        )
 
     def __repr__(self) -> str:
         return f"<remote function {self.__module__}.{self.__qualname__}>"
@@ -130,12 +163,18 @@ class _Export:
 
 
 def _received(
-    number: int, spec: MethodSpec, options: TaskOptions, qualname: str, module: str
+    number: int,
+    spec: MethodSpec,
+    options: TaskOptions,
+    declared: Mapping[str, Any],
+    qualname: str,
+    module: str,
 ) -> RemoteFunction:
     """Return a remote function in a process that need not have its code."""
     made = object.__new__(RemoteFunction)
     made._function = None
     made._options = options
+    made.declared = dict(declared)
     made._spec = spec
     session = lifecycle.running()
     made._export = _Export(_nowhere if session is None else weakref.ref(session), number)
@@ -146,18 +185,22 @@ def _received(
     return made
 
 
-def make_remote_function(function: Any, options: TaskOptions) -> RemoteFunction:
+def make_remote_function(function: Any, declared: Mapping[str, Any]) -> RemoteFunction:
     """Make a function remote.
 
     Raises:
-        ValueError: It is a coroutine function.
+        ValueError: It is a coroutine function, or an option is wrong.
+        TypeError: An option is of the wrong type.
     """
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise ValueError(
             f"{function.__name__} is a coroutine function: a task is a plain function. Use a "
             "method of an actor, which may be a coroutine, or call asyncio.run in it"
         )
-    return RemoteFunction(function, options)
+    if declared.get("num_gpus") and declared.get("max_calls") is None:
+        # What a library keeps on a GPU it gives back with its process only.
+        declared = {**declared, "max_calls": 1}
+    return RemoteFunction(function, TaskOptions().updated(declared, decorator=True), declared)
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,7 @@ class RemoteActor:
         self.actor_id = actor_id
         self.class_name = class_name
         self.label = f"{class_name}({actor_id})"
+        self.binds = itertools.count()
 
     def call(
         self,
@@ -88,11 +89,10 @@ class RemoteActor:
         kwargs: Mapping[str, Any],
         *,
         num_returns: int = 1,
-        nested: bool = False,
         retry: Retry | None = None,
     ) -> tuple[ObjectRef, ...]:
         """Queue a call; see `ActorProcess.call`."""
-        parcel, needed = pack_arguments(args, kwargs, nested=nested)
+        parcel, needed = pack_arguments(args, kwargs)
         name, _, _ = method.partition("\0")
         streams = num_returns == STREAM
         refs = self.session.new_refs(f"{self.class_name}.{name}", 1 if streams else num_returns)

@@ -171,6 +171,7 @@ class ObjectRef:
     )
 
     _is_object_ref = True
+    __opaque_to_graphs__ = True
 
     def __init__(self, what: str, source: Source, number: int | None = None) -> None:
         self.what = what
@@ -230,7 +231,7 @@ class ObjectRef:
         return f"<ObjectRef {self.number} {self.what} {state}>"
 
     def __reduce__(self) -> Any:
-        return reduce_reference(self, is_object=True)
+        return reduce_reference(self)
 
     def __copy__(self) -> ObjectRef:
         return self
@@ -342,7 +343,7 @@ class Lifeline:
         return -self.actor_id
 
     def __reduce__(self) -> Any:
-        return reduce_reference(self, is_object=False)
+        return reduce_reference(self)
 
     def __repr__(self) -> str:
         return repr(self.owner)

@@ -74,13 +74,8 @@ class Parcel:
         """Told the size when a body in `fd` is given back. Must be safe in finalizers."""
 
     @classmethod
-    def of(cls, value: Any, needed: list[Any] | None = None) -> Parcel:
+    def of(cls, value: Any) -> Parcel:
         """Encode `value`; nothing of it is shared with the parcel.
-
-        Args:
-            value: Anything that can be pickled.
-            needed: Where references inside `value` go that are to arrive as values; None: they
-                arrive as references.
 
         Raises:
             TypeError: Part of the value cannot be pickled; the message names the path to it.
@@ -89,7 +84,7 @@ class Parcel:
         if value.__class__ in _HOLD_NOTHING:
             encoded, found = encode(value), []
         else:
-            with collecting(needed) as found:
+            with collecting() as found:
                 encoded = encode(value)
         kind, head, buffers, _ = encoded
         if not buffers and len(head) <= INLINE_BYTES:

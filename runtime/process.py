@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import weakref
@@ -77,6 +78,8 @@ class ActorProcess:
         """The resources it holds."""
         self.num_restarts = 0
         self.is_worker = worker is not None
+        self.binds = itertools.count()
+        """Numbers the calls of it that are drawn into graphs."""
         self.released = False
         """Whether its last handle is gone."""
         self.gone = False
@@ -114,7 +117,6 @@ class ActorProcess:
         kwargs: Mapping[str, Any],
         *,
         num_returns: int = 1,
-        nested: bool = False,
         retry: Retry | None = None,
     ) -> tuple[ObjectRef, ...]:
         """Queue a call; returns one reference per return value.
@@ -122,7 +124,7 @@ class ActorProcess:
         Raises:
             TypeError: An argument cannot be sent.
         """
-        parcel, needed = pack_arguments(args, kwargs, nested=nested)
+        parcel, needed = pack_arguments(args, kwargs)
         return self.submit(
             method, parcel, needed, _numbers(num_returns), retry, streams=num_returns == STREAM
         )

@@ -32,8 +32,6 @@ class _Pickling(threading.local):
 
     found: list[Any] | None = None
     """References met while pickling a parcel; None: nothing of a parcel is being pickled."""
-    needed: list[Any] | None = None
-    """References met that are to arrive as values; None: they arrive as references."""
     references: Sequence[Any] = ()
     """Those of the parcel being unpickled."""
     values: Sequence[Any] = ()
@@ -56,16 +54,16 @@ def set_strays(pin: Callable[[Any], None] | None, find: Callable[[int], Any] | N
 
 
 @contextlib.contextmanager
-def collecting(needed: list[Any] | None = None) -> Iterator[list[Any]]:
-    """Collect the references met while pickling; with `needed`, those of objects go there."""
+def collecting() -> Iterator[list[Any]]:
+    """Collect the references met while pickling."""
     state = _state
-    before = state.found, state.needed
+    before = state.found
     found: list[Any] = []
-    state.found, state.needed = found, needed
+    state.found = found
     try:
         yield found
     finally:
-        state.found, state.needed = before
+        state.found = before
 
 
 @contextlib.contextmanager
@@ -90,11 +88,9 @@ def supplying_values(values: Sequence[Any]) -> Iterator[None]:
         state.values = before
 
 
-def reduce_reference(reference: Any, *, is_object: bool) -> tuple[Any, tuple[int]]:
+def reduce_reference(reference: Any) -> tuple[Any, tuple[int]]:
     """Return how to pickle a reference (`__reduce__`)."""
     state = _state
-    if is_object and state.needed is not None:
-        return _value, (index_in(reference, state.needed),)
     if state.found is not None:
         return _reference, (index_in(reference, state.found),)
     if _Strays.pin is None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from runtime.checks import STREAM
 from runtime.messages import Retry
+from runtime.options import check_method_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,6 +32,13 @@ class MethodOptions:
     max_task_retries: int | None = None
     """After the actor's death; None: as the actor's option says."""
     retry_exceptions: bool | tuple[type[BaseException], ...] = False
+    declared: Mapping[str, Any] = field(default_factory=dict)
+    """What was given to ``.options()``, as it was given."""
+
+    def updated(self, options: Mapping[str, Any]) -> MethodOptions:
+        """Return these options with those a user gave; raises as `check_method_options`."""
+        changes = check_method_options(options)
+        return dataclasses.replace(self, **changes, declared={**self.declared, **options})
 
     @property
     def retry(self) -> Retry | None:

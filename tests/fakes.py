@@ -16,18 +16,20 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compiled_dag.class_node import bind_method
 from compiled_dag.errors import ActorDiedError
 from compiled_dag.host import ActorId, SystemCall
 from compiled_dag.loop import Loop
-from compiled_dag.node import bind_method
 from compiled_dag.shm.board import Board, Doorbell
 from compiled_dag.shm.waiter import Waiter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
 
 class FakePending:
+    __opaque_to_graphs__ = True
+
     def __init__(self) -> None:
         self._done = threading.Event()
         self._value: bytes = b""
@@ -47,9 +49,15 @@ class FakePending:
 
 
 class FakeActor:
-    """An actor on a thread; also its own context."""
+    """An actor on a thread; also its own context, and its own handle."""
 
-    def __init__(self, host: ThreadHost, number: int, instance: Any, label: str) -> None:
+    __opaque_to_graphs__ = True
+
+    def __init__(
+        self, host: ThreadHost, number: int, instance: Any, label: str, *, gets: bool = False
+    ) -> None:
+        self.gets = gets
+        """Whether its methods get the references inside their arguments, as users' code would."""
         self.host = host
         self.actor_id = ActorId(number)
         self.label = label
@@ -87,9 +95,10 @@ class FakeActor:
 
 class FakeMethod:
     def __init__(self, actor: FakeActor, name: str, num_returns: int = 1) -> None:
-        self.actor = actor
+        self.actor = self.handle = actor
         self.name = name
         self.num_returns = num_returns
+        self.declared: dict[str, Any] = {}
         self.class_name = type(actor.instance).__name__
         self.function = getattr(type(actor.instance), name)
         self.signature = inspect.signature(getattr(actor.instance, name))
@@ -101,25 +110,14 @@ class FakeMethod:
         return bound_by_caller(bind_method(self, args, kwargs))
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
-        return self.call_resolved(args, kwargs)
-
-    def call_resolved(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         pending = FakePending()
         parts = [FakePending() for _ in range(self.num_returns)] if self.num_returns > 1 else []
 
         def work() -> None:
-            def value(item: Any) -> Any:
-                if isinstance(item, FakePending):
-                    return item.result()
-                if type(item) in (list, tuple):
-                    return type(item)(value(part) for part in item)
-                if type(item) is dict:
-                    return {key: value(part) for key, part in item.items()}
-                return item
-
             try:
-                named = {key: value(item) for key, item in kwargs.items()}
-                result = getattr(self.actor.instance, self.name)(*map(value, args), **named)
+                named = {key: self._arrived(item) for key, item in kwargs.items()}
+                given = map(self._arrived, args)
+                result = getattr(self.actor.instance, self.name)(*given, **named)
             except BaseException as error:
                 for one in (pending, *parts):
                     one.set(error=error)
@@ -130,6 +128,21 @@ class FakeMethod:
 
         self.actor.post(work)
         return parts or pending
+
+    def _arrived(self, item: Any) -> Any:
+        if isinstance(item, FakePending):
+            return item.result()
+        return _gotten(item) if self.actor.gets else item
+
+
+def _gotten(item: Any) -> Any:
+    if isinstance(item, FakePending):
+        return item.result()
+    if type(item) in (list, tuple):
+        return type(item)(map(_gotten, item))
+    if type(item) is dict:
+        return {key: _gotten(part) for key, part in item.items()}
+    return item
 
 
 def bound_by_caller(nodes: Any) -> Any:
@@ -157,9 +170,9 @@ class ThreadHost:
         self._keys = itertools.count()
         self.actors: dict[int, FakeActor] = {}
 
-    def actor(self, instance: Any) -> FakeActor:
+    def actor(self, instance: Any, *, gets: bool = False) -> FakeActor:
         number = next(self._numbers)
-        made = FakeActor(self, number, instance, f"{type(instance).__name__}({number})")
+        made = FakeActor(self, number, instance, f"{type(instance).__name__}({number})", gets=gets)
         self.actors[number] = made
         return made
 

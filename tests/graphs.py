@@ -15,9 +15,10 @@ import numpy as np
 from collective import ReduceOp, allreduce
 from compiled_dag import InputNode, MultiOutputNode
 from compiled_dag.capture import capture
+from compiled_dag.class_node import bind_method
 from compiled_dag.compiler import compile_graph
 from compiled_dag.host import ActorId
-from compiled_dag.node import DAGNode, bind_method
+from compiled_dag.node import DAGNode
 from compiled_dag.options import CompileOptions
 from compiled_dag.program import Program
 from tests.fakes import bound_by_caller
@@ -100,6 +101,8 @@ class PaperHost:
 class PaperActor:
     """An actor without a process or a thread: bind its methods, capture, compile."""
 
+    __opaque_to_graphs__ = True
+
     def __init__(
         self, number: int, *, kind: type = Worker, host: Any = None, gpus: Sequence[str] = ()
     ) -> None:
@@ -120,7 +123,8 @@ class PaperMethod:
     """What `.bind()` is called on."""
 
     def __init__(self, actor: PaperActor, name: str, num_returns: int = 1) -> None:
-        self.actor = actor
+        self.actor = self.handle = actor
+        self.declared: dict[str, Any] = {}
         self.name = name
         self.num_returns = num_returns
         self.class_name = actor.kind.__name__

@@ -85,7 +85,7 @@ def test_an_interpreted_graph_gives_what_plain_calls_give(recipe, given_inputs) 
     values = given_inputs[: recipe.num_inputs]
     expected = work_out(recipe, fresh(recipe), values)
     with closing(ThreadHost()) as host:
-        output = draw(recipe, [host.actor(machine) for machine in fresh(recipe)])
+        output = draw(recipe, [host.actor(machine, gets=True) for machine in fresh(recipe)])
         args, kwargs = recipe.arguments(values)
         results = output.execute(*args, **kwargs)
         found = [_settled(result) for result in results]
@@ -156,8 +156,8 @@ INTERPRETED = [name for name in graphs.SAMPLES if not name.startswith("data_para
 def test_a_sample_graph_computes_the_same_interpreted(host, name) -> None:
     args, kwargs, expected = EXPECTED[name]
     build, num_actors = graphs.SAMPLES[name]
-    output = build([host.actor(Worker(number)) for number in range(1, num_actors + 1)])
-    results = output.execute(*args, **kwargs)
+    workers = [host.actor(Worker(number), gets=True) for number in range(1, num_actors + 1)]
+    results = build(workers).execute(*args, **kwargs)
     if isinstance(results, list):
         assert [_settled(result) for result in results] == expected
     else:

@@ -81,9 +81,9 @@ def test_actors_are_in_order_of_first_use() -> None:
 
 def test_capturing_twice_gives_equal_graphs_and_leaves_the_nodes_alone() -> None:
     output = pipeline(paper(2))
-    before = [(node._args, node._downstream[:]) for node in output._upstream()]
+    before = [(node._bound_args, node._downstream[:]) for node in output._upstream()]
     assert graph_of(output) == graph_of(output)
-    assert [(node._args, node._downstream) for node in output._upstream()] == before
+    assert [(node._bound_args, node._downstream) for node in output._upstream()] == before
 
 
 def test_a_graph_is_data() -> None:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from compiled_dag import GraphError, InputNode
-from compiled_dag.containers import MOST_NESTED, NestingError, find
-from compiled_dag.node import bind_method
+from compiled_dag.class_node import bind_method
+from compiled_dag.containers import MOST_NESTED, NestingError, search
 from tests.graphs import Worker, paper
 
 
@@ -25,35 +25,35 @@ def knot(kind):
 
 
 def test_what_is_looked_for_is_found_in_order() -> None:
-    assert find(["a", 1, ("b", {"key": ["c"], "d": None})], str) == ["a", "b", "c"]
-    assert find("itself", str) == ["itself"]
-    assert find({1, "not in sets"}, str) == []
+    assert search(["a", 1, ("b", {"key": ["c"], "d": None})], str).nodes == ["a", "b", "c"]
+    assert search("itself", str).nodes == ["itself"]
+    assert search({1, "not in sets"}, str).nodes == []
 
 
 def test_a_container_that_appears_often_is_looked_into_once() -> None:
     value = ["found"]
     for _ in range(MOST_NESTED - 1):
         value = [value, value]  # 2 ** 49 paths
-    assert find(value, str) == ["found"]
+    assert search(value, str).nodes == ["found"]
 
 
 @pytest.mark.parametrize("depth", [MOST_NESTED + 1, 10_000])
 def test_great_depth_is_refused(depth) -> None:
     with pytest.raises(NestingError, match=f"deeper than {MOST_NESTED}"):
-        find(nested(depth), str)
+        search(nested(depth), str)
 
 
 def test_depth_counts_by_the_longest_way() -> None:
     part = nested(MOST_NESTED - 1)
-    assert find([part], str) == []
+    assert search([part], str).nodes == []
     with pytest.raises(NestingError, match="deeper"):
-        find([part, [part]], str)
+        search([part, [part]], str)
 
 
 @pytest.mark.parametrize("kind", [list, tuple, dict])
 def test_a_cycle_is_refused(kind) -> None:
     with pytest.raises(NestingError, match="contains itself"):
-        find(knot(kind), str)
+        search(knot(kind), str)
 
 
 @pytest.mark.parametrize(

@@ -83,11 +83,11 @@ class Box:
 @pytest.mark.parametrize(
     ("hide", "kind"),
     [
-        (lambda node: {node}, "set"),
-        (Box, "Box"),
-        (lambda node: [Box(node)], "list"),
-        (lambda node: lambda: node, "function"),
-        (lambda node: {node: 1}, "dict"),
+        (lambda node: {node}, "a set"),
+        (Box, "a Box"),
+        (lambda node: [Box(node)], "a Box"),
+        (lambda node: lambda: node, "a function"),
+        (lambda node: {node: 1}, "a key of a dict"),
     ],
     ids=["set", "object", "object in a list", "closure", "key"],
 )
@@ -98,24 +98,26 @@ def test_a_node_inside_another_object_is_refused_by_argument_and_type(host, hide
     with pytest.raises(GraphError) as raised:
         output.experimental_compile()
     text = str(raised.value)
-    assert text.startswith("argument 'hidden' of Worker.pack (node 1, bound at test_deployment.py:")
-    assert f"is a {kind} with a node inside" in text
-    assert "lists, tuples and dicts only" in text
+    assert text.startswith("argument 'hidden' of Worker.pack, bound at test_deployment.py:")
+    assert f"has {inp!r} inside {kind}. In a compiled graph" in text
+    assert "take the object apart" in text
 
 
 def test_a_hidden_node_that_nothing_else_reads_is_told_as_hidden(host) -> None:
     worker = host.actor(Worker())
     with InputNode() as inp:
         output = worker.join.bind(inp, Box(worker.echo.bind(inp)))
-    with pytest.raises(GraphError, match="a Box with a node inside"):
+    with pytest.raises(GraphError, match="has <.*Worker.echo bound at .*> inside a Box"):
         output.experimental_compile()
 
 
-def test_a_constant_that_cannot_be_sent_is_refused_at_compile(host) -> None:
+def test_a_constant_that_cannot_be_sent_any_more_is_refused_at_compile(host) -> None:
     worker = host.actor(Worker())
+    constant: list[Any] = [1]
     with InputNode() as inp:
-        output = worker.pack.bind(inp, [1, threading.Lock()])
-    with pytest.raises(TypeError, match=r"^argument 1 of Worker\.pack \(node 1, .*value\[1\] of"):
+        output = worker.pack.bind(inp, constant)
+    constant.append(threading.Lock())
+    with pytest.raises(TypeError, match=r"^argument 1 of Worker\.pack, bound .*value\[1\] of type"):
         output.experimental_compile()
 
 

@@ -19,7 +19,7 @@ def test_every_node_runs_once(host) -> None:
     gate = Gate()
     with InputNode() as inp:
         node = host.actor(gate).echo.bind(inp)
-        output = host.actor(Worker()).join.bind(node, [node], {"k": node})
+        output = host.actor(Worker(), gets=True).join.bind(node, [node], {"k": node})
     assert value(output.execute(5)) == (5, [5], {"k": 5})
     assert gate.seen == [5]
 

@@ -14,7 +14,7 @@ from compiled_dag import (
     InputNode,
     MultiOutputNode,
 )
-from compiled_dag.node import bind_collective
+from compiled_dag.collective_node import bind_collective
 from tests.graphs import paper
 
 
@@ -76,11 +76,19 @@ def test_several_returns_are_one_node_each(worker) -> None:
     assert [type(node) for node in nodes] == [ElementNode, ElementNode]
 
 
-@pytest.mark.parametrize("name", ["remote", "bind"])
-def test_a_bound_method_is_not_bound_again(worker, name) -> None:
-    node = worker.echo.bind(1)
-    with pytest.raises(AttributeError, match=r"pass the node to another method's \.bind\(\)"):
-        getattr(node, name)
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("remote", r"\.execute\(\) runs the graph"),
+        ("bind", r"pass it to another node's \.bind\(\)"),
+    ],
+)
+def test_a_bound_method_is_not_bound_again(worker, name, text) -> None:
+    with InputNode() as inp:
+        call = worker.echo.bind(inp)
+    for node in (call, *worker.divide.options(num_returns=2).bind(1), MultiOutputNode([call])):
+        with pytest.raises(AttributeError, match=text):
+            getattr(node, name)
 
 
 def test_a_node_shows_its_method_and_line(worker) -> None:
@@ -93,10 +101,36 @@ def test_a_node_remembers_the_line_that_made_it() -> None:
     assert InputNode()._source == f"test_node.py:{line}"
 
 
-@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
-def test_a_node_is_neither_copied_nor_pickled(worker, copied) -> None:
-    with pytest.raises(TypeError, match="lists, tuples and dicts only"):
-        copied(worker.echo.bind(1))
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda n: pickle.loads(pickle.dumps(n))]
+)
+def test_a_copy_has_the_uuid_the_arguments_and_the_place_in_order(worker, copied) -> None:
+    with InputNode() as inp:
+        node = worker.pack.bind(inp, {"rate": inp}, 3)
+    made = copied(node)
+    assert made is not node
+    assert made.get_stable_uuid() == node.get_stable_uuid()
+    assert [each.get_stable_uuid() for each in made._upstream()] == [inp.get_stable_uuid()]
+    assert (made._order, made._source) == (node._order, node._source)
+
+
+def test_a_pickled_node_takes_along_what_it_needs_and_leaves_the_others(worker) -> None:
+    with InputNode() as inp:
+        needed, other = worker.echo.bind(inp.a), worker.echo.bind(inp.b)
+        node = worker.join.bind(needed)
+        MultiOutputNode([node, other])
+    (arrived,) = pickle.loads(pickle.dumps(node))._upstream()
+    (field,) = arrived._upstream()
+    (arrived_input,) = field._upstream()
+    assert arrived_input.a is field
+    assert [each._downstream for each in (arrived_input, field)] == [[field], [arrived]]
+
+
+def test_a_node_bound_here_comes_after_those_that_arrived(worker) -> None:
+    node = worker.echo.bind(1)
+    node._order += 1000  # as from a process that has bound more
+    pickle.loads(pickle.dumps(node))
+    assert worker.echo.bind(1)._order > node._order
 
 
 def test_nodes_are_found_in_lists_tuples_dicts_and_keywords(worker) -> None:

@@ -114,13 +114,6 @@ def test_a_reference_inside_a_container_arrives_as_a_reference(session):
     assert runtime.get(back) == 1
 
 
-def test_call_resolved_takes_references_anywhere(session):
-    worker = Worker.remote()
-    one, two = worker.echo.remote(1), runtime.put(2)
-    ref = worker.echo.call_resolved(({"a": [one, two, one]},), {})
-    assert runtime.get(ref) == {"a": [1, 2, 1]}
-
-
 def test_errors_are_also_of_the_cause_and_show_the_remote_traceback(session):
     with pytest.raises(ValueError, match="boom") as caught:
         runtime.get(Worker.remote().fail.remote())

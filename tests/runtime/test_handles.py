@@ -70,11 +70,6 @@ def test_options_as_usual_are_accepted():
     Worker.options(max_restarts=0, max_concurrency=1, name=None, lifetime=None)
 
 
-def test_class_nodes_are_not_there_yet():
-    with pytest.raises(NotImplementedError, match="remote"):
-        Worker.bind()
-
-
 @proc
 def test_unknown_methods_name_the_nearest(session):
     worker = Worker.remote()

@@ -1,0 +1,104 @@
+"""Remote functions and classes to draw graphs with. Workers and actors import this file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import runtime
+
+
+@runtime.remote
+def add(x: Any, y: Any) -> Any:
+    return x + y
+
+
+@runtime.remote
+def echo(*args: Any, **kwargs: Any) -> Any:
+    return args, kwargs
+
+
+@runtime.remote
+def gather(value: Any) -> Any:
+    """Return what the references in a list, or in a box, stand for."""
+    refs = value.content if isinstance(value, Box) else value
+    return runtime.get(refs)
+
+
+@runtime.remote(num_returns=2)
+def pair() -> Any:
+    return 1, 2
+
+
+@runtime.remote
+def fail(text: str) -> Any:
+    raise ValueError(text)
+
+
+class Box:
+    """An object that may hide something."""
+
+    def __init__(self, content: Any) -> None:
+        self.content = content
+
+
+@runtime.remote
+class Counter:
+    def __init__(self, start: int = 0) -> None:
+        self.value = start
+
+    def add(self, amount: int) -> int:
+        self.value += amount
+        return self.value
+
+    def get(self) -> int:
+        return self.value
+
+    def pair(self) -> tuple[int, int]:
+        return self.value, -self.value
+
+
+@runtime.remote
+class Broken:
+    def __init__(self) -> None:
+        raise ValueError("the constructor fails")
+
+    def get(self) -> int:
+        return 0
+
+
+@runtime.remote
+class User:
+    """An actor that is given another one, and draws graphs itself."""
+
+    def __init__(self, counter: Any = None) -> None:
+        self.counter = counter
+
+    def ask(self, amount: int) -> Any:
+        return runtime.get(self.counter.add.remote(amount))
+
+    def draw(self, counter: Any) -> Any:
+        from compiled_dag import InputNode, MultiOutputNode
+
+        with InputNode() as inp:
+            made = Counter.bind(100)
+            made.add.bind(inp)
+            output = MultiOutputNode([counter.add.bind(inp), made.get.bind(), add.bind(inp, 1)])
+        return runtime.get(output.execute(5))
+
+
+@runtime.remote
+def draw_in_task(counter: Any) -> Any:
+    return runtime.get(User.remote().draw.remote(counter)), runtime.get(
+        add.bind(add.bind(1, 2), 3).execute()
+    )
+
+
+@runtime.remote
+def execute(nodes: list[Any], *args: Any) -> Any:
+    """Run a graph that was drawn elsewhere."""
+    return runtime.get(nodes[0].execute(*args))
+
+
+@runtime.remote
+def use(counter: Any, amount: int) -> Any:
+    return runtime.get(counter.add.remote(amount))
