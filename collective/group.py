@@ -17,7 +17,7 @@ from compiled_dag.errors import ActorDiedError, ChannelClosedError, GraphError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from compiled_dag.host import Actor, ActorContext, ActorId, Host, Pending
+    from compiled_dag.host import Actor, ActorContext, ActorId, Host, Pending, SystemCall
     from compiled_dag.shm.waiter import Waiter
 
 _group_ids = itertools.count(1)
@@ -47,7 +47,8 @@ class DriverGroup:
             ActorDiedError: A member is dead, or dies meanwhile.
             GraphError: Not formed in time, or the backend failed.
         """
-        self.id = next(_group_ids)
+        self.id = host.process << 32 | next(_group_ids)
+        self.leave: SystemCall = leave_group
         self.needs_calm = backend == "gloo"
         self._host = host
         self._actors = tuple(actors)
@@ -62,6 +63,11 @@ class DriverGroup:
         except BaseException:
             self.close(time.monotonic() + _ROLLBACK_S)
             raise
+
+    @property
+    def memory_fd(self) -> int:
+        """Its shared memory."""
+        return self._header.segment.fd
 
     def end(self) -> None:
         """Break the group and wake all ranks."""

@@ -23,6 +23,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from compiled_dag.errors import ChannelClosedError
+from compiled_dag.shm import state as states
 from compiled_dag.shm.futex import STORES_STAY_IN_ORDER, fence
 from compiled_dag.shm.segment import PAGE, Segment, round_up
 from compiled_dag.shm.waiter import Site, Waiter
@@ -39,8 +40,8 @@ RECORD: Final = 256
 POISON: Final = 16 * 1024
 LOG_BYTES: Final = 1 << 20
 
-OPEN, CLOSED, BROKEN, FAULTED = 1, 2, 3, 4
-_EPOCH_WORD, _STATE_WORD, _RANKS_WORD = 1, 16, 2
+OPEN, CLOSED, BROKEN, FAULTED = states.OPEN, states.CLOSED, states.BROKEN, 4
+_EPOCH_WORD, _STATE_WORD, _RANKS_WORD = 1, states.STATE_WORD, 2
 _POISON_TEXT: Final = POISON // 4
 """Characters of each part of an error that does not fit; they may be of several bytes."""
 

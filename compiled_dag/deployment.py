@@ -25,19 +25,18 @@ from compiled_dag.errors import (
     GraphActorDiedError,
     GraphError,
 )
-from compiled_dag.outcome import Place
 from compiled_dag.package import Package, RankPart
+from compiled_dag.packing import constants_used, places_of
 from compiled_dag.program import CollectiveStart, CollectiveWait, Compute, Program, Read
 from compiled_dag.resident import load_graph, unload_graph
 from compiled_dag.tickets import Member, Tickets
-from compiled_dag.tree import Const, leaves
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from compiled_dag.capture import Captured
-    from compiled_dag.host import ActorId, Pending
-    from compiled_dag.ir import NodeId, OperationId
+    from compiled_dag.host import Actor, ActorId, Pending, SystemCall
+    from compiled_dag.ir import OperationId
     from compiled_dag.operation import Group
     from compiled_dag.options import CompileOptions
 
@@ -61,7 +60,7 @@ class Deployment:
             GraphError: An actor is not up within `compile_timeout`.
             MemoryCapError: There is no memory for the channels.
         """
-        self.graph_id = next(_graph_ids)
+        self.graph_id = captured.host.process << 32 | next(_graph_ids)
         self.owner = os.getpid()
         self.program = program
         self.host = captured.host
@@ -77,7 +76,7 @@ class Deployment:
         """The thread that takes the graph down just now; no lock, which Ctrl-C could leave held."""
         self._is_down = False
         self._lock = threading.Lock()
-        self._places = _places(captured)
+        self._places = places_of(captured)
         self._tickets = Tickets.of(self.host)
         self.member = Member(self._tickets, self.graph_id)
         deadline = time.monotonic() + options.compile_timeout_s
@@ -87,11 +86,16 @@ class Deployment:
         self.segment = GraphSegment(segment.fd, self.host.board, processes, program.channels)
         self._unwatch = self.host.watch(self._on_death)
         self._stay = self.host.at_shutdown(self._shut_down)
+        self._bequests: list[Callable[[], None]] = []
+        """How to take back what is to be done if this process dies, and its claim."""
         # Here, not in the owner: Ctrl-C may come before it has this.
         close_when_collected = weakref.finalize(owner, self.abandon)
         close_when_collected.atexit = False  # the session's end closes it, and waits
         try:
             self._check_alive()
+            self._bequests.append(self.host.claim(self.graph_id, self.actors))
+            text = str(self.graph_id).encode()
+            self._leave_word(self.actors, self.segment.segment.fd, unload_graph, text)
             parts = self._open_groups(deadline)
             self._load(processes, captured.constants, parts, options, deadline)
         except BaseException:
@@ -129,12 +133,21 @@ class Deployment:
             if key not in opened:
                 group = opened[key] = op.open_group(self.host, actors, deadline)
                 self._groups.append(group)
+                text = str(group.id).encode()
+                self._leave_word(actors, group.memory_fd, group.leave, text)
             places = tuple(self._places[node] for node in spec.nodes)
             for rank, member in enumerate(spec.members):
                 parts[member][spec.id] = RankPart(
                     op=op, group_id=opened[key].id, rank=rank, places=places
                 )
         return parts
+
+    def _leave_word(
+        self, actors: Sequence[Actor], memory: int, function: SystemCall, payload: bytes
+    ) -> None:
+        """Have actors let go of the graph, or of a group of it, if this process dies."""
+        ids = [actor.actor_id for actor in actors]
+        self._bequests.append(self.host.at_death(ids, memory, function, payload))
 
     def _load(
         self,
@@ -163,7 +176,7 @@ class Deployment:
                 channels=self.program.channels,
                 steps=steps,
                 num_slots=self.program.slots[participant],
-                constants={number: constants[number] for number in _constants_used(steps)},
+                constants={number: constants[number] for number in constants_used(steps)},
                 places={s.node: self._places[s.node] for s in steps if isinstance(s, Compute)},
                 parts=parts[participant],
                 with_torch=tensor.is_loaded(),
@@ -328,6 +341,8 @@ class Deployment:
             self._unwatch()
             self._stay()
             self._tickets.leave(self.member)
+            while self._bequests:
+                self._bequests.pop()()
             self.segment.close()
             self._is_down = True
             # These refer to this: memory would wait for the collector.
@@ -371,25 +386,3 @@ class Deployment:
 
 def _nothing() -> None:
     """Stand for what has been done and must not be done again."""
-
-
-def _places(captured: Captured) -> dict[NodeId, Place]:
-    labels = dict(zip(captured.graph.actors, captured.graph.labels, strict=True))
-    return {
-        node.id: Place(
-            method=node.label, actor=labels[node.actor], node=node.id, source=node.source
-        )
-        for node in captured.graph.nodes
-        if node.actor in labels
-    }
-
-
-def _constants_used(steps: Sequence[Any]) -> set[int]:
-    return {
-        leaf.id
-        for step in steps
-        if isinstance(step, Compute)
-        for tree in step.arguments.trees()
-        for leaf in leaves(tree)
-        if isinstance(leaf, Const)
-    }

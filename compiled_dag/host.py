@@ -129,6 +129,25 @@ class Host(Protocol):
         """End an actor's process at once."""
         ...
 
+    def claim(self, graph_id: int, actors: Sequence[Actor]) -> Callable[[], None]:
+        """Note that this process drives a graph over `actors`; returns how to forget it.
+
+        Raises:
+            GraphError: This process is one of them, and would wait for itself.
+            DeadlockError: Another process drives a graph over two or more of them.
+        """
+        ...
+
+    def at_death(
+        self, actors: Sequence[ActorId], memory: int, function: SystemCall, payload: bytes
+    ) -> Callable[[], None]:
+        """Say what is to be done if this process dies; returns how to take it back.
+
+        The segment `memory` is marked broken (`compiled_dag.shm.state`; no claim is kept on the
+        descriptor given), and the actors are woken and run `function`.
+        """
+        ...
+
     def check_owner(self) -> None:
         """Refuse use in a forked child, or after the session ended.
 

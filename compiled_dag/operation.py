@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from compiled_dag.host import Actor, ActorContext, Host
+    from compiled_dag.host import Actor, ActorContext, Host, SystemCall
     from compiled_dag.outcome import Place
 
 
@@ -22,6 +22,16 @@ class Group(Protocol):
     @property
     def id(self) -> int:
         """Number under which every rank finds its own end."""
+        ...
+
+    @property
+    def memory_fd(self) -> int:
+        """Its shared memory, which has a state word (`compiled_dag.shm.state`)."""
+        ...
+
+    @property
+    def leave(self) -> SystemCall:
+        """What has an actor drop its end, with the group's number as payload."""
         ...
 
     @property

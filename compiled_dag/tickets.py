@@ -150,7 +150,9 @@ class Tickets:
         shared = self._shared.get(actor)
         if shared is None:
             ring = TicketRing(host.board, line)
-            shared = self._shared[actor] = _SharedActor(label, ring, next(_ring_ids))
+            shared = self._shared[actor] = _SharedActor(
+                label, ring, host.process << 32 | next(_ring_ids)
+            )
         for member in self._members[actor]:
             if member.graph_id not in shared.keys:
                 key = shared.last_key = shared.last_key + 1

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     import inspect
     from collections.abc import Callable, Mapping, Sequence
 
-    from compiled_dag.host import ActorId
+    from compiled_dag.host import ActorId, Host
     from runtime.objects import Lifeline, ObjectRef
     from runtime.options import ActorOptions
     from runtime.process import ActorProcess
-    from runtime.session import Session
+    from runtime.remote_actor import RemoteActor
 
 _SPECIAL = ("__ray_call__", "__ray_ready__", "__ray_terminate__")
 
@@ -288,7 +288,7 @@ class BoundActor:
 
     def __init__(self, handle: ActorHandle) -> None:
         self._handle = handle
-        self._process: ActorProcess = process_of(handle)
+        self._process: ActorProcess | RemoteActor = process_of(handle)
 
     @property
     def actor_id(self) -> ActorId:
@@ -301,29 +301,24 @@ class BoundActor:
         return self._process.label
 
     @property
-    def host(self) -> Session:
+    def host(self) -> Host:
         """The session it belongs to."""
-        if context.in_actor():
-            raise NotImplementedError(
-                f"a graph over {self.label} cannot be compiled inside {context.label()}: graphs "
-                "are compiled in the driver so far. Here .execute() runs it as it is"
-            )
-        return self._process.session
+        return self._process.session.host
 
     @property
     def num_gpus(self) -> float:
         """Logical GPUs it holds."""
-        return self._process.options.num_gpus or 0
+        return self._process.num_gpus
 
     @property
     def physical_gpus(self) -> tuple[str, ...]:
         """Names of the physical GPUs behind them; empty where they are fake or none."""
-        return self._process.session.placement.physical_gpus(self._process.grant.gpu_ids)
+        return self._process.physical_gpus
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, BoundActor):
             return NotImplemented
-        return self._process is other._process
+        return self.host is other.host and self.actor_id == other.actor_id
 
     def __hash__(self) -> int:
         return hash(self._process.actor_id)

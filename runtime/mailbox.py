@@ -12,7 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from runtime import wire
-from runtime.messages import Answer, Call, Cancel, Resolved
+from runtime.messages import Answer, Call, Cancel, Died, Resolved
 
 if TYPE_CHECKING:
     import socket
@@ -44,8 +44,8 @@ class Mailbox:
         """
         self.messages: deque[Any] = deque()
         """For the main loop."""
-        self.receive_outcome: Callable[[Resolved | Answer], None] | None = None
-        """Takes the answers to what this process asked."""
+        self.receive_outcome: Callable[[Resolved | Answer | Died], None] | None = None
+        """Takes the answers to what this process asked, and deaths it wants to hear of."""
         self.find: Callable[[int], Any] | None = None
         """Returns a reference that arrives, by number."""
         self.receive_cancel: Callable[[int], None] | None = None
@@ -104,7 +104,7 @@ class Mailbox:
         kind = message.__class__
         if kind is Call:
             self.messages.append(message)
-        elif kind in (Resolved, Answer) and self.receive_outcome is not None:
+        elif kind in (Resolved, Answer, Died) and self.receive_outcome is not None:
             self.receive_outcome(message)
         elif kind is Cancel and self.receive_cancel is not None:
             self.receive_cancel(message.number)
@@ -127,6 +127,10 @@ class Mailbox:
         with self._shield, self._sending:
             wire.send(self._control, message)
         self._board.ring(_DRIVER)
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor, to wait for news on."""
+        return self._control.fileno()
 
     def close(self) -> None:
         """Close the socket."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from compiled_dag.host import ActorId
     from runtime.parcel import Parcel
 
 # --- driver to actor ------------------------------------------------------------------------------
@@ -62,6 +63,15 @@ class Cancel:
     """Do not run this call, or end it if it is a coroutine or on a thread."""
 
     number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Died:
+    """An actor has died."""
+
+    actor_id: ActorId
+    error: bytes
+    """Why: the pickled exception."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +193,20 @@ class Ask(NamedTuple):
     parcels: Sequence[Parcel]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskWith:
+    """As `Ask`, with descriptors instead of parcels."""
+
+    number: int
+    what: bytes
+    fds: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchDeaths:
+    """Send a `Died` for every death from now on."""
+
+
 # --- driver to zygote -----------------------------------------------------------------------------
 
 
@@ -264,6 +288,9 @@ Message: TypeAlias = (
     | Release
     | Skipped
     | Ask
+    | AskWith
+    | WatchDeaths
+    | Died
     | Spawn
     | Ready
     | Spawned

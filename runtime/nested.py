@@ -6,7 +6,6 @@ Submitting waits for nobody: the sender numbers the results itself. Outcomes com
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import pickle
 import threading
@@ -20,11 +19,11 @@ from compiled_dag.errors import ExecutorError
 from compiled_dag.shm.waiter import Waiter
 from runtime import context
 from runtime.arguments import pack_arguments
+from runtime.asking import Asking
 from runtime.checks import STREAM
 from runtime.messages import (
     Answer,
-    Ask,
-    CallRequest,
+    Died,
     GoesOn,
     Put,
     Release,
@@ -33,17 +32,18 @@ from runtime.messages import (
     TaskRequest,
     Want,
 )
+from runtime.nested_host import NestedHost
 from runtime.objects import Lifeline, ObjectRef, next_reference
 from runtime.parcel import Parcel
+from runtime.remote_actor import RemoteActor
 from runtime.waiting import get_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from compiled_dag.shm.board import Doorbell
+    from compiled_dag.shm.board import Board, Doorbell
     from runtime.ids import TaskId
     from runtime.mailbox import Mailbox
-    from runtime.messages import Retry
     from runtime.options import ActorOptions, TaskOptions
 
 
@@ -69,47 +69,6 @@ def _nothing(_number: int) -> None:
     """Do what a lifeline does here when it goes: its arrivals are reported."""
 
 
-class RemoteActor:
-    """An actor, as handles outside the driver know it; `runtime.process.ActorProcess` there."""
-
-    pid = 0
-    death = None
-
-    def __init__(self, session: NestedSession, actor_id: int, class_name: str) -> None:
-        self.session = session
-        self.actor_id = actor_id
-        self.class_name = class_name
-        self.label = f"{class_name}({actor_id})"
-        self.binds = itertools.count()
-
-    def call(
-        self,
-        method: str,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        *,
-        num_returns: int = 1,
-        retry: Retry | None = None,
-    ) -> tuple[ObjectRef, ...]:
-        """Queue a call; see `ActorProcess.call`."""
-        parcel, needed = pack_arguments(args, kwargs)
-        name, _, _ = method.partition("\0")
-        streams = num_returns == STREAM
-        refs = self.session.new_refs(f"{self.class_name}.{name}", 1 if streams else num_returns)
-        request = CallRequest(
-            self.actor_id, method, retry, streams, _numbers(refs), _numbers(needed)
-        )
-        self.session.send(Submit(0, pickle.dumps(request, 5), (parcel,)))
-        return refs
-
-    def __repr__(self) -> str:
-        return f"<actor {self.label}>"
-
-    def end_after_calls(self) -> None:
-        """Have the actor end once it has served what is queued."""
-        self.session.ask("end_after_calls", self.actor_id)
-
-
 class NestedSession:
     """The session in an actor's or a worker's process. Any of its threads may use it."""
 
@@ -117,14 +76,20 @@ class NestedSession:
     closed = False
     where = "in the driver"
 
-    def __init__(self, mailbox: Mailbox, doorbell: Doorbell, waiter: Waiter) -> None:
+    def __init__(
+        self, mailbox: Mailbox, doorbell: Doorbell, waiter: Waiter, board: Board, process: int
+    ) -> None:
         """Use the session.
 
         Args:
             mailbox: How to talk to the driver.
             doorbell: This process's doorbell.
             waiter: The main thread's waiting policy.
+            board: The session's board.
+            process: This process's line on it.
         """
+        self.host = NestedHost(self, board, process)
+        """What graphs that are compiled here use."""
         self._mailbox = mailbox
         mailbox.receive_outcome = self._receive
         mailbox.find = self.find
@@ -139,8 +104,7 @@ class NestedSession:
         self._awaited: list[ObjectRef] = []
         """By nobody who reads: those of futures."""
         self._reader: threading.Thread | None = None
-        self._asked: dict[int, Answer | None] = {}
-        self._questions = itertools.count(1)
+        self.asking = Asking(self)
         self.owner_pid = os.getpid()
         self.in_task = False
         """Whether the main thread runs a task, whose CPUs others may use while it waits."""
@@ -219,10 +183,12 @@ class NestedSession:
 
     # --- outcomes
 
-    def _receive(self, message: Resolved | Answer) -> None:
+    def _receive(self, message: Resolved | Answer | Died) -> None:
+        if isinstance(message, Died):
+            self.host.has_died(message)
+            return
         if isinstance(message, Answer):
-            if message.number in self._asked:
-                self._asked[message.number] = message
+            self.asking.take(message)
             return
         ref = self._find_living(message.number)
         if ref is None or ref.done:
@@ -312,20 +278,26 @@ class NestedSession:
         self.check_owner()
         self._mailbox.send(message)
 
-    def ask(self, what: str, *args: Any, parcels: Sequence[Parcel] = ()) -> Any:
-        """Ask the driver and wait for the answer; raises what answering raised."""
-        number = next(self._questions)
-        self._asked[number] = None
-        try:
-            self.send(Ask(number, pickle.dumps((what, args), 5), parcels))
-            self.wait_until(lambda: self._asked[number] is not None, None)
-        finally:
-            answer = self._asked.pop(number)
-        assert answer is not None
-        value = pickle.loads(answer.data)
-        if answer.failed:
-            raise value
-        return value
+    def ask(
+        self,
+        what: str,
+        *args: Any,
+        parcels: Sequence[Parcel] = (),
+        fds: Sequence[int] = (),
+        deadline: float | None = None,
+    ) -> Any:
+        """Ask the driver and wait for the answer; see `Asking.ask`."""
+        return self.asking.ask(what, *args, parcels=parcels, fds=fds, deadline=deadline)
+
+    def fileno(self) -> int:
+        """Return the control socket's descriptor, to wait for news on."""
+        return self._mailbox.fileno()
+
+    def take(self) -> bool:
+        """Take what has arrived; returns False once the driver has gone."""
+        while self._mailbox.receive():
+            pass
+        return not (self._mailbox.closed or self._mailbox.stopped)
 
     def put(self, value: Any) -> ObjectRef:
         """Store a value."""

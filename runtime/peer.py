@@ -19,20 +19,26 @@ from compiled_dag.outcome import Error
 from runtime.messages import (
     Answer,
     Ask,
+    AskWith,
     CallRequest,
+    Died,
     Put,
     Release,
     Resolved,
     Submit,
     TaskRequest,
     Want,
+    WatchDeaths,
 )
 from runtime.objects import ObjectRef
 from runtime.questions import Later
+from runtime.system_call import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from compiled_dag.errors import ActorDiedError
+    from compiled_dag.host import ActorId
     from runtime.messages import Message
     from runtime.parcel import Parcel
     from runtime.pool import PoolWorker
@@ -45,6 +51,7 @@ class Peer:
     def __init__(
         self,
         session: Session,
+        line: int,
         send: Callable[[Message], None],
         worker: PoolWorker | None = None,
     ) -> None:
@@ -52,15 +59,18 @@ class Peer:
 
         Args:
             session: What it uses.
+            line: The process's line on the board.
             send: Sends it a message, from any thread.
             worker: It, if it runs tasks.
         """
         self.worker = worker
+        self.line = line
         self._session = session
         self._send = send
         self._lock = threading.Lock()
         self._held: dict[int, list[Any]] = {}
         """By number: the reference, and how often it was sent."""
+        self._stop_watching: Callable[[], None] | None = None
 
     # --- references it holds
 
@@ -85,6 +95,10 @@ class Peer:
         with self._lock:
             held, self._held = self._held, {}
         held.clear()
+        if self._stop_watching is not None:
+            self._stop_watching()
+            self._stop_watching = None
+        self._session.claims.has_died(self.line)
 
     def _release(self, counts: Sequence[tuple[int, int]]) -> None:
         gone = []
@@ -114,7 +128,14 @@ class Peer:
         elif kind is Release:
             self._release(message.counts)
         elif kind is Ask:
-            self._answer(message)
+            self._answer(message, message.parcels)
+        elif kind is AskWith:
+            self._answer(message, message.fds)
+        elif kind is WatchDeaths and self._stop_watching is None:
+            self._stop_watching = self._session.watch(self._report_death)
+
+    def _report_death(self, actor_id: ActorId, error: ActorDiedError) -> None:
+        self._send(Died(actor_id=actor_id, error=pickled_exception(error)))
 
     def _submit(self, message: Submit) -> None:
         (parcel,) = message.parcels
@@ -159,20 +180,23 @@ class Peer:
         ref = self.find(number)
         ref.when_done(lambda: self._send(_outcome(ref)))
 
-    def _answer(self, message: Ask) -> None:
+    def _answer(self, message: Ask | AskWith, extra: Sequence[Any]) -> None:
         try:
             what, args = pickle.loads(message.what)
-            value = getattr(self._session.questions, what)(self, message.parcels, *args)
+            value = getattr(self._session.questions, what)(self, extra, *args)
             if isinstance(value, Later):
-                value.then(lambda found: self._send(_answer(message.number, found)))
+                value.then(lambda found: self._send(answer_of(message.number, found)))
                 return
-            answer = _answer(message.number, value)
+            answer = answer_of(message.number, value)
         except Exception as error:  # noqa: BLE001  the process that asked raises it
             answer = Answer(number=message.number, failed=True, data=pickled_exception(error))
         self._send(answer)
 
 
-def _answer(number: int, value: Any) -> Answer:
+def answer_of(number: int, value: Any) -> Answer:
+    """Return the answer to a question; an exception fails it."""
+    if isinstance(value, Failure):
+        return Answer(number=number, failed=True, data=pickled_exception(value.error))
     return Answer(number=number, failed=False, data=pickle.dumps(value, 5))
 
 

@@ -68,7 +68,7 @@ class ActorProcess:
             restarts=bool(options.max_restarts),
         )
         self._restarts_left = options.max_restarts
-        self.peer = Peer(session, self.calls.post, worker)
+        self.peer = Peer(session, line, self.calls.post, worker)
         self._lifeline: weakref.ref[Lifeline] | None = None
         self.methods: Mapping[str, MethodSpec] = {}
         """What can be called, for handles made elsewhere."""
@@ -96,6 +96,16 @@ class ActorProcess:
     def death(self) -> ActorDiedError | None:
         """Why it is dead, or None."""
         return self.calls.death
+
+    @property
+    def num_gpus(self) -> float:
+        """Logical GPUs it holds."""
+        return self.options.num_gpus or 0
+
+    @property
+    def physical_gpus(self) -> tuple[str, ...]:
+        """Names of the physical GPUs behind them; empty where they are fake or none."""
+        return self.session.placement.physical_gpus(self.grant.gpu_ids)
 
     @property
     def can_be_found(self) -> bool:

@@ -33,6 +33,8 @@ class Processes:
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
         self._watchers: list[DeathWatcher] = []
+        self._births: dict[int, list[Callable[[], object]]] = {}
+        """What is to be called when a process exists, or never will."""
 
     def __iter__(self) -> Iterator[ActorProcess]:
         return iter(list(self._table.values()))
@@ -86,7 +88,22 @@ class Processes:
         words[board.mailbox_index(line)] = words[board.word_index(line, CLAIMED)] = 0
         words[board.word_index(line, REVOKED)] = NOTHING_REVOKED
 
-    # --- deaths
+    # --- births and deaths
+
+    def when_born(self, actor: ActorProcess, callback: Callable[[], object]) -> None:
+        """Call `callback` once the process exists, or never will; now, if that is known."""
+        with self._lock:
+            known = actor.pid or actor.death is not None
+            if not known:
+                self._births.setdefault(actor.actor_id, []).append(callback)
+        if known:
+            callback()
+
+    def _is_born(self, actor_id: int) -> None:
+        with self._lock:
+            callbacks = self._births.pop(actor_id, ())
+        for callback in callbacks:
+            callback()
 
     def watch(self, callback: DeathWatcher) -> Callable[[], None]:
         """Call `callback` from the supervising thread on every death; returns how to stop that."""
@@ -107,6 +124,7 @@ class Processes:
         self._session.ring()
 
     def _tell(self, actor_id: ActorId, death: ActorDiedError) -> None:
+        self._is_born(actor_id)
         for callback in self._watchers:
             callback(actor_id, death)
         self._session.ring()
@@ -116,6 +134,7 @@ class Processes:
     def spawned(self, actor_id: int, pid: int, pidfd: int) -> None:
         """See `runtime.zygotes.Births`."""
         self._table[actor_id].spawned(pid, pidfd)
+        self._is_born(actor_id)
 
     def spawn_failed(self, actor_id: int, reason: str) -> None:
         """See `runtime.zygotes.Births`."""

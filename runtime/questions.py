@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from compiled_dag.host import ActorId
+from runtime.claims import Bequest, Claim
 from runtime.listing import rows_of, summary_of
 from runtime.process_facts import assigned_resources, facts_of, is_cancelled
+from runtime.system_call import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from compiled_dag.errors import ActorDiedError
     from runtime.ids import TaskId
     from runtime.listing import Row
     from runtime.options import ActorOptions
@@ -29,7 +33,7 @@ class Later(NamedTuple):
 
 
 class Questions:
-    """Answers; the first two arguments are who asks, and the parcels that came along."""
+    """Answers; the first two arguments are who asks, and the parcels or descriptors with it."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -76,6 +80,82 @@ class Questions:
     def task_id(self, peer: Peer, _parcels: Sequence[Parcel], number: int) -> TaskId | None:
         """Return the id of what makes a reference's value."""
         return self._session.task_id(peer.find(number))
+
+    # --- for graphs: see `runtime.nested_host`
+
+    def line(self, _peer: Peer, _parcels: Sequence[Parcel], actor_id: int) -> Later:
+        """Return the board line of an actor once its process exists."""
+        actor = self._session.actor(actor_id)
+
+        def tell(answer: Callable[[Any], None]) -> None:
+            answer(actor.line if actor.death is None else Failure(actor.death))
+
+        return Later(lambda answer: self._session.processes.when_born(actor, lambda: tell(answer)))
+
+    def relay(
+        self, _peer: Peer, fds: Sequence[int], actor_id: int, function: bytes, payload: bytes
+    ) -> Later:
+        """Have an actor run a function of this project's own."""
+        session, id_ = self._session, ActorId(actor_id)
+
+        def carry_out(answer: Callable[[Any], None]) -> None:
+            try:
+                session.submit_pickled(
+                    id_, function, payload, fds, lambda call: answer(call.outcome())
+                )
+            finally:
+                close_all(fds)
+
+        return Later(carry_out)
+
+    def death(
+        self, _peer: Peer, _parcels: Sequence[Parcel], actor_id: int
+    ) -> ActorDiedError | None:
+        """Return why an actor is dead, or None."""
+        return self._session.actor(actor_id).death
+
+    def gpus(
+        self, _peer: Peer, _parcels: Sequence[Parcel], actor_id: int
+    ) -> tuple[float, tuple[str, ...]]:
+        """Return how many logical GPUs an actor holds, and the physical ones behind them."""
+        actor = self._session.actor(actor_id)
+        return actor.num_gpus, actor.physical_gpus
+
+    def claim(
+        self, peer: Peer, _parcels: Sequence[Parcel], graph_id: int, actors: Sequence[int]
+    ) -> None:
+        """Note that who asks drives a graph."""
+        claim = Claim(owner=peer.line, graph_id=graph_id, actors=frozenset(actors))
+        self._session.claims.add(claim)
+
+    def drop_claim(self, _peer: Peer, _parcels: Sequence[Parcel], graph_id: int) -> None:
+        """Forget it."""
+        self._session.claims.drop(graph_id)
+
+    def bequeath(
+        self,
+        peer: Peer,
+        fds: Sequence[int],
+        number: int,
+        actors: Sequence[int],
+        function: bytes,
+        payload: bytes,
+    ) -> None:
+        """Note what is to be done if who asks dies."""
+        bequest = Bequest(
+            owner=peer.line,
+            actors=tuple(map(ActorId, actors)),
+            memory=fds[0],
+            function=function,
+            payload=payload,
+        )
+        self._session.claims.bequeath(number, bequest)
+
+    def take_back(self, peer: Peer, _parcels: Sequence[Parcel], number: int) -> None:
+        """Forget it."""
+        self._session.claims.take_back(peer.line, number)
+
+    # --- what a process may know of itself
 
     def process_facts(self, _peer: Peer, _parcels: Sequence[Parcel], actor_id: int) -> ProcessFacts:
         """Return what a process may know of itself."""
@@ -140,3 +220,9 @@ class Questions:
     def resources(self, _peer: Peer, _parcels: Sequence[Parcel], which: str) -> dict[str, float]:
         """Return the resources there are, or those that are free."""
         return self._session.resources(which)
+
+
+def close_all(fds: Sequence[int]) -> None:
+    """Close descriptors that have arrived."""
+    for fd in fds:
+        os.close(fd)

@@ -130,6 +130,8 @@ class Service:
 
     def close(self) -> None:
         """Close what graphs and groups keep here, then the socket."""
+        with contextlib.suppress(Exception):  # the process ends now, whatever it says
+            self._session.host.close()
         for resource in reversed(self.resources.values()):
             close = getattr(resource, "close", None)
             if close is not None:
@@ -235,6 +237,7 @@ class Service:
             from runtime.concurrency import executor_for  # noqa: PLC0415
 
             self._executor = executor_for(cls, limits.most, limits.groups)
+            self._session.host.calls_run_elsewhere = True
             self.instance = self._executor.run(lambda: cls(*rest, **kwargs))
         else:
             self.instance = cls(*rest, **kwargs)

@@ -15,6 +15,7 @@ from compiled_dag.shm.board import Board, Doorbell
 from compiled_dag.shm.waiter import Waiter
 from runtime import obituary
 from runtime.calls import next_number
+from runtime.claims import Claim, Claims
 from runtime.dedup import Deduplicator
 from runtime.events import EventLog
 from runtime.logs import write_to_stderr
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from compiled_dag.errors import ActorDiedError
-    from compiled_dag.host import ActorId
+    from compiled_dag.host import Actor, ActorId
     from compiled_dag.host import SystemCall as SystemFunction
     from runtime.interrupts import Interrupts
     from runtime.objects import Lifeline
@@ -89,6 +90,8 @@ class Session(Requests):
         self.scheduler = Scheduler(self)
         self.questions = Questions(self)
         self.names = Names(namespace)
+        self.claims = Claims(self)
+        """Of graphs."""
         self.events = EventLog()
         self.traces = Traces()
         self.detached: list[Lifeline] = []
@@ -142,6 +145,11 @@ class Session(Requests):
     # --- what a graph needs: `compiled_dag.host.Host`
 
     @property
+    def host(self) -> Session:
+        """Itself."""
+        return self
+
+    @property
     def waiter(self) -> Waiter:
         """The calling thread's waiting policy on the driver's doorbell."""
         waiter: Waiter | None = getattr(self._local, "waiter", None)
@@ -170,13 +178,39 @@ class Session(Requests):
         """Have an actor run `function` on its main thread."""
         if self.foreign:
             self.check_owner()
+        return self.submit_pickled(actor_id, pickle.dumps(function), payload, fds)
+
+    def submit_pickled(
+        self,
+        actor_id: ActorId,
+        function: bytes,
+        payload: bytes,
+        fds: Sequence[int] = (),
+        then: Callable[[SystemCall], object] | None = None,
+    ) -> SystemCall:
+        """Have an actor run a function that is pickled; `then` is called when it has ended."""
         # Once the session has ended the actor is dead, and the call fails with that: a graph that
         # is collected meanwhile goes on letting go of what it has.
         actor = self.processes[actor_id]
-        call = SystemCall(self, f"{function.__name__} on actor {actor.label}")
-        message = System(next_number(), pickle.dumps(function), payload, tuple(fds))
-        actor.calls.submit(message, call)
+        call = SystemCall(self, f"what actor {actor.label} was asked for", then)
+        actor.calls.submit(System(next_number(), function, payload, tuple(fds)), call)
         return call
+
+    def claim(self, graph_id: int, actors: Sequence[Actor]) -> Callable[[], None]:
+        """Note that the driver drives a graph; see `compiled_dag.host.Host.claim`."""
+        ids = frozenset(actor.actor_id for actor in actors)
+        self.claims.add(Claim(owner=self.process, graph_id=graph_id, actors=ids))
+        return lambda: self.claims.drop(graph_id)
+
+    def at_death(
+        self,
+        _actors: Sequence[ActorId],
+        _memory: int,
+        _function: SystemFunction,
+        _payload: bytes,
+    ) -> Callable[[], None]:
+        """Do nothing: if the driver dies, every process ends."""
+        return _nothing
 
     def watch(self, callback: DeathWatcher) -> Callable[[], None]:
         """Call `callback` from the supervising thread on every death; returns how to stop that."""
@@ -328,6 +362,7 @@ class Session(Requests):
         for actor in self.processes:
             actor.die(obituary.of_session(actor.label))
             actor.close_descriptors()
+        self.claims.close()
         self._segment.close()
         self.ring()
 
@@ -338,7 +373,12 @@ class Session(Requests):
         self.zygotes.close_descriptors()
         for actor in self.processes:
             actor.close_descriptors()
+        self.claims.close()
         self._segment.close()
+
+
+def _nothing() -> None:
+    """Take back nothing."""
 
 
 def _raise_descriptor_limit() -> None:

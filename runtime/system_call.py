@@ -4,18 +4,36 @@ from __future__ import annotations
 
 import copy
 import pickle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runtime.session import Session
+
+
+class Failure(NamedTuple):
+    """In place of what was asked for: asking raises."""
+
+    error: BaseException
 
 
 class SystemCall:
     """The `Pending` of `Host.submit`."""
 
-    __slots__ = ("_data", "_done", "_error", "_session", "_what")
+    __slots__ = ("_data", "_done", "_error", "_session", "_then", "_what")
 
-    def __init__(self, session: Session, what: str) -> None:
+    def __init__(
+        self, session: Session, what: str, then: Callable[[SystemCall], object] | None = None
+    ) -> None:
+        """Begin to wait.
+
+        Args:
+            session: Its session.
+            what: What messages call it.
+            then: Called with this once it has ended, from any thread.
+        """
+        self._then = then
         self._session = session
         self._what = what
         self._done = False
@@ -30,12 +48,21 @@ class SystemCall:
             except Exception as error:  # noqa: BLE001  the class may not import here
                 self._error = error
         self._data = data
-        self._done = True
+        self._end()
 
     def fail(self, error: BaseException) -> None:
         """Note that there will be no reply."""
         self._error = error
+        self._end()
+
+    def _end(self) -> None:
         self._done = True
+        if self._then is not None:
+            self._then(self)
+
+    def outcome(self) -> Any:
+        """Return what came back, or a `Failure`; only once it has ended."""
+        return self._data if self._error is None else Failure(self._error)
 
     def result(self, deadline: float | None) -> bytes:
         """Wait for the reply, as `compiled_dag.host.Pending` says."""

@@ -58,7 +58,7 @@ def run(spawn: Spawn, board: Board, driver_fd: int) -> int:
     number_from(spawn.actor_id)
     interruption = Interruption(board, spawn.line)
     mailbox = Mailbox(control, board, spawn.line, interruption)
-    session = NestedSession(mailbox, doorbell, waiter)
+    session = NestedSession(mailbox, doorbell, waiter, board, spawn.line)
     lifecycle.enter(session)
     service = Service(spawn, mailbox, board, waiter, session, interruption)
     interruption.install()

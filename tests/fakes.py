@@ -234,6 +234,14 @@ class ThreadHost:
         for callback in list(self._watchers.values()):
             callback(actor_id, actor.error)
 
+    def claim(self, graph_id: int, actors: Sequence[Any]) -> Callable[[], None]:
+        return lambda: None
+
+    def at_death(
+        self, actors: Sequence[ActorId], memory: int, function: SystemCall, payload: bytes
+    ) -> Callable[[], None]:
+        return lambda: None
+
     def check_owner(self) -> None:
         pass
 

@@ -38,14 +38,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from compiled_dag.shm import state
 from compiled_dag.shm.segment import PAGE, round_up
 
 MAGIC: Final = 0x31474144504D4F43  # "COMPDAG1"
 LINE: Final = 128
 
 # graph header, u64 indices
-MAGIC_WORD, EPOCH_WORD, STATE_WORD = 0, 1, 16
-OPEN, CLOSED, BROKEN = 1, 2, 3
+MAGIC_WORD, EPOCH_WORD, STATE_WORD = 0, 1, state.STATE_WORD
+OPEN, CLOSED, BROKEN = state.OPEN, state.CLOSED, state.BROKEN
 
 # participant line, u64 indices from its start
 EXECUTION, STEP, SINCE_NS = 0, 1, 2
