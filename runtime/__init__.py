@@ -1,7 +1,8 @@
 """Processes, actors and objects: what graphs run on, and what users call."""
 
 from runtime import actor, exceptions
-from runtime.actor import ActorClass, ActorHandle, ActorMethod, get_actor
+from runtime.actor import ActorClass, ActorHandle, get_actor
+from runtime.actor_method import ActorMethod
 from runtime.api import cancel, get, kill, method, put, remote, wait
 from runtime.function import RemoteFunction
 from runtime.lifecycle import (

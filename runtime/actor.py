@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from compiled_dag.class_node import ClassNode, bind_method
+from compiled_dag.class_node import ClassNode
 from compiled_dag.errors import ActorClassInheritanceError
 from runtime import context, lifecycle
-from runtime.checks import STREAM
+from runtime.actor_method import ActorMethod, num_returns_of
 from runtime.signatures import (
     MethodOptions,
     MethodSpec,
@@ -16,17 +16,12 @@ from runtime.signatures import (
     nearest,
     spec_of,
 )
-from runtime.stream import ObjectRefGenerator
 
 if TYPE_CHECKING:
-    import inspect
     from collections.abc import Callable, Mapping, Sequence
 
-    from compiled_dag.host import ActorId, Host
-    from runtime.objects import Lifeline, ObjectRef
+    from runtime.objects import Lifeline
     from runtime.options import ActorOptions
-    from runtime.process import ActorProcess
-    from runtime.remote_actor import RemoteActor
 
 _SPECIAL = ("__ray_call__", "__ray_ready__", "__ray_terminate__")
 
@@ -135,7 +130,7 @@ class MethodOfClass:
         self._owner = owner
         self._spec = spec
         self._options = options
-        self.num_returns = _num_returns(options)
+        self.num_returns = num_returns_of(options)
 
     @property
     def class_name(self) -> str:
@@ -271,185 +266,3 @@ def exit_actor() -> NoReturn:
     if getattr(lifecycle.running(), "in_task", False):
         raise TypeError("exit_actor() ends the actor that calls it: this is a task")
     raise SystemExit(0)
-
-
-def process_of(handle: ActorHandle) -> Any:
-    """Return the actor behind a handle."""
-    return handle._runtime_process  # noqa: SLF001  hidden from users only
-
-
-class BoundActor:
-    """What a graph knows of an actor, which it keeps alive: `compiled_dag.host.Actor`.
-
-    Apart from the handle, whose every attribute may be a method of the user's.
-    """
-
-    __slots__ = ("_handle", "_process")
-
-    def __init__(self, handle: ActorHandle) -> None:
-        self._handle = handle
-        self._process: ActorProcess | RemoteActor = process_of(handle)
-
-    @property
-    def actor_id(self) -> ActorId:
-        """Number of the actor in its session."""
-        return self._process.actor_id
-
-    @property
-    def label(self) -> str:
-        """What messages call it: ``Class(id)``."""
-        return self._process.label
-
-    @property
-    def host(self) -> Host:
-        """The session it belongs to."""
-        return self._process.session.host
-
-    @property
-    def num_gpus(self) -> float:
-        """Logical GPUs it holds."""
-        return self._process.num_gpus
-
-    @property
-    def physical_gpus(self) -> tuple[str, ...]:
-        """Names of the physical GPUs behind them; empty where they are fake or none."""
-        return self._process.physical_gpus
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, BoundActor):
-            return NotImplemented
-        return self.host is other.host and self.actor_id == other.actor_id
-
-    def __hash__(self) -> int:
-        return hash(self._process.actor_id)
-
-    def __repr__(self) -> str:
-        return repr(self._handle)
-
-
-class ActorMethod:
-    """One method of one actor; implements `compiled_dag.host.Target`."""
-
-    __slots__ = ("_handle", "_method", "_options", "_spec", "num_returns")
-
-    def __init__(self, handle: ActorHandle, spec: MethodSpec, options: MethodOptions) -> None:
-        self._handle = handle
-        self._spec = spec
-        self._options = options
-        self.num_returns = _num_returns(options)
-        group = options.concurrency_group
-        self._method = f"{spec.name}\0{group}" if group else spec.name
-
-    def remote(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the method; returns at once.
-
-        Returns:
-            An `ObjectRef`; a list of them where `num_returns` is over 1; None where it is 0.
-
-        Raises:
-            TypeError: The arguments do not fit the signature, or cannot be sent.
-        """
-        spec, num_returns = self._spec, self._options.num_returns
-        spec.check(args, kwargs)
-        process = process_of(self._handle)
-        if process.session.foreign:
-            process.session.check_owner()
-        if spec.name == "__ray_terminate__":
-            process.end_after_calls()
-            return None
-        refs: tuple[ObjectRef, ...] = process.call(
-            self._method,
-            args,
-            kwargs,
-            num_returns=num_returns,
-            retry=self._options.retry,
-        )
-        if num_returns == STREAM:
-            return ObjectRefGenerator(process.session, refs[0])
-        if num_returns == 1:
-            return refs[0]
-        return list(refs) or None
-
-    def bind(self, *args: Any, **kwargs: Any) -> Any:
-        """Draw the call as a node of a graph, without running it.
-
-        Returns:
-            A node; a tuple of nodes where `num_returns` is over 1.
-
-        Raises:
-            TypeError: The arguments do not fit the signature, or cannot be sent.
-            RuntimeError: The actor is dead, or its session has ended.
-        """
-        self._spec.check(args, kwargs)
-        process = process_of(self._handle)
-        process.session.check_owner()
-        if process.death is not None:
-            raise RuntimeError(f"{self!r}.bind(): {process.death}")
-        return bind_method(self, args, kwargs, next(process.binds))
-
-    def options(self, **options: Any) -> ActorMethod:
-        """Return the method with other options.
-
-        Args:
-            **options: ``num_returns``: how many values it returns, each of which gets a reference;
-                ``concurrency_group``; ``max_task_retries`` and ``retry_exceptions``: how often it
-                is called again after the actor's death, and after which exceptions; ``name``,
-                ``enable_task_events``: accepted.
-
-        Raises:
-            ValueError: An unknown option, or a value that is out of range.
-            TypeError: A value of the wrong type.
-        """
-        return ActorMethod(self._handle, self._spec, self._options.updated(options))
-
-    @property
-    def actor(self) -> BoundActor:
-        """Its actor."""
-        return BoundActor(self._handle)
-
-    @property
-    def handle(self) -> ActorHandle:
-        """Its actor, as users hold it."""
-        return self._handle
-
-    @property
-    def declared(self) -> Mapping[str, Any]:
-        """What was given to ``.options()``."""
-        return self._options.declared
-
-    @property
-    def class_name(self) -> str:
-        """Name of the actor's class."""
-        return self._spec.class_name
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        return self._spec.name
-
-    @property
-    def signature(self) -> inspect.Signature | None:
-        """Without self; None where it cannot be known."""
-        return self._spec.signature
-
-    @property
-    def function(self) -> Callable[..., Any] | None:
-        """The plain function in the class."""
-        return self._spec.function
-
-    def __call__(self, *_args: Any, **_kwargs: Any) -> NoReturn:
-        """Refuse: the method runs elsewhere."""
-        raise TypeError(
-            f"{self.class_name}.{self.name} runs in another process: call "
-            f".{self.name}.remote(...), or .{self.name}.bind(...) in a graph"
-        )
-
-    def __repr__(self) -> str:
-        return f"<method {self.name} of {self._handle!r}>"
-
-    def __reduce__(self) -> Any:
-        return ActorMethod, (self._handle, self._spec.without_function(), self._options)
-
-
-def _num_returns(options: MethodOptions) -> int:
-    return 1 if options.num_returns == STREAM else options.num_returns

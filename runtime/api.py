@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from compiled_dag.errors import ActorHandleNotFoundError
 from runtime import lifecycle
-from runtime.actor import ActorClass, ActorHandle, process_of
+from runtime.actor import ActorClass, ActorHandle
+from runtime.actor_method import process_of
 from runtime.checks import check_count, check_seconds
 from runtime.function import RemoteFunction, make_remote_function
 from runtime.objects import ObjectRef

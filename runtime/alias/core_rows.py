@@ -321,7 +321,8 @@ _SCHEDULING: Final[Rows] = {
 CORE: Final[dict[str, Rows]] = {
     "ray": _RAY,
     "ray.actor": {
-        **same("runtime.actor", "ActorClass", "ActorHandle", "ActorMethod", "exit_actor"),
+        **same("runtime.actor", "ActorClass", "ActorHandle", "exit_actor"),
+        **same("runtime.actor_method", "ActorMethod"),
         "method": Here("runtime:method"),
         "ActorClassInheritanceException": Here("runtime.exceptions:ActorClassInheritanceError"),
         **missing(
