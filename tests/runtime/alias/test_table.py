@@ -67,6 +67,7 @@ def test_entries_say_something() -> None:
 def test_all_exceptions_of_ours_but_those_of_our_own_have_a_name_of_rays() -> None:
     ours_alone = {
         "ActorClassInheritanceError",  # in ray.actor
+        "ActorSetupError",
         "ChannelClosedError",
         "CollectiveError",
         "CollectiveMismatchError",
