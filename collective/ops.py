@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from collective.group import open_group
 from collective.rank import RankOperation
+from compiled_dag.communicator import Communicator
 from compiled_dag.errors import GraphError
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from collective.group import DriverGroup
     from compiled_dag.host import Actor, ActorContext, Host
     from compiled_dag.outcome import Place
+
+
+Backend: TypeAlias = Literal["gloo", "nccl"]
 
 
 class ReduceOp(Enum):
@@ -34,13 +38,23 @@ class AllReduce:
     """Every rank gets the reduction of all ranks' tensors."""
 
     op: ReduceOp = ReduceOp.SUM
+    transport: Backend | None = None
+    """What it is to run on, if the user says so."""
+
+    method: ClassVar[str] = "allreduce"
 
     def __str__(self) -> str:
         return f"allreduce({self.op.value})"
 
     def backend(self, actors: Sequence[Actor]) -> str:
-        """Return ``"nccl"`` if every actor has a physical GPU of its own, else ``"gloo"``."""
-        return choose_backend(actors)
+        """Return what the user wants, or else what suits the actors' GPUs.
+
+        Raises:
+            GraphError: NCCL is wanted and cannot run.
+        """
+        if self.transport == "nccl":
+            check_nccl(str(self), actors)
+        return self.transport or choose_backend(actors)
 
     def open_group(self, host: Host, actors: Sequence[Actor], deadline: float) -> DriverGroup:
         """Form a group of `actors`, ranks in this order."""
@@ -62,6 +76,59 @@ def choose_backend(actors: Sequence[Actor]) -> str:
     if all(gpus) and len(set(gpus)) == len(gpus):
         return "nccl"
     return "gloo"
+
+
+def check_nccl(what: str, actors: Sequence[Actor]) -> None:
+    """Refuse NCCL where it cannot run.
+
+    Raises:
+        GraphError: An actor has no physical GPU, two share one, or torch has no NCCL.
+    """
+    why = _why_not_nccl(actors)
+    if why is not None:
+        names = ", ".join(actor.label for actor in actors)
+        msg = (
+            f"{what} of {names} is to run on transport='nccl', and cannot: {why}. "
+            "Use transport='auto'"
+        )
+        raise GraphError(msg)
+
+
+def _why_not_nccl(actors: Sequence[Actor]) -> str | None:
+    holder: dict[str, str] = {}
+    for actor in actors:
+        if not actor.physical_gpus:
+            fake = f"the GPU of {actor.label} is fake"
+            return fake if actor.num_gpus else f"{actor.label} has no GPU"
+        gpu = actor.physical_gpus[0]
+        if gpu in holder:
+            return f"{holder[gpu]} and {actor.label} share GPU {gpu}, which NCCL refuses"
+        holder[gpu] = actor.label
+    try:
+        import torch.distributed  # noqa: PLC0415  only where somebody insists on NCCL
+    except ImportError:
+        return "torch is not installed"
+    return None if torch.distributed.is_nccl_available() else "this build of torch has no NCCL"
+
+
+def parse_transport(transport: object) -> tuple[Backend | None, Communicator | None]:
+    """Return the backend or the communicator that `transport` is; neither is our choice.
+
+    Raises:
+        ValueError: It is none of these; names the valid ones.
+    """
+    if isinstance(transport, Communicator):
+        return None, transport
+    match transport:
+        case None | "auto" | "accelerator":
+            return None, None
+        case "gloo" | "nccl":
+            return transport, None
+    msg = (
+        f"transport={transport!r}: use None, 'auto', 'accelerator', 'gloo', 'nccl', or an instance "
+        "of compiled_dag.Communicator"
+    )
+    raise ValueError(msg)
 
 
 def parse_reduce_op(op: object) -> ReduceOp:

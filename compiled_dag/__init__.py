@@ -10,6 +10,7 @@ from compiled_dag.class_node import (
     ElementNode,
 )
 from compiled_dag.collective_node import COLLECTIVE_OPERATION_KEY, CollectiveOutputNode
+from compiled_dag.communicator import Communicator
 from compiled_dag.driver import CompiledDAG
 from compiled_dag.errors import (
     ActorAlreadyExistsError,
@@ -48,6 +49,7 @@ from compiled_dag.errors import (
     WorkerCrashedError,
 )
 from compiled_dag.function_node import FunctionNode
+from compiled_dag.hints import AutoTransportType, TorchTensorType
 from compiled_dag.input_node import InputAttributeNode, InputNode
 from compiled_dag.interpret import DAGInputData
 from compiled_dag.node import DAGNode
@@ -70,6 +72,7 @@ __all__ = [
     "ActorHandleNotFoundError",
     "ActorUnavailableError",
     "ActorUnschedulableError",
+    "AutoTransportType",
     "CapacityExceededError",
     "ChannelClosedError",
     "ChannelError",
@@ -81,6 +84,7 @@ __all__ = [
     "CollectiveOp",
     "CollectiveOutputNode",
     "CollectiveTimeoutError",
+    "Communicator",
     "CompileOptions",
     "CompiledDAG",
     "CompiledDAGRef",
@@ -111,6 +115,7 @@ __all__ = [
     "TaskCancelledError",
     "TaskError",
     "TaskUnschedulableError",
+    "TorchTensorType",
     "UnserializableError",
     "WorkerCrashedError",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from compiled_dag.class_node import ClassMethodNode, ElementNode
 from compiled_dag.collective_node import CollectiveBinding, CollectiveOutputNode, actor_call
@@ -16,8 +16,11 @@ from compiled_dag.ir import (
     DRIVER,
     Call,
     Collective,
+    CommunicatorId,
     Element,
+    Gpus,
     Graph,
+    Hint,
     Input,
     Node,
     NodeId,
@@ -26,12 +29,15 @@ from compiled_dag.ir import (
     OperationId,
     Output,
 )
+from compiled_dag.members import actors_of, describe
 from compiled_dag.node import DAGNode
 from compiled_dag.output_node import MultiOutputNode
 from compiled_dag.tree import Arguments, Const, DictOf, ListOf, Tree, TupleOf, Val
 from compiled_dag.walk import component
 
 if TYPE_CHECKING:
+    from compiled_dag.communicator import Communicator
+    from compiled_dag.hints import TorchTensorType
     from compiled_dag.host import Actor, ActorId, Host, Target
     from compiled_dag.operation import CollectiveOp
 
@@ -47,20 +53,35 @@ class Captured:
     constants: tuple[Any, ...]
     operations: tuple[CollectiveOp, ...]
     targets: dict[NodeId, Target]
+    communicators: tuple[UserCommunicator, ...]
 
 
-def capture(output: DAGNode) -> Captured:
+@dataclass(frozen=True, slots=True)
+class UserCommunicator:
+    """A user's communicator and its members, by rank."""
+
+    communicator: Communicator
+    actors: tuple[Actor, ...]
+
+
+def capture(
+    output: DAGNode, default_communicator: Communicator | Literal["create"] | None = "create"
+) -> Captured:
     """Turn the connected graph around `output` into data.
+
+    Args:
+        output: The node.
+        default_communicator: What carries what names no communicator; see `Graph`.
 
     Raises:
         GraphError: It has no actor, or actors of two sessions, or a generator or coroutine method.
         GraphUsageError: It has two inputs or two outputs, or an input used without ``with``.
     """
-    members = sorted(component(output), key=lambda node: node._order)
-    source = _one_input(members)
-    _one_output(members, output)
-    numbered = _number(members, source)
-    return _Capture(numbered).graph(output)
+    nodes = sorted(component(output), key=lambda node: node._order)
+    source = _one_input(nodes)
+    _one_output(nodes, output)
+    numbered = _number(nodes, source)
+    return _Capture(numbered).graph(output, default_communicator)
 
 
 def _one_input(members: list[DAGNode]) -> InputNode | None:
@@ -119,30 +140,42 @@ class _Capture:
         self._constants: list[Any] = []
         self._bindings: dict[int, CollectiveBinding] = {}
         self._targets: dict[NodeId, Target] = {}
+        self._communicators: list[Communicator] = []
 
-    def graph(self, output: DAGNode) -> Captured:
+    def graph(self, output: DAGNode, default: Communicator | Literal["create"] | None) -> Captured:
         nodes = [self._node(node) for node in self._members]
         single = not isinstance(output, MultiOutputNode)
         if single:
             nodes.append(self._added_output(output))
+        host = self._host()
+        operations = tuple(
+            self._operation(number, binding)
+            for number, binding in enumerate(self._bindings.values())
+        )
+        number = default if default is None or default == "create" else self._communicator(default)
+        users = tuple(UserCommunicator(one, actors_of(one, host)) for one in self._communicators)
         graph = Graph(
             nodes=tuple(nodes),
-            operations=tuple(
-                self._operation(number, binding)
-                for number, binding in enumerate(self._bindings.values())
-            ),
+            operations=operations,
             output=nodes[-1].id if single else self._ids[id(output)],
             single_output=single,
             actors=tuple(self._actors),
             labels=tuple(actor.label for actor in self._actors.values()),
+            gpus=self._gpus(nodes),
+            communicators=tuple(
+                describe(CommunicatorId(index), one.communicator, one.actors)
+                for index, one in enumerate(users)
+            ),
+            default_communicator=number,
         )
         return Captured(
             graph,
-            self._host(),
+            host,
             tuple(self._actors.values()),
             tuple(self._constants),
             tuple(binding.op for binding in self._bindings.values()),
             self._targets,
+            users,
         )
 
     def _added_output(self, output: DAGNode) -> Node:
@@ -189,7 +222,40 @@ class _Capture:
             order=node._order,
             label=node._label,
             source=node._source,
+            hint=self._hint(node),
         )
+
+    def _gpus(self, nodes: list[Node]) -> tuple[Gpus, ...]:
+        """Return every actor's GPUs, where a hint makes them matter."""
+        if not any(node.hint for node in nodes):
+            return ()
+        return tuple(
+            Gpus(logical=actor.num_gpus, physical=tuple(actor.physical_gpus))
+            for actor in self._actors.values()
+        )
+
+    def _hint(self, node: DAGNode) -> Hint | None:
+        hint: TorchTensorType | None = node._hint
+        if hint is None and isinstance(node, InputAttributeNode):
+            hint = node._input._hint  # what is said of the input holds for its fields
+        if hint is None:
+            return None
+        communicator = hint.get_custom_communicator()
+        return Hint(
+            transport=hint.transport_name,
+            device=hint.device_name,
+            static_shape=hint.static_shape,
+            direct_return=hint.direct_return,
+            communicator=None if communicator is None else self._communicator(communicator),
+        )
+
+    def _communicator(self, communicator: Communicator) -> CommunicatorId:
+        """Return the number of a user's communicator, a new one the first time."""
+        for number, known in enumerate(self._communicators):
+            if known is communicator:
+                return CommunicatorId(number)
+        self._communicators.append(communicator)
+        return CommunicatorId(len(self._communicators) - 1)
 
     def _op(self, node: DAGNode) -> Op:
         match node:
@@ -226,7 +292,16 @@ class _Capture:
         nodes = tuple(self._ids[id(output)] for output in binding.outputs)
         targets = [self._targets[node] for node in nodes]
         members = tuple(target.actor.actor_id for target in targets)
-        return Operation(id=OperationId(number), text=str(binding.op), members=members, nodes=nodes)
+        communicator = binding.communicator
+        return Operation(
+            id=OperationId(number),
+            text=str(binding.op),
+            members=members,
+            nodes=nodes,
+            method=binding.op.method,
+            backend=binding.op.transport,
+            communicator=None if communicator is None else self._communicator(communicator),
+        )
 
     def _arguments(self, node: DAGNode) -> Arguments:
         return Arguments(

@@ -28,6 +28,8 @@ IS_CLASS_METHOD_OUTPUT_KEY: Final = "is_class_method_output"
 class ClassNode(DAGNode):
     """An actor that each execution makes anew; its attributes are the methods of its class."""
 
+    _takes_hint = False
+
     def __init__(
         self, remote_class: RemoteClass, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> None:

@@ -11,6 +11,7 @@ from compiled_dag.node import DAGNode
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from compiled_dag.communicator import Communicator
     from compiled_dag.operation import CollectiveOp
 
 COLLECTIVE_OPERATION_KEY: Final = "collective_operation"
@@ -19,9 +20,12 @@ COLLECTIVE_OPERATION_KEY: Final = "collective_operation"
 class CollectiveBinding:
     """One collective operation over the nodes of several actors; shared by its output nodes."""
 
-    def __init__(self, op: CollectiveOp, inputs: Sequence[DAGNode]) -> None:
+    def __init__(
+        self, op: CollectiveOp, inputs: Sequence[DAGNode], communicator: Communicator | None
+    ) -> None:
         self.op = op
         self.inputs = tuple(inputs)
+        self.communicator = communicator
         self.outputs: tuple[CollectiveOutputNode, ...] = ()
 
 
@@ -41,8 +45,15 @@ class CollectiveOutputNode(DAGNode):
         return f"{self._binding.op}, rank {self._rank}"
 
 
-def bind_collective(op: CollectiveOp, inputs: Sequence[DAGNode]) -> list[CollectiveOutputNode]:
+def bind_collective(
+    op: CollectiveOp, inputs: Sequence[DAGNode], communicator: Communicator | None = None
+) -> list[CollectiveOutputNode]:
     """Draw one collective operation; returns one node per rank.
+
+    Args:
+        op: The operation.
+        inputs: One node per actor, by rank.
+        communicator: The user's own, which does it; None for a group of ours.
 
     Raises:
         GraphError: An input is no node of an actor, or two are on one actor.
@@ -65,7 +76,7 @@ def bind_collective(op: CollectiveOp, inputs: Sequence[DAGNode]) -> list[Collect
     if not inputs:
         msg = f"{op}: the list of inputs is empty"
         raise GraphError(msg)
-    binding = CollectiveBinding(op, inputs)
+    binding = CollectiveBinding(op, inputs, communicator)
     binding.outputs = tuple(CollectiveOutputNode(binding, rank) for rank in range(len(inputs)))
     return list(binding.outputs)
 

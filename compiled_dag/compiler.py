@@ -8,6 +8,7 @@ from compiled_dag.lint import lint
 from compiled_dag.passes.channels import plan_channels
 from compiled_dag.passes.order import total_order
 from compiled_dag.passes.steps import build_steps
+from compiled_dag.passes.transports import resolve_transports
 from compiled_dag.simulate import simulate
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ def compile_graph(graph: Graph, options: CompileOptions) -> Program:
     """
     lint(graph)
     order = total_order(graph)
-    channels = plan_channels(graph, order, options.max_inflight)
-    program = build_steps(graph, order, channels)
+    transports = resolve_transports(graph)
+    channels = plan_channels(graph, order, transports, options.max_inflight)
+    program = build_steps(graph, order, channels, transports)
     simulate(program)
     return program

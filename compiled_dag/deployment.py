@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from compiled_dag.channel import codec, tensor
 from compiled_dag.channel import layout as at
 from compiled_dag.channel.graph_segment import GraphSegment
+from compiled_dag.channel.transport import UNHINTED
 from compiled_dag.errors import (
     ActorDiedError,
     ChannelClosedError,
@@ -179,7 +180,7 @@ class Deployment:
                 constants={number: constants[number] for number in constants_used(steps)},
                 places={s.node: self._places[s.node] for s in steps if isinstance(s, Compute)},
                 parts=parts[participant],
-                with_torch=tensor.is_loaded(),
+                with_torch=tensor.is_loaded() or self._is_hinted(participant),
                 slot_bytes=options.buffer_size_bytes,
                 cap_bytes=options.max_memory_bytes,
                 tickets=part,
@@ -197,6 +198,13 @@ class Deployment:
                     f"compile_timeout={options.compile_timeout_s} s: it is busy in another call"
                 )
                 raise GraphError(msg) from error
+
+    def _is_hinted(self, participant: int) -> bool:
+        """Tell whether tensors are expected at a participant."""
+        return any(
+            spec.transport != UNHINTED and participant in (spec.writer, *spec.readers)
+            for spec in self.program.channels
+        )
 
     # --- while it is up ---------------------------------------------------------------------------
 

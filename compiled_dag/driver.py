@@ -11,9 +11,10 @@ import os
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from compiled_dag.backends import check_backends
 from compiled_dag.capture import Captured, capture
 from compiled_dag.channel import codec
-from compiled_dag.channel.reader import Reader
+from compiled_dag.channel.hinted import open_reader
 from compiled_dag.compiler import compile_graph
 from compiled_dag.constants import check_constants
 from compiled_dag.deployment import Deployment
@@ -46,7 +47,7 @@ class CompiledDAG:
         self._host = captured.host
         graph = deployment.segment
         reads = [step for step in program.steps[0] if isinstance(step, Read)]
-        readers = [Reader(graph, program.channels[step.channel], 0) for step in reads]
+        readers = [open_reader(graph, program.channels[step.channel], 0) for step in reads]
         reader_of = {step.slot: number for number, step in enumerate(reads)}
         self._outputs = [Output(tree, reader_of, captured.constants) for tree in program.outputs]
         self._results = Results(
@@ -165,7 +166,26 @@ class CompiledDAG:
 
 def compile_dag(output: DAGNode, options: CompileOptions) -> CompiledDAG:
     """Capture, compile and bring up the graph that ends in `output`."""
-    captured = capture(output)
+    captured = capture(output, options.default_communicator)
     captured.host.check_owner()
     check_constants(captured)
-    return CompiledDAG(captured, compile_graph(captured.graph, options), options)
+    program = compile_graph(captured.graph, options)
+    check_backends(captured, program)
+    if captured.communicators:
+        names = ", ".join(type(one.communicator).__name__ for one in captured.communicators)
+        raise NotImplementedError(f"{names}: communicators of your own are not used yet")
+    _warn_of_fakes(program)
+    return CompiledDAG(captured, program, options)
+
+
+def _warn_of_fakes(program: Program) -> None:
+    """Say once which edges would be between GPUs, were these real."""
+    fakes = [spec for spec in program.channels if spec.transport.mechanism == "fake"]
+    if fakes:
+        names = ", ".join(spec.transport.node for spec in fakes)
+        warnings.warn(
+            f"the GPUs are fake, so what is hinted for an accelerator goes through host memory: "
+            f"{names}",
+            RuntimeWarning,
+            stacklevel=4,
+        )

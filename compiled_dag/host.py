@@ -94,6 +94,14 @@ class Host(Protocol):
         """The calling thread's waiting policy on the driver's doorbell."""
         ...
 
+    def bound_actor(self, handle: Any) -> Actor:
+        """Return what a graph knows of the actor behind a user's handle.
+
+        Raises:
+            TypeError: `handle` is no handle of an actor.
+        """
+        ...
+
     def line(self, actor_id: ActorId, deadline: float) -> int:
         """Return the board line of an actor, waiting until its process exists.
 

@@ -8,7 +8,7 @@ and prints, and is tested with no process alive.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NewType, TypeAlias
+from typing import TYPE_CHECKING, Literal, NewType, TypeAlias
 
 from compiled_dag.host import ActorId
 from compiled_dag.tree import Val, leaves
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 NodeId = NewType("NodeId", int)
 OperationId = NewType("OperationId", int)
+CommunicatorId = NewType("CommunicatorId", int)
+
+TransportName: TypeAlias = Literal["auto", "accelerator", "shm"]
+DeviceName: TypeAlias = Literal["default", "cpu", "cuda"]
 
 DRIVER = ActorId(-1)
 """Where the input and output nodes live."""
@@ -82,6 +86,19 @@ Op: TypeAlias = Input | Call | Element | Collective | Output
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hint:
+    """What the user says about the tensors in a node's value."""
+
+    transport: TransportName = "auto"
+    device: DeviceName = "default"
+    """Where they land."""
+    static_shape: bool = False
+    direct_return: bool = False
+    communicator: CommunicatorId | None = None
+    """What carries them, if the user gave one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     """One node: what it does, where, and what messages call it."""
 
@@ -94,6 +111,7 @@ class Node:
     """``Class.method``"""
     source: str = field(default="", compare=False)
     """``file:line`` of its `.bind()`."""
+    hint: Hint | None = None
 
     def uses(self) -> tuple[NodeId, ...]:
         """Return the nodes whose values it needs, each once."""
@@ -128,6 +146,38 @@ class Operation:
     """Actors by rank."""
     nodes: tuple[NodeId, ...]
     """Its nodes by rank."""
+    method: str
+    """The `Communicator` method that does it."""
+    backend: str | None = None
+    """What the user wants it to run on, if anything."""
+    communicator: CommunicatorId | None = None
+    """The user's own, if given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Members:
+    """A user's communicator, as far as checks need it."""
+
+    id: CommunicatorId
+    label: str
+    """Its class."""
+    transport: str
+    """What it calls itself."""
+    actors: tuple[ActorId, ...]
+    """By rank."""
+    labels: tuple[str, ...]
+    """By rank."""
+    operations: tuple[str, ...]
+    """Methods that it implements."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpus:
+    """The GPUs of one actor."""
+
+    logical: float = 0
+    physical: tuple[str, ...] = ()
+    """Names of the devices behind them; empty where they are fake or none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +194,11 @@ class Graph:
     """In order of first use; actor i is participant i + 1."""
     labels: tuple[str, ...]
     """Label of each actor."""
+    gpus: tuple[Gpus, ...] = ()
+    """Of each actor; left out where there are none."""
+    communicators: tuple[Members, ...] = ()
+    default_communicator: CommunicatorId | Literal["create"] | None = "create"
+    """What carries accelerator edges and collectives that name no communicator."""
 
     @property
     def outputs(self) -> tuple[Tree, ...]:

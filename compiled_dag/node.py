@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from compiled_dag import walk
 from compiled_dag.containers import Found, NestingError, search
 from compiled_dag.errors import GraphError
+from compiled_dag.hints import Hinted
 from compiled_dag.node_text import node_text
 from compiled_dag.options import CompileOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import FrameType
+
+    from compiled_dag.communicator import Communicator
 
 _PACKAGES = tuple(
     str(Path(__file__).parent.parent / name) + "/"
@@ -50,7 +53,7 @@ class _BindOrder:
 _bind_order = _BindOrder()
 
 
-class DAGNode:
+class DAGNode(Hinted):
     """A node of a graph. Made by `.bind()`, never directly.
 
     A node may be pickled, and so be sent to a task, with all it needs; nodes that need *it* stay.
@@ -241,6 +244,8 @@ class DAGNode:
         enable_asyncio: bool = False,  # noqa: ARG002  Ray's signature
         _max_inflight_executions: int | None = None,
         _max_buffered_results: int | None = None,
+        _overlap_gpu_communication: bool | None = None,
+        _default_communicator: Communicator | str | None = "create",
         *,
         _get_timeout: float | None = None,
         _capacity_policy: str | None = None,
@@ -254,6 +259,10 @@ class DAGNode:
             enable_asyncio: Accepted for compatibility.
             _max_inflight_executions: Executions that may be unfetched at one time.
             _max_buffered_results: Fetched results kept for refs that were not got yet.
+            _overlap_gpu_communication: Accepted for compatibility.
+            _default_communicator: What carries accelerator edges and collectives that name no
+                communicator: ``"create"`` makes groups as needed, a `Communicator` is used as it
+                is, None refuses them.
             _get_timeout: Seconds `get` waits by default.
             _capacity_policy: ``"raise"`` or ``"block"`` when too many executions are unfetched.
             _max_memory_bytes: Cap on the payload memory of the graph.
@@ -275,6 +284,7 @@ class DAGNode:
             _get_timeout=_get_timeout,
             _capacity_policy=_capacity_policy,
             _max_memory_bytes=_max_memory_bytes,
+            _default_communicator=_default_communicator,
         )
         return compile_dag(self, options)
 

@@ -69,6 +69,16 @@ class BoundOperation(Protocol):
 class CollectiveOp(Protocol):
     """A collective operation, frozen and picklable. `str` is what tables show."""
 
+    @property
+    def method(self) -> str:
+        """The method of `Communicator` that does it."""
+        ...
+
+    @property
+    def transport(self) -> str | None:
+        """The backend that the user wants, or None."""
+        ...
+
     def backend(self, actors: Sequence[Actor]) -> str:
         """Return the backend for these actors; one group serves operations that agree on it.
 

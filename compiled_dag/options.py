@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal, get_args
 
 from compiled_dag import environment
+from compiled_dag.communicator import Communicator
 from compiled_dag.errors import GraphError
 
 CapacityPolicy = Literal["raise", "block"]
@@ -90,6 +91,7 @@ class CompileOptions:
     max_buffered_results: int = 1000
     max_memory_bytes: int | None = None
     capacity_policy: CapacityPolicy = "raise"
+    default_communicator: Communicator | Literal["create"] | None = "create"
 
     @classmethod
     def resolve(cls, **given: Any) -> CompileOptions:
@@ -99,7 +101,7 @@ class CompileOptions:
             GraphError: An option has a wrong type or range; names option, value and range.
         """
         context = DAGContext.get_current()
-        resolved = {}
+        resolved = {"default_communicator": _default_communicator(given)}
         for option, (name, field, check, allowed) in _OPTIONS.items():
             value = given.get(option)
             if value is None:
@@ -110,6 +112,17 @@ class CompileOptions:
             resolved[name] = value
         teardown_timeout_s()  # it is used when the graph ends; wrong, it is better known by now
         return cls(**resolved)
+
+
+def _default_communicator(given: dict[str, Any]) -> Any:
+    """Return the one option whose None means None, not the context's value."""
+    value = given.get("_default_communicator", "create")
+    if not (value is None or isinstance(value, Communicator)) and not (
+        isinstance(value, str) and value == "create"
+    ):
+        msg = f"_default_communicator={value!r} is not 'create', a Communicator, or None"
+        raise GraphError(msg)
+    return value
 
 
 def teardown_timeout_s() -> float:

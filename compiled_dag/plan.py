@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from compiled_dag.channel.layout import ChannelSpec
-    from compiled_dag.ir import NodeId
+    from compiled_dag.channel.transport import Transport
+    from compiled_dag.host import ActorId
+    from compiled_dag.ir import CommunicatorId, Graph, NodeId, OperationId
 
 DRIVER_PARTICIPANT: Final = 0
 
@@ -21,3 +24,23 @@ class Channels:
     """Channel that carries a node's value, where one does."""
     trigger: int | None
     """Channel that starts the actors whose first node waits for nobody."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transports:
+    """What carries the values and the collectives of a graph."""
+
+    of_value: dict[NodeId, Transport]
+    """For each value that travels."""
+    of_operation: dict[OperationId, CommunicatorId]
+    """For each collective that a user's communicator does."""
+
+
+def remote_readers(graph: Graph) -> dict[NodeId, set[ActorId]]:
+    """Return who needs each value that travels, apart from the actor that makes it."""
+    readers: dict[NodeId, set[ActorId]] = defaultdict(set)
+    for node in graph.nodes:
+        for use in node.uses():
+            if graph.nodes[use].actor != node.actor:
+                readers[use].add(node.actor)
+    return dict(readers)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from compiled_dag.channel.layout import ChannelSpec
-    from compiled_dag.ir import NodeId, OperationId
+    from compiled_dag.ir import CommunicatorId, NodeId, OperationId
     from compiled_dag.tree import Arguments, Tree
 
 
@@ -82,6 +82,8 @@ class OperationSpec:
     """Participants by rank."""
     nodes: tuple[NodeId, ...]
     """Its nodes by rank."""
+    communicator: CommunicatorId | None = None
+    """The user's, which does it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

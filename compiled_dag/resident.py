@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from compiled_dag.channel import layout as at
 from compiled_dag.channel import tensor
 from compiled_dag.channel.graph_segment import GraphSegment
-from compiled_dag.channel.reader import Reader
-from compiled_dag.channel.writer import Writer
+from compiled_dag.channel.hinted import open_reader, open_writer
 from compiled_dag.compute import Report, Run, Slots, bind_compute
 from compiled_dag.errors import ChannelClosedError
 from compiled_dag.outcome import Error, Place
@@ -33,6 +32,8 @@ from compiled_dag.turns import TicketPart, Turns
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from compiled_dag.channel.reader import Reader
+    from compiled_dag.channel.writer import Writer
     from compiled_dag.host import ActorContext
     from compiled_dag.ir import OperationId
     from compiled_dag.package import Package
@@ -119,7 +120,7 @@ class GraphResident:
     def _bind_read(self, number: int, channel: int, slot: int) -> Run:
         package = self._package
         label = self._context.label
-        reader = Reader(self._graph, package.channels[channel], package.participant, label)
+        reader = open_reader(self._graph, package.channels[channel], package.participant, label)
         self._readers.append(reader)
         words, word, wait = self._words, reader.sequence_word, self._context.waiter.word
         guard, note, site = self._graph.guard, self._note, reader.site
@@ -137,9 +138,10 @@ class GraphResident:
 
     def _bind_write(self, channel: int, slot: int) -> Run:
         package = self._package
-        writer = Writer(
+        writer = open_writer(
             self._graph,
             package.channels[channel],
+            self._maker(slot),
             slot_bytes=package.slot_bytes,
             cap_bytes=package.cap_bytes,
         )

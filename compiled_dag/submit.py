@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from compiled_dag.channel import layout as at
-from compiled_dag.channel.writer import Writer
+from compiled_dag.channel.hinted import open_writer
 from compiled_dag.errors import CapacityExceededError
 from compiled_dag.program import Program, Write
 
@@ -30,8 +30,9 @@ class Submission:
     ) -> None:
         graph = deployment.segment
         self.writers = [
-            (Writer(graph, program.channels[step.channel], slot_bytes=options.buffer_size_bytes,
-                    cap_bytes=options.max_memory_bytes), step.slot)
+            (open_writer(graph, program.channels[step.channel],
+                         slot_bytes=options.buffer_size_bytes,
+                         cap_bytes=options.max_memory_bytes), step.slot)
             for step in program.steps[0] if isinstance(step, Write)
         ]  # fmt: skip
         self.next = 0

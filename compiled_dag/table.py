@@ -25,10 +25,12 @@ from __future__ import annotations
 
 import ast
 import re
-from typing import Any
+from dataclasses import replace
+from typing import Any, get_args
 
 from compiled_dag.channel.layout import ChannelSpec
-from compiled_dag.ir import NodeId, OperationId
+from compiled_dag.channel.transport import UNHINTED, Mechanism, Transport
+from compiled_dag.ir import CommunicatorId, DeviceName, NodeId, OperationId
 from compiled_dag.program import (
     CollectiveStart,
     CollectiveWait,
@@ -58,8 +60,18 @@ def render(program: Program) -> str:
         for spec in program.channels
     ]
     lines += [
+        f"transport {spec.index} {_transport_text(spec.transport)}"
+        for spec in program.channels
+        if spec.transport != UNHINTED
+    ]
+    lines += [
         f"operation {op.id} {_numbers(op.members)} {_numbers(op.nodes)} {op.text}"
         for op in program.operations
+    ]
+    lines += [
+        f"through {op.id} {op.communicator}"
+        for op in program.operations
+        if op.communicator is not None
     ]
     lines += [f"slots {_numbers(program.slots)}"]
     lines += [f"entry {'-' if e.key is None else repr(e.key)} v{e.slot}" for e in program.entries]
@@ -199,6 +211,9 @@ class _Parser:
                         node=None if node == "-" else int(node),
                     )
                 )
+            case "transport" | "through":
+                index, rest = rest.split(" ", 1)
+                self._amend(word, int(index), rest)
             case "operation":
                 index, members, nodes, label = rest.split(" ", 3)
                 self._operations.append(
@@ -222,6 +237,16 @@ class _Parser:
             case _:
                 self._row(line)
 
+    def _amend(self, word: str, number: int, rest: str) -> None:
+        """Take a second line on a channel or an operation, which most have no need of."""
+        if word == "transport":
+            spec = self._channels[number]
+            self._channels[number] = replace(spec, transport=_parse_transport(rest))
+        else:
+            operation = self._operations[number]
+            by = CommunicatorId(int(rest))
+            self._operations[number] = replace(operation, communicator=by)
+
     def _row(self, line: str) -> None:
         first, *cells = line.split("|")
         int(first)
@@ -231,6 +256,34 @@ class _Parser:
         for number, cell in enumerate(cells):
             if cell.strip():
                 self._steps[number].append(parse_step(cell.strip()))
+
+
+def _transport_text(transport: Transport) -> str:
+    promises = [name for name in _PROMISES if getattr(transport, name)]
+    number = transport.communicator
+    by = [] if number is None else [f"communicator={number}"]
+    words = (transport.mechanism, transport.device, *promises, *by, "|", transport.reason)
+    return " ".join(words)
+
+
+def _parse_transport(text: str) -> Transport:
+    words, reason = text.split(" | ", 1)
+    mechanism, device, *rest = words.split()
+    if mechanism not in get_args(Mechanism) or device not in get_args(DeviceName):
+        msg = f"no such transport: {mechanism} {device}"
+        raise ValueError(msg)
+    numbers = [int(word[len("communicator=") :]) for word in rest if "=" in word]
+    return Transport(
+        mechanism=mechanism,  # type: ignore[arg-type]  # checked above
+        device=device,  # type: ignore[arg-type]  # checked above
+        static_shape="static_shape" in rest,
+        direct_return="direct_return" in rest,
+        communicator=CommunicatorId(numbers[0]) if numbers else None,
+        reason=reason,
+    )
+
+
+_PROMISES = ("static_shape", "direct_return")
 
 
 def _is_single(form: str) -> bool:

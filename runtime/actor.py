@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from compiled_dag.class_node import ClassNode
 from compiled_dag.errors import ActorClassInheritanceError
 from runtime import context, lifecycle
-from runtime.actor_method import ActorMethod, num_returns_of
+from runtime.actor_method import ActorMethod, BoundActor, num_returns_of
 from runtime.signatures import (
     MethodOptions,
     MethodSpec,
@@ -235,6 +235,17 @@ def _received(
     if session is None:
         raise RuntimeError(f"a handle of {class_name}({lifeline.actor_id}) has left its session")
     return ActorHandle(session.adopt(lifeline, class_name), methods)
+
+
+def bound_actor(handle: object) -> BoundActor:
+    """Return what a graph knows of the actor behind a handle.
+
+    Raises:
+        TypeError: `handle` is no handle of an actor.
+    """
+    if not isinstance(handle, ActorHandle):
+        raise TypeError(f"{handle!r} is no handle of an actor")
+    return BoundActor(handle)
 
 
 def get_actor(name: str, namespace: str | None = None) -> ActorHandle:

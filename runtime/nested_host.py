@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from compiled_dag.host import Actor, ActorId, SystemCall
     from compiled_dag.shm.board import Board
     from compiled_dag.shm.waiter import Waiter
+    from runtime.actor_method import BoundActor
     from runtime.nested import NestedSession
 
     DeathWatcher = Callable[[ActorId, ActorDiedError], None]
@@ -72,6 +73,16 @@ class NestedHost:
         self._session.check_owner()
 
     # --- actors
+
+    def bound_actor(self, handle: Any) -> BoundActor:
+        """Return what a graph knows of the actor behind a handle.
+
+        Raises:
+            TypeError: `handle` is no handle of an actor.
+        """
+        from runtime.actor import bound_actor  # noqa: PLC0415  it is above us
+
+        return bound_actor(handle)
 
     def line(self, actor_id: ActorId, deadline: float) -> int:
         """Return the board line of an actor, waiting until its process exists."""

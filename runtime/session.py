@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from compiled_dag.errors import ActorDiedError
     from compiled_dag.host import Actor, ActorId
     from compiled_dag.host import SystemCall as SystemFunction
+    from runtime.actor_method import BoundActor
     from runtime.interrupts import Interrupts
     from runtime.objects import Lifeline
     from runtime.options import ActorOptions
@@ -143,6 +144,16 @@ class Session(Requests):
         return lifeline
 
     # --- what a graph needs: `compiled_dag.host.Host`
+
+    def bound_actor(self, handle: Any) -> BoundActor:
+        """Return what a graph knows of the actor behind a handle.
+
+        Raises:
+            TypeError: `handle` is no handle of an actor.
+        """
+        from runtime.actor import bound_actor  # noqa: PLC0415  it is above us
+
+        return bound_actor(handle)
 
     @property
     def host(self) -> Session:

@@ -182,6 +182,11 @@ class ThreadHost:
             self._local.waiter = Waiter(self._doorbell)
         return self._local.waiter
 
+    def bound_actor(self, handle: Any) -> FakeActor:
+        if not isinstance(handle, FakeActor):
+            raise TypeError(f"{handle!r} is no handle of an actor")
+        return handle
+
     def line(self, actor_id: ActorId, deadline: float) -> int:
         if self.actors[actor_id].error is not None:
             raise self.actors[actor_id].error

@@ -97,6 +97,11 @@ class Keeper:
 class PaperHost:
     """A session that never runs anything."""
 
+    def bound_actor(self, handle: Any) -> PaperActor:
+        if not isinstance(handle, PaperActor):
+            raise TypeError(f"{handle!r} is no handle of an actor")
+        return handle
+
 
 class PaperActor:
     """An actor without a process or a thread: bind its methods, capture, compile."""

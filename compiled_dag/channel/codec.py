@@ -66,8 +66,12 @@ _FIRST_PRIVATE = (0,)
 _PLAIN = frozenset({str, bool, int, float, complex, type(None)})
 
 
-def encode(value: Any) -> Encoded:
+def encode(value: Any, met: list[Any] | None = None) -> Encoded:
     """Turn `value` into a head and buffers.
+
+    Args:
+        value: Anything that can be pickled.
+        met: Where to note every tensor inside, in the order they are met.
 
     Raises:
         TypeError: Part of the value cannot be pickled; the message names the path to it.
@@ -83,9 +87,11 @@ def encode(value: Any) -> Encoded:
     elif kind is Error:
         return Encoded(Kind.ERROR, dumps(value, 5), [], ())
     elif tensors.is_tensor(kind) and tensors.is_plain(value):
+        if met is not None:
+            met.append(value)
         header, data = tensors.to_bytes(value)
         return Encoded(Kind.TENSOR, dumps(header, 5), [data], _FIRST_PRIVATE)
-    return _pickle(value)
+    return _pickle(value, met)
 
 
 def decode(kind: int, head: bytes, buffers: Sequence[Buffer]) -> Any:
@@ -103,6 +109,33 @@ def decode(kind: int, head: bytes, buffers: Sequence[Buffer]) -> Any:
         data = buffers[0]
         return data if data.__class__ is bytes else bytes(data)
     return loads(head, buffers=buffers)
+
+
+def decode_onto(device: str, kind: int, head: bytes, buffers: Sequence[Buffer]) -> Any:
+    """Rebuild a value as `decode` does, its tensors on `device` (see `tensor.from_buffer`)."""
+    if kind == Kind.TENSOR:
+        return tensors.from_buffer(_parsed(head), buffers[0], device)
+    if kind == Kind.PICKLE:
+        return _Lander(device, head, buffers).load()
+    return decode(kind, head, buffers)
+
+
+class _Lander(pickle.Unpickler):
+    """Rebuilds tensors on one device."""
+
+    def __init__(self, device: str, head: bytes, buffers: Sequence[Buffer]) -> None:
+        super().__init__(io.BytesIO(head), buffers=buffers)
+        self._device = device
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = super().find_class(module, name)
+        if found is tensors.from_buffer or found is tensors.parameter_from_buffer:
+            return partial(_landed, found, self._device)
+        return found
+
+
+def _landed(rebuild: Any, device: str, header: Any, buffer: Any, **named: Any) -> Any:
+    return rebuild(header, buffer, device, **named)
 
 
 def _parsed(head: bytes) -> Any:
@@ -131,19 +164,21 @@ def _array_bytes(array: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uin
 # --- pickle ---------------------------------------------------------------------------------------
 
 
-def _pickle(value: Any) -> Encoded:
+def _pickle(value: Any, met: list[Any] | None = None) -> Encoded:
     buffers: list[Buffer] = []
     private: list[int] = []
     try:
-        head = _pickle_with(_Pickler, value, buffers, private)
+        head = _pickle_with(_Pickler, value, buffers, private, met)
         if b"__main__" not in head:
             return Encoded(Kind.PICKLE, head, buffers, tuple(private))
     except Exception:  # noqa: BLE001, S110  pickle raises many types; cloudpickle decides below
         pass
     buffers.clear()
     private.clear()
+    if met is not None:
+        met.clear()
     try:
-        head = _pickle_with(_CloudPickler, value, buffers, private)
+        head = _pickle_with(_CloudPickler, value, buffers, private, met)
     except Exception as error:
         path = _path_to_culprit(value)
         msg = f"cannot send {path}: it cannot be pickled ({type(error).__name__}: {error})"
@@ -152,7 +187,11 @@ def _pickle(value: Any) -> Encoded:
 
 
 def _pickle_with(
-    pickler: type[_Pickler | _CloudPickler], value: Any, buffers: list[Buffer], private: list[int]
+    pickler: type[_Pickler | _CloudPickler],
+    value: Any,
+    buffers: list[Buffer],
+    private: list[int],
+    met: list[Any] | None,
 ) -> bytes:
     def keep(buffer: pickle.PickleBuffer) -> None:
         # raw() refuses what is not contiguous in memory; numpy never hands such a buffer out.
@@ -161,6 +200,7 @@ def _pickle_with(
     file = io.BytesIO()
     made = pickler(file, 5, buffer_callback=keep)
     made.note_private = lambda: private.append(len(buffers))
+    made.met = met
     made.dump(value)
     return file.getvalue()
 
@@ -170,6 +210,8 @@ def _reduce(pickler: _Pickler | _CloudPickler, value: Any) -> Any:
     kind = type(value)
     if kind is np.ndarray:
         return _reduce_array(value)
+    if pickler.met is not None and tensors.is_any_tensor(value):
+        pickler.met.append(value)
     parameter = tensors.is_parameter(kind)
     if not (parameter or tensors.is_tensor(kind)) or not tensors.is_plain(value):
         return NotImplemented
@@ -192,6 +234,7 @@ def _reduce_array(array: np.ndarray[Any, Any]) -> Any:
 
 class _Pickler(pickle.Pickler):
     note_private: Any = None
+    met: list[Any] | None = None
 
     def reducer_override(self, value: Any) -> Any:
         return _reduce(self, value)
@@ -199,6 +242,7 @@ class _Pickler(pickle.Pickler):
 
 class _CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]  # it comes without types
     note_private: Any = None
+    met: list[Any] | None = None
 
     def reducer_override(self, value: Any) -> Any:
         reduced = _reduce(self, value)

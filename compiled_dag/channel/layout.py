@@ -38,6 +38,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from compiled_dag.channel.transport import UNHINTED, Transport
 from compiled_dag.shm import state
 from compiled_dag.shm.segment import PAGE, round_up
 
@@ -82,6 +83,7 @@ class ChannelSpec:
     """What messages call it, for example ``Worker.forward#3``."""
     node: int | None = None
     """The node whose value it carries; None if it only starts actors that wait for nobody."""
+    transport: Transport = UNHINTED
 
 
 @dataclass(frozen=True, slots=True)

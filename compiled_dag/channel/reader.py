@@ -16,6 +16,7 @@ from compiled_dag.channel import layout as at
 from compiled_dag.channel.codec import Kind, decode
 from compiled_dag.channel.layout import ALIGN
 from compiled_dag.channel.lease import LEASE_BYTES, lease, lease_type
+from compiled_dag.channel.tensor import NoGpuError
 from compiled_dag.errors import DeserializationError
 from compiled_dag.outcome import Error, Place
 from compiled_dag.shm.futex import STORES_STAY_IN_ORDER, fence
@@ -78,6 +79,8 @@ class Reader:
         self.sequence = 0
         """Messages read so far; the next one is there when the shared word is larger."""
         self._extents: dict[int, _Extent] = {}
+        self.rebuild = decode
+        """Turns kind, head and buffers into a value."""
 
     def ready(self) -> bool:
         """Tell whether the next message is there."""
@@ -170,7 +173,7 @@ class Reader:
             end = position + (entry >> 1)
             data = view[position:end]
             buffers.append(bytearray(data) if entry & 1 else bytes(data))
-        return decode(kind, head, buffers)
+        return self.rebuild(kind, head, buffers)
 
     def _on_lease(
         self, kind: int, held: Any, view: memoryview, start: int, head_bytes: int, num_buffers: int
@@ -191,10 +194,28 @@ class Reader:
             if not entry & 1:
                 part.flags.writeable = False
             buffers.append(part)
-        return decode(kind, head, buffers)
+        return self.rebuild(kind, head, buffers)
 
     def _failure(self, cause: Exception) -> Error:
-        text = f"{self.spec.label} sent a value that cannot be rebuilt here: {cause!r}"
-        error = DeserializationError(text)
+        error: Exception
+        if isinstance(cause, NoGpuError):
+            error = RuntimeError(self._why_no_gpu(cause))
+        else:
+            text = f"{self.spec.label} sent a value that cannot be rebuilt here: {cause!r}"
+            error = DeserializationError(text)
         error.__cause__ = cause
         return Error.capture(error, Place(method=f"reading {self.spec.label}", actor=self._label))
+
+    def _why_no_gpu(self, cause: NoGpuError) -> str:
+        transport = self.spec.transport
+        node, writer = transport.node or self.spec.label, transport.writer or "its writer"
+        if transport.device == "cuda":
+            return (
+                f"{node} is hinted device={transport.device!r}, and {self._label}, which reads it, "
+                "sees no GPU. Give the reader num_gpus, or hint device='cpu'"
+            )
+        return (
+            f"{node} made a tensor on {cause.kind!r} on {writer}, and {self._label}, which reads "
+            "it, sees no GPU. Give the reader num_gpus, or hint the node with "
+            "with_tensor_transport(device='cpu')"
+        )

@@ -17,6 +17,21 @@ if TYPE_CHECKING:
 Header: TypeAlias = tuple[str, tuple[int, ...], str]
 """dtype name, shape, device kind (``"cpu"`` or ``"cuda"``)"""
 
+Look: TypeAlias = tuple[str, tuple[int, ...]]
+"""dtype name and shape"""
+
+
+class NoGpuError(RuntimeError):
+    """A tensor is to be on a GPU and this process has none."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(
+            "a tensor is to be on a GPU, and this process sees no GPU. Give the reader num_gpus, "
+            "or send tensor.cpu()"
+        )
+        self.kind = kind
+        """The device it comes from, ``"cpu"`` or ``"cuda"``."""
+
 
 def is_loaded() -> bool:
     """Tell whether this process has imported torch."""
@@ -55,12 +70,18 @@ def to_bytes(tensor: torch.Tensor) -> tuple[Header, np.ndarray[Any, np.dtype[np.
     return header, flat.view(torch.uint8).numpy()
 
 
-def from_buffer(header: Header, buffer: Any) -> torch.Tensor:
-    """Return a tensor over `buffer` (writable, kept alive by the tensor).
+def from_buffer(header: Header, buffer: Any, device: str = "default") -> torch.Tensor:
+    """Return a tensor over `buffer` (writable, kept alive by the tensor), or a copy on the GPU.
+
+    Args:
+        header: What `to_bytes` returned.
+        buffer: The bytes.
+        device: Where it lands: ``"default"`` is the sender's kind of device; the GPU is this
+            process's first.
 
     Raises:
         ImportError: torch is not installed here.
-        RuntimeError: The value lived on a GPU and this process has none.
+        NoGpuError: It is to land on a GPU and this process has none.
     """
     try:
         import torch  # noqa: PLC0415  torch is imported by whoever made the tensor
@@ -73,28 +94,46 @@ def from_buffer(header: Header, buffer: Any) -> torch.Tensor:
         tensor = torch.empty(shape, dtype=dtype)
     else:
         tensor = torch.frombuffer(buffer, dtype=dtype).reshape(shape)
-    if kind == "cuda":
+    if (kind if device == "default" else device) == "cuda":
         if not torch.cuda.is_available():
-            msg = (
-                "a CUDA tensor arrived at a process that sees no GPU. "
-                "Give the reader num_gpus, or send tensor.cpu()"
-            )
-            raise RuntimeError(msg)
-        tensor = tensor.to("cuda")
+            raise NoGpuError(kind)
+        tensor = tensor.to("cuda:0")
     return tensor
 
 
-def parameter_from_buffer(header: Header, buffer: Any, *, requires_grad: bool) -> torch.Tensor:
+def parameter_from_buffer(
+    header: Header, buffer: Any, device: str = "default", *, requires_grad: bool
+) -> torch.Tensor:
     """Return a parameter over `buffer`: modules must not come back with plain tensors in them."""
     import torch  # noqa: PLC0415  torch is imported by whoever made the tensor
 
-    return torch.nn.Parameter(from_buffer(header, buffer), requires_grad=requires_grad)
+    return torch.nn.Parameter(from_buffer(header, buffer, device), requires_grad=requires_grad)
 
 
 def is_tensor(kind: type) -> bool:
     """Tell whether `kind` is exactly torch.Tensor."""
     torch_module = sys.modules.get("torch")
     return torch_module is not None and kind is getattr(torch_module, "Tensor", None)
+
+
+def is_any_tensor(value: object) -> bool:
+    """Tell whether `value` is a tensor of any kind, subclasses included."""
+    torch_module = sys.modules.get("torch")
+    return torch_module is not None and isinstance(value, getattr(torch_module, "Tensor", ()))
+
+
+def look(tensor: torch.Tensor) -> Look:
+    """Return what must stay the same where shapes are static."""
+    return str(tensor.dtype)[6:], tuple(tensor.shape)
+
+
+def layout_of(tensor: torch.Tensor) -> str:
+    """Return in words what a tensor that is not plain is."""
+    if tensor.is_quantized:
+        return f"a quantised tensor ({tensor.dtype})"
+    if tensor.device.type not in ("cpu", "cuda"):
+        return f"a tensor on the device {tensor.device.type!r}"
+    return f"a tensor of layout {tensor.layout}"
 
 
 def is_parameter(kind: type) -> bool:

@@ -99,6 +99,15 @@ class Writer:
             return
         self._stage_encoded(base, encode(value))
 
+    def stage_encoded(self, encoded: Encoded) -> None:
+        """Write a value that is encoded already into the next slot, as `stage` does.
+
+        Raises:
+            MemoryCapError: There is no memory for it.
+        """
+        base = self._bases[self._words[self._sequence_word] % self._depth]
+        self._stage_encoded(base, encoded)
+
     def publish(self) -> None:
         """Make the staged value visible and wake the readers."""
         words, word = self._words, self._sequence_word

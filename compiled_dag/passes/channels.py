@@ -6,45 +6,47 @@ on their own actor stay in a slot there.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from compiled_dag.channel.layout import ChannelSpec
 from compiled_dag.ir import DRIVER, Graph, Input, NodeId
-from compiled_dag.plan import DRIVER_PARTICIPANT, Channels
+from compiled_dag.plan import DRIVER_PARTICIPANT, Channels, Transports, remote_readers
 
 if TYPE_CHECKING:
     from compiled_dag.host import ActorId
 
 
-def plan_channels(graph: Graph, order: tuple[NodeId, ...], depth: int) -> Channels:
+def plan_channels(
+    graph: Graph,
+    order: tuple[NodeId, ...],
+    transports: Transports,
+    depth: int,
+) -> Channels:
     """Return one channel per travelling value, and a trigger where an actor needs one.
 
     Args:
         graph: The graph.
         order: The total order of its nodes.
+        transports: How each value that travels does.
         depth: Descriptor slots per channel: the executions in flight.
     """
     participant = {actor: number for number, actor in enumerate(graph.actors, 1)}
     participant[DRIVER] = DRIVER_PARTICIPANT
-    readers: dict[NodeId, set[int]] = defaultdict(set)
-    for node in graph.nodes:
-        for use in node.uses():
-            if participant[graph.nodes[use].actor] != participant[node.actor]:
-                readers[use].add(participant[node.actor])
+    readers = remote_readers(graph)
     specs: list[ChannelSpec] = []
     of_value: dict[NodeId, int] = {}
     for value in [node.id for node in graph.nodes if isinstance(node.op, Input)] + list(order):
-        if readers[value]:
+        if value in readers:
             of_value[value] = len(specs)
             specs.append(
                 ChannelSpec(
                     index=len(specs),
                     writer=participant[graph.nodes[value].actor],
-                    readers=tuple(sorted(readers[value])),
+                    readers=tuple(sorted(participant[actor] for actor in readers[value])),
                     depth=depth,
                     label=_label(graph, value),
                     node=value,
+                    transport=transports.of_value[value],
                 )
             )
     idle = _without_first_read(graph, order, participant)

@@ -10,7 +10,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from compiled_dag.ir import DRIVER, Call, Collective, Element, Graph, Input, Node, NodeId, Output
-from compiled_dag.plan import DRIVER_PARTICIPANT, Channels
+from compiled_dag.plan import DRIVER_PARTICIPANT, Channels, Transports
 from compiled_dag.program import (
     CollectiveStart,
     CollectiveWait,
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from compiled_dag.host import ActorId
 
 
-def build_steps(graph: Graph, order: tuple[NodeId, ...], channels: Channels) -> Program:
+def build_steps(
+    graph: Graph, order: tuple[NodeId, ...], channels: Channels, transports: Transports
+) -> Program:
     """Return the program of every participant."""
     builders = {
         actor: _Builder(graph, channels, number) for number, actor in enumerate(graph.actors, 1)
@@ -54,6 +56,7 @@ def build_steps(graph: Graph, order: tuple[NodeId, ...], channels: Channels) -> 
                 text=operation.text,
                 members=tuple(number_of[actor] for actor in operation.members),
                 nodes=operation.nodes,
+                communicator=transports.of_operation.get(operation.id),
             )
             for operation in graph.operations
         ),

@@ -6,8 +6,9 @@ import pickle
 import pytest
 
 from collective import AllReduce, ReduceOp
-from collective.ops import check_inputs, choose_backend, parse_reduce_op
+from collective.ops import check_inputs, choose_backend, parse_reduce_op, parse_transport
 from compiled_dag import GraphError
+from tests.communicators import PaperCommunicator
 from tests.graphs import PaperActor
 
 
@@ -70,3 +71,65 @@ def test_an_operation_is_data() -> None:
     assert str(op) == "allreduce(AVG)"
     assert pickle.loads(pickle.dumps(op)) == op
     assert AllReduce() == AllReduce(op=ReduceOp.SUM)
+
+
+@pytest.mark.parametrize(
+    ("transport", "found"),
+    [
+        (None, (None, None)),
+        ("auto", (None, None)),
+        ("accelerator", (None, None)),
+        ("gloo", ("gloo", None)),
+        ("nccl", ("nccl", None)),
+    ],
+)
+def test_a_transport_is_a_backend_or_our_choice(transport, found) -> None:
+    assert parse_transport(transport) == found
+
+
+def test_a_transport_may_be_a_communicator() -> None:
+    communicator = PaperCommunicator([])
+    assert parse_transport(communicator) == (None, communicator)
+
+
+@pytest.mark.parametrize("transport", ["mpi", 1, b"gloo", ReduceOp.SUM])
+def test_another_transport_is_refused_with_the_valid_ones(transport) -> None:
+    with pytest.raises(ValueError, match="use None, 'auto', 'accelerator', 'gloo', 'nccl', or an"):
+        parse_transport(transport)
+
+
+def test_a_backend_that_was_asked_for_is_used() -> None:
+    assert AllReduce(transport="gloo").backend([PaperActor(1, gpus=["gpu0"])]) == "gloo"
+
+
+@pytest.mark.parametrize(
+    ("actors", "why"),
+    [
+        ([PaperActor(1, gpus=["gpu0"]), PaperActor(2)], r"cannot: Worker\(2\) has no GPU"),
+        (
+            [PaperActor(1, gpus=["gpu0"]), PaperActor(2, gpus=["gpu0"])],
+            r"Worker\(1\) and Worker\(2\) share GPU gpu0",
+        ),
+    ],
+)
+def test_nccl_is_refused_where_it_cannot_run(actors, why) -> None:
+    with pytest.raises(GraphError, match=rf"allreduce\(SUM\) of Worker\(1\), .*{why}.*'auto'$"):
+        AllReduce(transport="nccl").backend(actors)
+
+
+def test_nccl_is_refused_on_fake_gpus() -> None:
+    fake = PaperActor(1)
+    fake.num_gpus = 1.0
+    with pytest.raises(GraphError, match=r"the GPU of Worker\(1\) is fake"):
+        AllReduce(transport="nccl").backend([fake])
+
+
+@pytest.mark.parametrize("has_nccl", [True, False])
+def test_nccl_needs_a_build_of_torch_that_has_it(monkeypatch, has_nccl) -> None:
+    monkeypatch.setattr("torch.distributed.is_nccl_available", lambda: has_nccl)
+    actors = [PaperActor(number, gpus=[f"gpu{number}"]) for number in (1, 2)]
+    if has_nccl:
+        assert AllReduce(transport="nccl").backend(actors) == "nccl"
+    else:
+        with pytest.raises(GraphError, match="this build of torch has no NCCL"):
+            AllReduce(transport="nccl").backend(actors)

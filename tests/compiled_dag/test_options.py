@@ -6,6 +6,7 @@ import pytest
 
 from compiled_dag import CompileOptions, DAGContext, GraphError
 from compiled_dag.options import is_seconds, teardown_timeout_s
+from tests.communicators import Bare
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +24,7 @@ def test_defaults_are_the_documented_ones() -> None:
         max_buffered_results=1000,
         max_memory_bytes=None,
         capacity_policy="raise",
+        default_communicator="create",
     )
 
 
@@ -86,6 +88,18 @@ def test_a_time_out_of_range_is_refused_by_name(option, value) -> None:
 def test_an_unknown_capacity_policy_is_refused_with_the_known_ones() -> None:
     with pytest.raises(GraphError, match=r"_capacity_policy='drop' is not one of 'raise', 'block'"):
         CompileOptions.resolve(_capacity_policy="drop")
+
+
+@pytest.mark.parametrize("value", [None, "create", Bare([])])
+def test_no_default_communicator_is_a_choice_too(value) -> None:
+    options = CompileOptions.resolve(_default_communicator=value)
+    assert options.default_communicator is value
+
+
+@pytest.mark.parametrize("value", ["nccl", 3, Bare, False])
+def test_another_default_communicator_is_refused(value) -> None:
+    with pytest.raises(GraphError, match="is not 'create', a Communicator, or None"):
+        CompileOptions.resolve(_default_communicator=value)
 
 
 def test_a_wrong_value_in_the_context_is_refused_at_compile() -> None:

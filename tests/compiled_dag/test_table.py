@@ -6,7 +6,8 @@ import textwrap
 import pytest
 from hypothesis import given, settings
 
-from compiled_dag import table
+from collective import allreduce
+from compiled_dag import InputNode, MultiOutputNode, table
 from compiled_dag.ir import NodeId, OperationId
 from compiled_dag.program import (
     CollectiveStart,
@@ -20,6 +21,7 @@ from compiled_dag.program import (
 from compiled_dag.simulate import simulate
 from compiled_dag.table import parse, parse_step, render, step_text
 from compiled_dag.tree import Arguments, Const, ListOf, Val
+from tests.communicators import PaperCommunicator
 from tests.compiled_dag import goldens
 from tests.graphs import SAMPLES, chain, paper, program_of
 from tests.recipes import Machine, draw, recipes
@@ -49,6 +51,23 @@ def test_a_golden_program_parses_and_holds_its_proof(name) -> None:
 def test_a_printed_program_parses_back(recipe) -> None:
     program = program_of(draw(recipe, paper(recipe.num_actors, kind=Machine)))
     assert parse(render(program)) == program
+
+
+@pytest.mark.parametrize(
+    "hint", [("nccl",), ("auto", "cuda", True, True), ("shm", "cpu"), ("communicator",)]
+)
+def test_hints_and_communicators_parse_back(hint) -> None:
+    first, second = paper(2)
+    first.num_gpus = second.num_gpus = 1.0
+    members = PaperCommunicator([first, second])
+    if hint == ("communicator",):
+        hint = (members,)
+    with InputNode() as inp:
+        values = [first.add.bind(inp).with_tensor_transport(*hint), second.add.bind(inp)]
+        sums = allreduce.bind([first.grad.bind(inp), second.grad.bind(inp)], transport=members)
+        program = program_of(MultiOutputNode([second.join.bind(*values), *sums]))
+    assert program.operations[0].communicator is not None
+    assert parse(str(program)) == program
 
 
 def test_the_example_in_the_documentation_parses_and_is_what_is_printed() -> None:
@@ -119,6 +138,11 @@ def test_a_tick_is_a_row_and_a_participant_a_column() -> None:
         (4, "channel 0 0-1 0 input"),
         (4, "channel 0 0>1 input"),
         (4, "channel zero 0>1 0 input"),
+        (6, "transport 0"),
+        (6, "transport 9 host default | x"),
+        (6, "transport 0 wire default | x"),
+        (6, "transport 0 host moon | x"),
+        (6, "through 0 0"),
         (6, "slots 2,two"),
         (7, "entry key v0"),
         (7, "entry - zero"),

@@ -6,9 +6,9 @@ import os
 from typing import Any
 
 from compiled_dag.channel.graph_segment import GraphSegment
+from compiled_dag.channel.hinted import open_reader, open_writer
 from compiled_dag.channel.layout import ChannelSpec
-from compiled_dag.channel.reader import Reader
-from compiled_dag.channel.writer import Writer
+from compiled_dag.channel.transport import UNHINTED, Transport
 from compiled_dag.shm.board import Board
 from compiled_dag.shm.segment import PAGE
 
@@ -20,19 +20,32 @@ class Wire:
     """A writer and its readers."""
 
     def __init__(
-        self, *, readers: int = 1, depth: int = 2, slot_bytes: int = SLOT, cap: int | None = None
+        self,
+        *,
+        readers: int = 1,
+        depth: int = 2,
+        slot_bytes: int = SLOT,
+        cap: int | None = None,
+        transport: Transport = UNHINTED,
     ) -> None:
         segment = Board.create()
         self.board = Board(segment.fd)
         segment.close()
         numbers = tuple(range(1, readers + 1))
-        self.spec = ChannelSpec(index=0, writer=0, readers=numbers, depth=depth, label="Worker.f#1")
+        self.spec = ChannelSpec(
+            index=0,
+            writer=0,
+            readers=numbers,
+            depth=depth,
+            label="Worker.f#1",
+            transport=transport,
+        )
         made = GraphSegment.create(readers + 1, (self.spec,), 7)
         self._graphs = [self._map(os.dup(made.fd)) for _ in range(readers + 1)]
         made.close()
         self.graph = self._graphs[0]
-        self.writer = Writer(self.graph, self.spec, slot_bytes=slot_bytes, cap_bytes=cap)
-        self.readers = [Reader(self._graphs[n], self.spec, n) for n in numbers]
+        self.writer = open_writer(self.graph, self.spec, slot_bytes=slot_bytes, cap_bytes=cap)
+        self.readers = [open_reader(self._graphs[n], self.spec, n, "Reader(2)") for n in numbers]
 
     def _map(self, fd: int) -> GraphSegment:
         processes = tuple(range(len(self.spec.readers) + 1))

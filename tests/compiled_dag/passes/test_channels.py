@@ -6,13 +6,14 @@ from compiled_dag import InputNode, MultiOutputNode
 from compiled_dag.capture import capture
 from compiled_dag.passes.channels import plan_channels
 from compiled_dag.passes.order import total_order
+from compiled_dag.passes.transports import resolve_transports
 from tests.graphs import chain, diamond, fan_out, idle_start, paper
 from tests.recipes import Machine, draw, recipes
 
 
 def channels_of(output, depth=4):
     graph = capture(output).graph
-    return plan_channels(graph, total_order(graph), depth)
+    return plan_channels(graph, total_order(graph), resolve_transports(graph), depth)
 
 
 def ends(channels):
@@ -97,7 +98,7 @@ def test_a_trigger_is_needed_although_the_actor_reads_later() -> None:
 @given(recipes(collectives=True))
 def test_every_value_needed_elsewhere_has_one_channel_from_its_actor(recipe) -> None:
     graph = capture(draw(recipe, paper(recipe.num_actors, kind=Machine))).graph
-    channels = plan_channels(graph, total_order(graph), 2)
+    channels = plan_channels(graph, total_order(graph), resolve_transports(graph), 2)
     number = {actor: place for place, actor in enumerate(graph.actors, 1)}
     assert [spec.index for spec in channels.specs] == list(range(len(channels.specs)))
     for value, index in channels.of_value.items():

@@ -1,0 +1,50 @@
+"""How the values of one channel travel, and what they must be. Decided at compile; data only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from compiled_dag.ir import CommunicatorId, DeviceName
+
+Mechanism: TypeAlias = Literal["host", "fake", "staged", "communicator"]
+"""What moves the tensors. ``host``: shared memory. An accelerator edge is ``fake`` where the GPUs
+are (then it is host memory too), ``staged`` where GPUs are real and tensors go through host memory,
+or the send and recv of a user's ``communicator``; everything but tensors is always in host memory.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transport:
+    """One channel's way, and why."""
+
+    mechanism: Mechanism = "host"
+    reason: str = "no hint"
+    device: DeviceName = "default"
+    """Where tensors land."""
+    static_shape: bool = False
+    direct_return: bool = False
+    communicator: CommunicatorId | None = None
+    node: str = field(default="", compare=False)
+    """Whose values these are, as messages call it."""
+    writer: str = field(default="", compare=False)
+    """Label of the actor that writes them."""
+
+    @property
+    def on_accelerator(self) -> bool:
+        """Whether only dense tensors can travel."""
+        return self.mechanism != "host"
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether the writer has to look at every value."""
+        return self.on_accelerator or self.static_shape or self.direct_return
+
+    @property
+    def is_rendezvous(self) -> bool:
+        """Whether writer and readers have to meet for a value to travel."""
+        return self.mechanism == "communicator"
+
+
+UNHINTED = Transport()

@@ -1,0 +1,260 @@
+"""Pass: how every value that travels does, and why; refuses hints that cannot be kept.
+
+A hint is of a value, so one decision serves all its readers. Nothing is asked of any process: what
+counts is which actors have which GPUs, and who is in the user's communicators.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, NamedTuple
+
+from compiled_dag.channel.transport import Transport
+from compiled_dag.communicator import HOST_TRANSPORT
+from compiled_dag.errors import GraphError, GraphUsageError
+from compiled_dag.ir import (
+    DRIVER,
+    CommunicatorId,
+    Gpus,
+    Graph,
+    Hint,
+    Input,
+    Members,
+    Node,
+    NodeId,
+    Operation,
+    OperationId,
+)
+from compiled_dag.plan import Transports, remote_readers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from compiled_dag.host import ActorId
+
+
+def resolve_transports(graph: Graph) -> Transports:
+    """Return how each value that travels does, and what does the collectives.
+
+    Raises:
+        GraphError: A hint or a communicator does not fit the actors; names node, actors, remedy.
+        GraphUsageError: A hint where nothing travels, or ``"auto"`` with several GPUs.
+    """
+    operations: dict[OperationId, CommunicatorId] = {}
+    for operation in graph.operations:
+        number = _communicator_of(graph, operation)
+        if number is not None:
+            operations[operation.id] = number
+    readers = remote_readers(graph)
+    used = {use for node in graph.nodes for use in node.uses()}
+    edges = _Edges(graph)
+    transports: dict[NodeId, Transport] = {}
+    for node in graph.nodes:
+        if node.id in readers:
+            found = edges.resolve(node, tuple(sorted(readers[node.id])))
+            writer = edges.label(node.actor)
+            transports[node.id] = dataclasses.replace(found, node=node.describe(), writer=writer)
+        elif node.id in used:
+            edges.check_local(node)
+    return Transports(of_value=transports, of_operation=operations)
+
+
+class _Ends(NamedTuple):
+    """A value on its way."""
+
+    node: Node
+    hint: Hint
+    actors: tuple[ActorId, ...]
+    """The writer, then the readers."""
+    gpus: tuple[Gpus, ...]
+    labels: tuple[str, ...]
+
+
+class _Edges:
+    """The decisions on one graph's edges."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        gpus = graph.gpus or (Gpus(),) * len(graph.actors)
+        self._gpus = dict(zip(graph.actors, gpus, strict=True))
+        self._labels = dict(zip(graph.actors, graph.labels, strict=True))
+
+    def label(self, actor: ActorId) -> str:
+        return self._labels.get(actor, "the driver")
+
+    def resolve(self, node: Node, readers: tuple[ActorId, ...]) -> Transport:
+        hint = node.hint
+        if hint is None:
+            return Transport()
+        actors = (node.actor, *readers)
+        gpus = tuple(self._gpus.get(actor, Gpus()) for actor in actors)
+        ends = _Ends(node, hint, actors, gpus, tuple(map(self.label, actors)))
+        found = self._choose(ends)
+        return dataclasses.replace(
+            found,
+            device=hint.device,
+            static_shape=hint.static_shape,
+            direct_return=hint.direct_return,
+        )
+
+    def check_local(self, node: Node) -> None:
+        """Refuse an accelerator hint on a value that never leaves its actor."""
+        hint = node.hint
+        if hint is None or not self._wants_accelerator(hint):
+            return
+        if isinstance(node.op, Input):
+            _check_driver(node, ())
+        msg = (
+            f"{node.describe()} is hinted for an accelerator, but all its readers are on its own "
+            f"actor {self.label(node.actor)}: the value never travels. Remove the hint"
+        )
+        raise GraphUsageError(msg)
+
+    def _wants_accelerator(self, hint: Hint) -> bool:
+        if hint.communicator is not None:
+            return self._graph.communicators[hint.communicator].transport != HOST_TRANSPORT
+        return hint.transport == "accelerator"
+
+    def _choose(self, ends: _Ends) -> Transport:
+        if ends.hint.transport == "shm":
+            return Transport(reason="hinted so")
+        if ends.hint.communicator is not None:
+            return self._through(self._graph.communicators[ends.hint.communicator], ends)
+        if ends.hint.transport == "accelerator":
+            _check_driver(ends.node, ends.actors[1:])
+            return self._accelerator(ends, "hinted so")
+        return self._auto(ends)
+
+    def _auto(self, ends: _Ends) -> Transport:
+        if DRIVER in ends.actors:
+            return Transport(reason="auto: the driver takes part")
+        _check_one_gpu(ends)
+        named = list(zip(ends.labels, ends.gpus, strict=True))
+        without = [label for label, gpus in named if not gpus.logical]
+        if without:
+            return Transport(reason=f"auto: {_list(without)} has no GPU")
+        fake = [label for label, gpus in named if not gpus.physical]
+        if fake:
+            return Transport(reason=f"auto: the GPU of {_list(fake)} is fake")
+        devices = {gpus.physical[0] for gpus in ends.gpus}
+        if len(devices) == 1:
+            return Transport(reason=f"auto: all ends share GPU {devices.pop()}")
+        return self._accelerator(ends, "auto: the ends have GPUs of their own")
+
+    def _accelerator(self, ends: _Ends, reason: str) -> Transport:
+        default = self._graph.default_communicator
+        if isinstance(default, int):
+            return self._through(self._graph.communicators[default], ends)
+        if default is None:
+            raise GraphError(_no_communicator(ends.node.describe(), "with_tensor_transport(...)"))
+        for label, gpus in zip(ends.labels, ends.gpus, strict=True):
+            if not gpus.logical:
+                msg = (
+                    f"{ends.node.describe()} is hinted for an accelerator, and actor {label}, one "
+                    "of its ends, has no GPU. Start it with num_gpus, or hint 'auto' or 'shm'"
+                )
+                raise GraphError(msg)
+        fake = [
+            label for label, gpus in zip(ends.labels, ends.gpus, strict=True) if not gpus.physical
+        ]
+        if fake:
+            return Transport(mechanism="fake", reason=f"{reason}; the GPU of {_list(fake)} is fake")
+        return Transport(mechanism="staged", reason=f"{reason}; there are no device channels yet")
+
+    def _through(self, members: Members, ends: _Ends) -> Transport:
+        """Have a user's communicator carry the value."""
+        if members.transport == HOST_TRANSPORT:
+            reason = f"{members.label} is of transport {HOST_TRANSPORT!r}"
+            return Transport(reason=reason)
+        _check_driver(ends.node, ends.actors[1:])
+        missing = [actor for actor in ends.actors if actor not in members.actors]
+        if missing:
+            names = _list(self.label(actor) for actor in missing)
+            msg = (
+                f"{ends.node.describe()} travels through {members.label} of "
+                f"{_list(members.labels)}, which lacks {names}. Writer and readers must be members"
+            )
+            raise GraphError(msg)
+        for method in ("send", "recv"):
+            _check_implements(members, method, ends.node.describe())
+        return Transport(
+            mechanism="communicator", reason=f"by {members.label}", communicator=members.id
+        )
+
+
+def _check_driver(node: Node, readers: tuple[ActorId, ...]) -> None:
+    """Refuse accelerator transport where the driver is an end: it is no rank and has no GPU."""
+    if node.actor == DRIVER:
+        msg = (
+            f"{node.describe()} is hinted for an accelerator: inputs come from the driver, which "
+            "is no rank of any communicator. Hint 'auto' or 'shm'"
+        )
+        raise GraphError(msg)
+    if DRIVER in readers:
+        msg = (
+            f"{node.describe()} is hinted for an accelerator, and the driver reads it, which is "
+            "no rank of any communicator. Hint 'auto' or 'shm'"
+        )
+        raise GraphError(msg)
+
+
+def _check_one_gpu(ends: _Ends) -> None:
+    for label, gpus in zip(ends.labels, ends.gpus, strict=True):
+        if gpus.logical > 1:
+            msg = (
+                f"{ends.node.describe()} is hinted 'auto', and actor {label} has "
+                f"{gpus.logical:g} GPUs: which one its tensors are for cannot be told. Give the "
+                "actor one GPU, or hint 'accelerator' (the actor's first) or 'shm'"
+            )
+            raise GraphUsageError(msg)
+
+
+def _communicator_of(graph: Graph, operation: Operation) -> CommunicatorId | None:
+    """Return the user's communicator that does a collective; None for a group of ours."""
+    default = graph.default_communicator
+    number = operation.communicator
+    if number is None and operation.backend is None:
+        if default is None:
+            raise GraphError(_no_communicator(_of_operation(graph, operation), "transport=..."))
+        number = None if default == "create" else default
+    if number is None:
+        return None
+    members = graph.communicators[number]
+    label_of = dict(zip(graph.actors, graph.labels, strict=True))
+    label_of.update(zip(members.actors, members.labels, strict=True))
+    missing = [label_of[a] for a in operation.members if a not in members.actors]
+    extra = [label_of[a] for a in members.actors if a not in operation.members]
+    if missing or extra:
+        msg = (
+            f"{_of_operation(graph, operation)} and {members.label} must have the same actors: "
+            f"{members.label} lacks {_list(missing) or 'nobody'} and has {_list(extra) or 'nobody'}"
+            " besides"
+        )
+        raise GraphError(msg)
+    _check_implements(members, operation.method, _of_operation(graph, operation))
+    return number
+
+
+def _check_implements(members: Members, method: str, who: str) -> None:
+    if method not in members.operations:
+        msg = (
+            f"{who} needs {members.label}.{method}, which {members.label} does not implement. "
+            "Override it, or use another transport"
+        )
+        raise GraphError(msg)
+
+
+def _no_communicator(who: str, argument: str) -> str:
+    return (
+        f"{who} needs a communicator, has none of its own, and _default_communicator is None. "
+        f"Give it one ({argument}), or compile with _default_communicator='create' or a "
+        "Communicator"
+    )
+
+
+def _of_operation(graph: Graph, operation: Operation) -> str:
+    return f"{operation.text} of {_list(graph.nodes[n].describe() for n in operation.nodes)}"
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names)
