@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from benchmarks import floor, ours
+from benchmarks import floor, ours, works
 from benchmarks.registry import Config, Plan, Row, case
-from benchmarks.rounds import compare, interleave
+from benchmarks.rounds import compare, interleave, started
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,8 @@ def chain(config: Config) -> Iterator[Row]:
     """Round trip of an int through a chain of echoing actors."""
     with ExitStack() as stack:
         below = stack.enter_context(floor.chain(config.actors))  # it forks: first
-        sides = [stack.enter_context(ours.chain(config.actors)), below]
-        if config.peer:
-            sides.append(stack.enter_context(config.peer.open("chain", config)))
-        yield compare(interleave(sides, config.rounds, config.trips))
+        stack.enter_context(ours.session())
+        mine = stack.enter_context(ours.side(works.chain(config.actors)))
+        other = stack.enter_context(started(config.open_peer(f"chain of {config.actors}")))
+        measured = interleave([mine, below, other.side], config.rounds, config.trips)
+        yield compare(measured) | other.failure

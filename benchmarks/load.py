@@ -1,6 +1,6 @@
 """Put a load on a fresh interpreter's session and print what it came to, as JSON.
 
-    python -m benchmarks.load memory 4
+    python -m benchmarks.load memory 4 ours
 
 A part of the case `core`: memory can only be read where nothing else has been measured before.
 """
@@ -16,9 +16,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import runtime
-from benchmarks.memory import family, pss, settled_pss
-from benchmarks.ours import Echo
+from benchmarks.memory import allocated, family, pss, settled_pss
+from benchmarks.works import SYSTEMS, System, Worker
 
 if TYPE_CHECKING:
     from benchmarks.registry import Row
@@ -26,10 +25,11 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 
 
-def memory(actors: int) -> Row:
+def memory(actors: int, system: System) -> Row:
     """Weigh an idle session with some actors: this process, theirs, and those that fork them."""
-    with runtime.init():
-        remote = runtime.remote(Echo)
+    runtime = system.load()
+    with runtime.init(**dict(system.options)):
+        remote = runtime.remote(Worker)
         handles = [remote.remote() for _ in range(actors)]
         runtime.get([handle.echo.remote(1) for handle in handles])
         total = settled_pss()
@@ -41,8 +41,9 @@ def memory(actors: int) -> Row:
         }
 
 
-def pending(tasks: int) -> Row:
+def pending(tasks: int, system: System) -> Row:
     """Submit tasks behind one that holds the only CPU, weigh them, then let them run."""
+    runtime = system.load()
     with runtime.init(num_cpus=1), tempfile.TemporaryDirectory() as folder:
         gate = Path(folder) / "open"
         held = runtime.remote(_held).remote(str(gate))
@@ -50,10 +51,10 @@ def pending(tasks: int) -> Row:
         runtime.wait([held], timeout=1)
         echo.remote(0)  # the function is there before anything is counted
         gc.collect()
-        before, began = pss(os.getpid()), time.perf_counter()
+        before, began = allocated(os.getpid()), time.perf_counter()
         refs = [echo.remote(number) for number in range(tasks)]
         submitted = time.perf_counter()
-        nbytes = pss(os.getpid()) - before
+        nbytes = allocated(os.getpid()) - before
         gate.touch()
         released = time.perf_counter()
         answers = runtime.get(refs)
@@ -68,13 +69,14 @@ def pending(tasks: int) -> Row:
         }
 
 
-def alive(actors: int) -> Row:
+def alive(actors: int, system: System) -> Row:
     """Have many actors alive at once."""
+    runtime = system.load()
     runtime.init()
-    runtime.get(runtime.remote(Echo).remote().echo.remote(1))
+    runtime.get(runtime.remote(Worker).remote().echo.remote(1))
     before = settled_pss()
     began = time.perf_counter()
-    remote = runtime.remote(Echo)
+    remote = runtime.remote(Worker)
     handles = [remote.remote() for _ in range(actors)]
     runtime.get([handle.echo.remote(1) for handle in handles])
     answered = time.perf_counter()
@@ -106,4 +108,4 @@ def _echo(value: int) -> int:
 LOADS = {load.__name__: load for load in (memory, pending, alive)}
 
 if __name__ == "__main__":
-    json.dump(LOADS[sys.argv[1]](int(sys.argv[2])), sys.stdout)
+    json.dump(LOADS[sys.argv[1]](int(sys.argv[2]), SYSTEMS[sys.argv[3]]), sys.stdout)

@@ -35,11 +35,24 @@ def family(pid: int | None = None) -> list[int]:
 
 def pss(pid: int) -> int:
     """Return the bytes of a process: its own pages, and its share of the others."""
+    return _rolled_up(pid, "Pss:")
+
+
+def allocated(pid: int) -> int:
+    """Return the bytes of a process that are of no file: what it has allocated.
+
+    Unlike `pss` it does not shrink when another process maps the same libraries.
+    """
+    return _rolled_up(pid, "Anonymous:")
+
+
+def _rolled_up(pid: int, key: str) -> int:
     try:
         text = (_PROC / str(pid) / "smaps_rollup").read_text(encoding="utf-8")
     except OSError:
         return 0
-    return next(int(line.split()[1]) << 10 for line in text.splitlines() if line[:4] == "Pss:")
+    lines = [line.split() for line in text.splitlines()]
+    return next(int(words[1]) << 10 for words in lines if words[0] == key)
 
 
 def settled_pss() -> int:

@@ -1,24 +1,18 @@
-"""Our side of each case: a compiled graph, used as a user would."""
+"""Our side of each case: used as a user would."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import runtime
-from benchmarks.rounds import Side, echoing
-from compiled_dag import InputNode
+from benchmarks.rounds import Side
+from benchmarks.works import OURS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-
-class Echo:
-    """Do what the floor's processes do."""
-
-    def echo(self, value: object) -> object:
-        """Return `value`."""
-        return value
+    from benchmarks.works import Work
 
 
 @contextmanager
@@ -32,18 +26,7 @@ def session() -> Iterator[None]:
 
 
 @contextmanager
-def chain(length: int) -> Iterator[Side]:
-    """Compile `length` echoing actors in a row; a trip sends an int through all of them."""
-    with session():
-        remote = runtime.remote(Echo)
-        actors = [remote.remote() for _ in range(length)]
-        with InputNode() as node:
-            dag: Any = node
-            for actor in actors:
-                dag = actor.echo.bind(dag)
-        compiled = dag.experimental_compile()
-        try:
-            execute = compiled.execute
-            yield echoing("ours", lambda: execute(1).get())
-        finally:
-            compiled.teardown()
+def side(work: Work) -> Iterator[Side]:
+    """Start a work in the running session."""
+    with work(OURS) as block:
+        yield Side(name="ours", block=block)

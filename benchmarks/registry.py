@@ -7,6 +7,7 @@ in its module; every case that compares sides then takes it through `Config.peer
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, TypeAlias
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from benchmarks.rounds import Side
 
-MODULES = ("benchmarks.chain", "benchmarks.core", "benchmarks.startup")
+MODULES = ("benchmarks.chain", "benchmarks.core", "benchmarks.startup", "benchmarks.peers")
 
 Scalar: TypeAlias = str | int | float | bool
 Row: TypeAlias = dict[str, Scalar]
@@ -29,8 +30,8 @@ class Peer:
 
     name: str
     help: str
-    open: Callable[[str, Config], AbstractContextManager[Side]]
-    """Start the peer's side of the named case."""
+    open: Callable[[str, str, Config], AbstractContextManager[Side]]
+    """Start the peer's side, by the peer's name and that of the work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,12 @@ class Config:
     trips: int
     """Timed trips per block and side."""
     peer: Peer | None = None
+
+    def open_peer(self, what: str) -> AbstractContextManager[Side | None]:
+        """Start the peer's side of a work; none where no peer is asked for."""
+        if self.peer is None:
+            return nullcontext()
+        return self.peer.open(self.peer.name, what, self)
 
 
 Run: TypeAlias = Callable[[Config], Iterator[Row]]

@@ -8,7 +8,8 @@ taken within milliseconds of each other: the ratio is taken per round, and its m
 from __future__ import annotations
 
 import gc
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from statistics import median
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING
 from benchmarks.stats import Block, paired_ratios, summarize
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from benchmarks.registry import Row
 
@@ -34,10 +36,29 @@ class Side:
     """Time this many trips; return each one's nanoseconds."""
 
 
-def echoing(name: str, trip: Callable[[], object]) -> Side:
-    """Make a side from a trip that sends 1 and brings it back; refuse one that does not."""
+class SideFailedError(Exception):
+    """A side that is not ours cannot be measured (any more)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What the rounds came to."""
+
+    blocks: dict[str, list[Block]]
+    """By side: a block a round."""
+    failures: dict[str, str]
+    """By side that failed: what happened."""
+
+
+def checked(name: str, trip: Callable[[], object]) -> None:
+    """Refuse a trip that does not answer 1."""
     if (answer := trip()) != 1:
         raise RuntimeError(f"{name} was sent 1 and answered {answer!r}")
+
+
+def echoing(name: str, trip: Callable[[], object]) -> Side:
+    """Make a side from a trip that sends 1 and brings it back; refuse one that does not."""
+    checked(name, trip)
     return Side(name=name, block=timed(trip))
 
 
@@ -71,22 +92,30 @@ def _time(trip: Callable[[], object], trips: int) -> list[int]:
     return times
 
 
-def interleave(sides: Sequence[Side], rounds: int, trips: int) -> dict[str, list[Block]]:
-    """Time one block of every side per round."""
-    blocks: dict[str, list[Block]] = {side.name: [] for side in sides}
+def interleave(sides: Sequence[Side | None], rounds: int, trips: int) -> Measured:
+    """Time one block of every side per round; one that fails is left out from then on."""
+    left = [side for side in sides if side is not None]
+    blocks: dict[str, list[Block]] = {side.name: [] for side in left}
+    failures: dict[str, str] = {}
     for _ in range(rounds):
-        for side in sides:
-            blocks[side.name].append(summarize(side.block(trips)))
-    return blocks
+        for side in tuple(left):
+            try:
+                blocks[side.name].append(summarize(side.block(trips)))
+            except SideFailedError as error:
+                failures[side.name] = str(error)
+                del blocks[side.name]
+                left.remove(side)
+    return Measured(blocks=blocks, failures=failures)
 
 
-def compare(blocks: dict[str, list[Block]]) -> Row:
+def compare(measured: Measured) -> Row:
     """Make the row of a case from its sides: `ours`, `floor`, and any peers.
 
     `ratio` is ours over the floor; `<peer>_ratio` is the peer over ours.
     """
+    blocks = measured.blocks
     ours = [block.p50_ns for block in blocks["ours"]]
-    row: Row = {}
+    row: Row = {f"{name}_error": text for name, text in measured.failures.items()}
     for name, of_side in blocks.items():
         row |= _figures(name, of_side)
     for name, of_side in blocks.items():
@@ -112,3 +141,23 @@ def _ratios(name: str, above: Sequence[float], below: Sequence[float]) -> Row:
         f"{name}_lo": round(min(ratios), 2),
         f"{name}_hi": round(max(ratios), 2),
     }
+
+
+@dataclass(slots=True)
+class Started:
+    """A peer's side that has come up, or not."""
+
+    side: Side | None = None
+    failure: Row = field(default_factory=dict)
+
+
+@contextmanager
+def started(opening: AbstractContextManager[Side | None]) -> Iterator[Started]:
+    """Open a peer's side; one that does not come up leaves what happened for the row."""
+    with ExitStack() as stack:
+        result = Started()
+        try:
+            result.side = stack.enter_context(opening)
+        except SideFailedError as error:
+            result.failure = {"peer_error": str(error)}
+        yield result

@@ -17,11 +17,13 @@ from importlib.util import find_spec
 from statistics import median
 from typing import TYPE_CHECKING, TypeAlias
 
+from benchmarks import peers
 from benchmarks.registry import Config, Plan, Row, case
 from benchmarks.stats import paired_differences
+from benchmarks.works import OURS, SYSTEMS, System
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 SCRIPT_LIMIT_S = 60.0
 _NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
@@ -29,10 +31,10 @@ _NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
 Readings: TypeAlias = dict[str, list[float]]
 
 USER_SCRIPT = """
-import json, sys, time
+import json, time
 {first}
-import runtime
-from compiled_dag import InputNode
+import {system.core} as runtime
+from {system.dag} import InputNode
 
 @runtime.remote
 class Echo:
@@ -45,18 +47,18 @@ def answer():
     return time.monotonic()
 
 ready = time.monotonic()
-runtime.init()
+runtime.init(**dict({system.options!r}))
 up = time.monotonic()
 {then}
 answers = [answer() for _ in range({actors})]
-json.dump({{"ready": [ready], "up": [up], "answers": answers}}, sys.stdout)
+print(json.dumps({{"ready": [ready], "up": [up], "answers": answers}}))
 """
 
 FLOOR_SCRIPT = """
-import json, sys, time
+import json, time
 {first}
 {then}
-json.dump({{"ready": [time.monotonic()]}}, sys.stdout)
+print(json.dumps({{"ready": [time.monotonic()]}}))
 """
 
 IMPORT_SCRIPT = """
@@ -65,7 +67,7 @@ import numpy
 before = time.monotonic()
 import compiled_dag, collective, runtime
 after = time.monotonic()
-json.dump({"took": [after - before], "torch": ["torch" in sys.modules]}, sys.stdout)
+print(json.dumps({"took": [after - before], "torch": ["torch" in sys.modules]}))
 """
 
 
@@ -100,59 +102,87 @@ def _imports(config: Config) -> Row:
 def _start(config: Config, torch: str, first: str, then: str) -> Iterator[Row]:
     """Time scripts that import torch not at all, before `init`, or after it (then both overlap)."""
     times = _interleave(config, first, then)
+    peer = _peer_figures(config, times)
     yield {
         "what": "start of the script to the first answer",
         "torch": torch,
         "ours_ms": _ms(times["first"]),
         "floor_ms": _ms(times["floor"]),
         "beyond_ms": _ms(paired_differences(times["first"], times["floor"])),
+        **peer("first"),
     }
-    yield {"what": "init", "torch": torch, "ours_ms": _ms(times["init"])}
+    yield {"what": "init", "torch": torch, "ours_ms": _ms(times["init"]), **peer("init")}
     if later := times["later"]:
         yield {
             "what": "each later actor, until it answers",
             "torch": torch,
             "ours_ms": _ms(later),
             "worst_ms": round(max(later) * 1e3, 1),
+            **peer("later"),
         }
+
+
+def _peer_figures(config: Config, times: Readings) -> Callable[[str], Row]:
+    """Return what adds the peer's figures to a row, by what is measured."""
+
+    def figures(what: str) -> Row:
+        name = config.peer.name if config.peer else ""
+        theirs = times.get(f"{name} {what}")
+        if not theirs:
+            return {}
+        ratio = median(theirs) / median(times[what])
+        return {f"{name}_ms": _ms(theirs), f"{name}_ratio": round(ratio, 2)}
+
+    return figures
 
 
 def _interleave(config: Config, first: str, then: str) -> Readings:
     """Run the user's script and the floor's in turn; the first pair warms the page cache."""
-    ours = USER_SCRIPT.format(first=first, then=then, actors=config.actors)
     floor = FLOOR_SCRIPT.format(first=first, then=then)
     times: Readings = defaultdict(list)
     for turn in range(config.rounds + 1):
-        pair = _run(ours), _run(floor)
+        measured = {"": _start_of(OURS, config, first, then)}
+        floor_began, floor_readings = _run(floor)
+        if config.peer is not None:
+            system = SYSTEMS[config.peer.name]
+            measured[f"{system.name} "] = _start_of(system, config, first, then)
         if turn:
-            _note(times, *pair)
+            times["floor"].append(floor_readings["ready"][0] - floor_began)
+            for prefix, reading in measured.items():
+                _note(times, prefix, *reading)
     return times
 
 
-def _note(times: Readings, ours: tuple[float, Readings], floor: tuple[float, Readings]) -> None:
-    began, readings = ours
+def _start_of(system: System, config: Config, first: str, then: str) -> tuple[float, Readings]:
+    script = USER_SCRIPT.format(first=first, then=then, actors=config.actors, system=system)
+    if system is OURS:
+        return _run(script)
+    return _run(script, str(peers.python()), peers.environment())
+
+
+def _note(times: Readings, prefix: str, began: float, readings: Readings) -> None:
     answers = readings["answers"]
-    times["first"].append(answers[0] - began)
-    times["init"].append(readings["up"][0] - readings["ready"][0])
-    times["later"] += paired_differences(answers[1:], answers[:-1])
-    floor_began, floor_readings = floor
-    times["floor"].append(floor_readings["ready"][0] - floor_began)
+    times[f"{prefix}first"].append(answers[0] - began)
+    times[f"{prefix}init"].append(readings["up"][0] - readings["ready"][0])
+    times[f"{prefix}later"] += paired_differences(answers[1:], answers[:-1])
 
 
-def _run(script: str) -> tuple[float, Readings]:
+def _run(
+    script: str, python: str = sys.executable, environment: Mapping[str, str] | None = None
+) -> tuple[float, Readings]:
     """Run a script in a fresh interpreter; return when it was started and what it read."""
     began = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-c", script],
+        [python, "-c", script],
         check=False,
         capture_output=True,
         text=True,
         timeout=SCRIPT_LIMIT_S,
-        env=_environment(),
+        env=_environment() if environment is None else environment,
     )
     if done.returncode:
         raise RuntimeError(f"a start-up script ended with {done.returncode}:\n{done.stderr}")
-    readings: Readings = json.loads(done.stdout)
+    readings: Readings = json.loads(done.stdout.splitlines()[-1])
     return began, readings
 
 

@@ -64,7 +64,7 @@ def test_the_command_line_wins_over_the_quick_plan() -> None:
 
 
 def test_a_peer_reaches_every_configuration() -> None:
-    def start(_case: str, _config: Config) -> AbstractContextManager[Side]:
+    def start(_name: str, _what: str, _config: Config) -> AbstractContextManager[Side]:
         raise NotImplementedError
 
     other = peer(Peer(name="other", help="another system", open=start))

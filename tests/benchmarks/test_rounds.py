@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from benchmarks.rounds import WARM_TRIPS, Side, compare, echoing, interleave, timed
+from benchmarks.rounds import WARM_TRIPS, Measured, Side, compare, echoing, interleave, timed
 from benchmarks.stats import Block
 
 
@@ -49,7 +49,8 @@ def test_ratio_is_the_median_of_the_rounds_ratios() -> None:
 
 def test_a_peer_is_compared_with_ours() -> None:
     p50s = {"ours": 2.0, "floor": 1.0, "other": 20.0}
-    row = compare({name: [Block(p50_ns=p50, p99_ns=p50, n=1)] for name, p50 in p50s.items()})
+    blocks = {name: [Block(p50_ns=p50, p99_ns=p50, n=1)] for name, p50 in p50s.items()}
+    row = compare(Measured(blocks=blocks, failures={}))
     assert row["ratio"] == 2.0
     assert row["other_ratio"] == 10.0
 
