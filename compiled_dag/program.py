@@ -118,6 +118,25 @@ class Program:
         """Executions in flight at most."""
         return self.channels[0].depth if self.channels else 1
 
+    def node_of(self, participant: int, position: int) -> int | None:
+        """Return the node that a step belongs to; a value is read for the node that needs it.
+
+        None for the driver's reads, which are for the output, and where nothing follows.
+        """
+        steps = self.steps[participant]
+        for step in steps[position:]:
+            match step:
+                case Compute(node=node):
+                    return node
+                case CollectiveStart(operation=number) | CollectiveWait(operation=number):
+                    spec = self.operations[number]
+                    return spec.nodes[spec.members.index(participant)]
+                case Write(channel=channel) if step is steps[position]:
+                    return self.channels[channel].node
+                case _:
+                    pass
+        return None
+
     def __str__(self) -> str:
         from compiled_dag.table import render  # noqa: PLC0415  the table module parses programs
 

@@ -102,31 +102,67 @@ class _Simulation:
         self._at[number] += 1
 
     def _report(self) -> str:
-        lines = ["the program would wait for itself:"]
-        names = self._program.participants
-        for number, steps in enumerate(self._lists):
-            if self._at[number] < len(steps):
-                step = steps[self._at[number]]
-                position = self._at[number] % len(self._program.steps[number])
-                if number == 0:  # the driver's list is in another order than its program
-                    position = self._program.steps[0].index(step)
-                lines.append(f"  {names[number]}, step {position}: {self._waits(step, number)}")
+        """Return who waits for whom: first the cycle, or the chain to somebody who has ended."""
+        chain, repeated = self._chain()
+        if repeated is not None:
+            chain = chain[chain.index(repeated) :]
+        waiting = [n for n, steps in enumerate(self._lists) if self._at[n] < len(steps)]
+        others = [number for number in waiting if number not in chain]
+        lines = ["the program would wait for itself:", *map(self._line, chain)]
+        if others:
+            lines += ["and behind that:", *map(self._line, others)]
         return "\n".join(lines)
 
-    def _waits(self, step: Step, number: int) -> str:
-        names = self._program.participants
+    def _chain(self) -> tuple[list[int], int | None]:
+        """Follow who waits for whom; returns the participants, and where they close a cycle."""
+        number = next(n for n, steps in enumerate(self._lists) if self._at[n] < len(steps))
+        chain: list[int] = []
+        while number not in chain:
+            if self._at[number] == len(self._lists[number]):
+                return chain, None
+            chain.append(number)
+            step = self._lists[number][self._at[number]]
+            number = self._awaited(step, number)[0]
+        return chain, number
+
+    def _line(self, number: int) -> str:
+        step = self._lists[number][self._at[number]]
+        position = self._at[number] % len(self._program.steps[number])
+        if number == 0:  # the driver's list is in another order than its program
+            position = self._program.steps[0].index(step)
+        node = self._program.node_of(number, position)
+        name = self._program.participants[number]
+        if number == 0 and isinstance(step, Read):
+            name += ", output"
+        elif node is not None:
+            name += f", node {node}"
+        return f"  {name} (step {position}): {self._waits(step, number)}"
+
+    def _awaited(self, step: Step, number: int) -> tuple[int, ...]:
+        """Return the participants that `number` waits for in `step`."""
         match step:
             case Read(channel=channel):
-                spec = self._program.channels[channel]
-                return f"waits for {names[spec.writer]} to write {spec.label}"
+                return (self._program.channels[channel].writer,)
             case Write(channel=channel):
-                spec = self._program.channels[channel]
-                readers = ", ".join(names[reader] for reader in spec.readers)
-                return f"waits for {readers} to read {spec.label}"
+                readers = self._program.channels[channel].readers
+                slowest = min(self._read[channel, reader] for reader in readers)
+                return tuple(r for r in readers if self._read[channel, r] == slowest)
             case CollectiveWait(operation=operation):
                 turn = self._finished[operation, number]
-                spec_ = self._program.operations[operation]
-                late = [m for m in spec_.members if self._arrived[operation, m] <= turn]
-                return f"waits in {spec_.text} for {', '.join(names[m] for m in late)}"
+                members = self._program.operations[operation].members
+                return tuple(m for m in members if self._arrived[operation, m] <= turn)
+            case _:
+                msg = f"never waits: {step}"
+                raise AssertionError(msg)
+
+    def _waits(self, step: Step, number: int) -> str:
+        names = ", ".join(self._program.participants[n] for n in self._awaited(step, number))
+        match step:
+            case Read(channel=channel):
+                return f"waits for {names} to write {self._program.channels[channel].label}"
+            case Write(channel=channel):
+                return f"waits for {names} to read {self._program.channels[channel].label}"
+            case CollectiveWait(operation=operation):
+                return f"waits in {self._program.operations[operation].text} for {names}"
             case _:
                 return f"is at {step}"

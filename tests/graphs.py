@@ -224,6 +224,55 @@ def pipeline(actors: Sequence[Any], batches: int = 3) -> DAGNode:
         return MultiOutputNode(done)
 
 
+Task = tuple[str, int]
+"""What a stage of a pipeline does with one micro-batch: ``("forward", 3)``."""
+
+
+def gpipe(num_stages: int, batches: int) -> list[list[Task]]:
+    """Return each stage's tasks: all micro-batches forward, then all backward."""
+    one = [("forward", batch) for batch in range(batches)]
+    return [one + [("backward", batch) for batch in range(batches)] for _ in range(num_stages)]
+
+
+def one_forward_one_backward(num_stages: int, batches: int) -> list[list[Task]]:
+    """Return each stage's tasks: as few micro-batches in flight as keep every stage busy."""
+    stages = []
+    for stage in range(num_stages):
+        ahead = min(num_stages - stage - 1, batches)
+        tasks = [("forward", batch) for batch in range(ahead)]
+        for batch in range(batches - ahead):
+            tasks += [("forward", ahead + batch), ("backward", batch)]
+        stages.append(tasks + [("backward", batch) for batch in range(batches - ahead, batches)])
+    return stages
+
+
+def staged(actors: Sequence[Any], stages: Sequence[Sequence[Task]]) -> DAGNode:
+    """Draw a pipeline in which every stage does its tasks in the order given."""
+    made: dict[tuple[str, int, int], Any] = {}
+    last = len(stages) - 1
+    todo = [list(tasks) for tasks in stages]
+    with InputNode() as inp:
+        while any(todo):
+            before = len(made)
+            for stage, tasks in enumerate(todo):
+                while tasks:
+                    method, batch = tasks[0]
+                    first = (
+                        inp[batch] if method == "forward" else made.get(("forward", batch, last))
+                    )
+                    end = 0 if method == "forward" else last
+                    step = -1 if method == "forward" else 1
+                    given = first if stage == end else made.get((method, batch, stage + step))
+                    if given is None:
+                        break
+                    bound = getattr(actors[stage], method).bind(given)
+                    made[method, batch, stage] = bound
+                    tasks.pop(0)
+            assert len(made) > before, f"these tasks wait for each other: {todo}"
+    num_batches = 1 + max(batch for _, batch in stages[0])
+    return MultiOutputNode([made["backward", batch, 0] for batch in range(num_batches)])
+
+
 SAMPLES: dict[str, tuple[Callable[[Sequence[Any]], DAGNode], int]] = {
     "chain_3": (chain, 3),
     "fan_out_4": (fan_out, 4),
@@ -234,5 +283,9 @@ SAMPLES: dict[str, tuple[Callable[[Sequence[Any]], DAGNode], int]] = {
     "data_parallel_4": (data_parallel, 4),
     "idle_start": (idle_start, 2),
     "pipeline": (pipeline, 2),
+    "gpipe_2": (lambda actors: staged(actors, gpipe(2, 3)), 2),
+    "gpipe_4": (lambda actors: staged(actors, gpipe(4, 4)), 4),
+    "1f1b_2": (lambda actors: staged(actors, one_forward_one_backward(2, 3)), 2),
+    "1f1b_4": (lambda actors: staged(actors, one_forward_one_backward(4, 5)), 4),
 }
 """Builder and number of actors by name."""

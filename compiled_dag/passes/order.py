@@ -48,15 +48,45 @@ def total_order(graph: Graph) -> tuple[NodeId, ...]:
             blocked[target] -= 1
             if not blocked[target]:
                 heapq.heappush(heap, _key(graph, units, position, target))
-    stuck = [node for number, unit in enumerate(units) if blocked[number] for node in unit]
+    stuck = {number for number in range(len(units)) if blocked[number]}
     if stuck:
-        names = "\n  ".join(graph.nodes[node].describe() for node in stuck)
-        msg = (
-            "these nodes wait for each other, because an actor runs its nodes in the order they "
-            f"were bound and a collective needs all its ranks:\n  {names}"
-        )
-        raise DeadlockError(msg)
+        waits = [(unit_of[later], unit_of[before], before, later)
+                 for before, later in _edges(graph, position)]  # fmt: skip
+        among = [wait for wait in waits if {wait[0], wait[1]} <= stuck and wait[0] != wait[1]]
+        raise DeadlockError(_cycle_message(graph, among))
     return tuple(order)
+
+
+def _cycle_message(graph: Graph, waits: list[tuple[int, int, NodeId, NodeId]]) -> str:
+    """Return a cycle among units, each of which waits for another one, a line per operation.
+
+    Args:
+        graph: The graph.
+        waits: Unit, the unit it waits for, and the nodes of both that say so: before, later.
+    """
+    first = {unit: (other, before, later) for unit, other, before, later in reversed(waits)}
+    path: list[int] = []
+    unit = waits[0][0]
+    while unit not in path:
+        path.append(unit)
+        unit = first[unit][0]
+    labels = dict(zip(graph.actors, graph.labels, strict=True))
+    lines = []
+    for member in path[path.index(unit) :]:
+        _, before, later = (first[member][0], *(graph.nodes[n] for n in first[member][1:]))
+        why = "an argument of it" if before.id in later.uses() else "bound before it"
+        where = f" on {labels[before.actor]}"
+        lines.append(
+            f"  {labels[later.actor]}: {later.describe()} waits for "
+            f"{before.describe()}{where}, {why}"
+        )
+    note = ""
+    if any(isinstance(graph.nodes[first[member][2]].op, Collective) for member in path):
+        note = ", and a collective starts when all its ranks do"
+    return (
+        "the graph would wait for itself: an actor runs its nodes in the order they were bound"
+        f"{note}. Bind in another order, or on other actors\n" + "\n".join(lines)
+    )
 
 
 def _units(graph: Graph) -> list[tuple[NodeId, ...]]:

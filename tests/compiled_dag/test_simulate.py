@@ -74,8 +74,8 @@ def test_two_actors_that_read_before_they_write() -> None:
            0 |        | R1 v0 | R0 v0
            1 |        | W0 v1 | W1 v1
     """) == [
-        "A, step 0: waits for B to write B.g#2",
-        "B, step 0: waits for A to write A.f#1",
+        "A (step 0): waits for B to write B.g#2",
+        "B (step 0): waits for A to write A.f#1",
     ]
 
 
@@ -94,8 +94,8 @@ def test_two_ranks_in_opposite_collective_order() -> None:
            2 |        | S1 v0 | S0 v0
            3 |        | J1 v1 | J0 v1
     """) == [
-        "A, step 1: waits in allreduce(SUM) for B",
-        "B, step 1: waits in allreduce(MAX) for A",
+        "A, node 3 (step 1): waits in allreduce(SUM) for B",
+        "B, node 6 (step 1): waits in allreduce(MAX) for A",
     ]
 
 
@@ -112,8 +112,9 @@ def test_a_rank_that_takes_no_part() -> None:
            0 |        | S0 v0 | S0 v0 |
            1 |        | J0 v1 | J0 v1 |
     """) == [
-        "A, step 1: waits in allreduce(SUM) for C",
-        "B, step 1: waits in allreduce(SUM) for C",
+        "A, node 4 (step 1): waits in allreduce(SUM) for C",
+        "and behind that:",
+        "B, node 5 (step 1): waits in allreduce(SUM) for C",
     ]
 
 
@@ -131,8 +132,8 @@ def test_a_writer_ahead_of_a_full_channel() -> None:
            1 |        | W0 v0 | R0 v0
            2 |        | W1 v0 | R0 v0
     """) == [
-        "A, step 1: waits for B to read A.f#1",
-        "B, step 0: waits for A to write A.g#2",
+        "A, node 1 (step 1): waits for B to read A.f#1",
+        "B (step 0): waits for A to write A.g#2",
     ]
 
 
@@ -149,7 +150,7 @@ def test_a_driver_that_waits_for_a_result_nobody_makes() -> None:
         step | driver | A
            0 | W0 v0  | R0 v0
            1 | R1 v1  |
-    """) == ["driver, step 1: waits for A to write A.f#1"]
+    """) == ["driver, output (step 1): waits for A to write A.f#1"]
 
 
 def test_a_second_execution_meets_what_the_first_left_behind() -> None:
@@ -164,4 +165,4 @@ def test_a_second_execution_meets_what_the_first_left_behind() -> None:
            0 |        | W0 v0 | R0 v0
            1 |        | W0 v0 |
            2 |        | W0 v0 |
-    """) == ["A, step 1: waits for B to read A.f#1"]
+    """) == ["A, node 1 (step 1): waits for B to read A.f#1"]
