@@ -26,6 +26,7 @@ from compiled_dag.errors import (
     GraphActorDiedError,
     GraphError,
 )
+from compiled_dag.gauge import Gauge
 from compiled_dag.package import Package, RankPart
 from compiled_dag.packing import constants_used, places_of
 from compiled_dag.program import CollectiveStart, CollectiveWait, Compute, Program, Read
@@ -85,6 +86,7 @@ class Deployment:
         processes = (self.host.process, *lines)
         segment = GraphSegment.create(len(processes), program.channels, self.graph_id)
         self.segment = GraphSegment(segment.fd, self.host.board, processes, program.channels)
+        self.gauge = Gauge(self.segment, program.participants, options.max_memory_bytes)
         self._unwatch = self.host.watch(self._on_death)
         self._stay = self.host.at_shutdown(self._shut_down)
         self._bequests: list[Callable[[], None]] = []
@@ -334,6 +336,7 @@ class Deployment:
 
     def _take_down(self, deadline: float) -> list[str]:
         """Do all that `close` does. Each step may be done again: any may be broken off."""
+        self.gauge.keep()
         self.end(at.CLOSED)
         self._unload()
         for group in self._groups:

@@ -14,18 +14,20 @@
       ...     page-aligned     D x 4096: descriptor (64 bytes) and inline space (4032 bytes)
 
     descriptor (8 u64 words): kind | in payload << 8, integer or length of the head,
-      number of buffers, bytes in all, extent << 32 | slot, use of the slot, -, -
+      number of buffers, bytes in all, extent << 32 | slot, message (from 1), -, -
 
     body of a message, inline or in a payload slot:
       u64 table of buffers (length << 1 | private), head, then each buffer at a multiple of 64
 
     extent (a run of payload slots of one capacity, page-aligned)
-      +0      release words    R x slots x u64: reader r is done with use n of slot s
+      +0      release words    R x slots x u64: reader r is done with message n in slot s
+              use words        slots x u64: the message that slot s was last given to, from 1
       ...     page-aligned     slots
 
 Who writes what: the graph header's state belongs to the driver; a participant's line to that
-participant; a channel's first line, extent table, descriptors and payload to its writer; a reader's
-line and its release words to that reader. Every word has one writer, so nothing is ever locked.
+participant; a channel's first line, extent table, descriptors, use words and payload to its writer;
+a reader's line and its release words to that reader. Every word has one writer, so nothing is ever
+locked.
 
 Order: body, descriptor, then sequence (the reader looks at the sequence first). A descriptor slot
 is free again when the execution D earlier is fetched, which the driver's window guarantees before
@@ -125,6 +127,11 @@ class Layout:
     def participant(self, index: int) -> int:
         """Return where the line of a participant is."""
         return self.participants + index * LINE
+
+
+def extent_head(num_readers: int, slots: int) -> int:
+    """Return how many bytes the words of an extent take before its first slot."""
+    return round_up((num_readers + 1) * slots * 8)
 
 
 def body_size(head_bytes: int, buffer_bytes: list[int]) -> int:

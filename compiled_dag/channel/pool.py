@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Extent:
     """A run of payload slots of one capacity (writer's side)."""
 
-    __slots__ = ("capacity", "first_slot", "index", "mapping", "offset", "size", "slots", "view",
-                 "words")  # fmt: skip
+    __slots__ = ("capacity", "first_slot", "first_use", "index", "mapping", "offset", "size",
+                 "slots", "view", "words")  # fmt: skip
 
     def __init__(
         self, graph: GraphSegment, index: int, offset: int, capacity: int, slots: int, readers: int
@@ -31,8 +31,10 @@ class Extent:
         self.offset = offset
         self.capacity = capacity
         self.slots = slots
-        self.first_slot = round_up(readers * slots * 8)
+        self.first_slot = at.extent_head(readers, slots)
         self.size = self.first_slot + slots * capacity
+        self.first_use = readers * slots
+        """Where the writer's own row of words begins: the use each slot is in."""
         self.mapping: Mapping = graph.segment.map(offset, self.size)
         self.view = self.mapping.view()
         self.words = self.view[: self.first_slot].cast("Q")
@@ -61,8 +63,12 @@ class Pool:
         self._busy: deque[tuple[Extent, int]] = deque()
         self._end = self._place.region
 
-    def take(self, nbytes: int) -> tuple[Extent, int, int]:
-        """Return extent, slot and use number for a message of `nbytes`.
+    def take(self, nbytes: int, use: int) -> tuple[Extent, int, int]:
+        """Return extent, slot, and the use it was in before, for a message of `nbytes`.
+
+        Args:
+            nbytes: Its size.
+            use: What its readers will release: the number of the message, from 1.
 
         Raises:
             MemoryCapError: The graph's cap, or the machine's memory, does not allow it.
@@ -82,24 +88,18 @@ class Pool:
             self._add_extent(self._capacity, self._extents[-1].slots * 2)
         extent, slot = free[-1]
         key = (extent.index, slot)
-        use = self._uses.get(key, 0) + 1
-        if use == 1:
+        before = self._uses.get(key)
+        if before is None:
             self._reserve(extent.capacity)
+            before = 0
         free.pop()
         busy.append((extent, slot))
-        self._uses[key] = use
-        return extent, slot, use
+        self._uses[key] = extent.words[extent.first_use + slot] = use
+        return extent, slot, before
 
-    def give_back(self, extent: Extent, slot: int, use: int) -> None:
-        """Take back a slot that was taken and never published."""
-        for reader in range(self._num_readers):
-            extent.words[reader * extent.slots + slot] = use
-
-    def used_bytes(self) -> int:
-        """Return the bytes of the slots that somebody still reads or holds."""
-        return sum(
-            extent.capacity for extent, slot in self._busy if not self._released(extent, slot)
-        )
+    def give_back(self, extent: Extent, slot: int, before: int) -> None:
+        """Take back a slot that was taken and never published: it is as its readers left it."""
+        self._uses[extent.index, slot] = extent.words[extent.first_use + slot] = before
 
     def _released(self, extent: Extent, slot: int) -> bool:
         use = self._uses[extent.index, slot]
@@ -146,7 +146,7 @@ class Pool:
         control = self._place.control // 8
         words = self._graph.words
         index = words[control + at.GENERATION]
-        size = round_up(self._num_readers * slots * 8) + slots * capacity
+        size = at.extent_head(self._num_readers, slots) + slots * capacity
         if index >= at.MAX_EXTENTS or self._end + size > self._place.region + at.REGION:
             msg = f"channel {self._spec.label} holds more pinned values than it can address"
             raise MemoryCapError(msg)

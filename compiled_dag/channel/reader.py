@@ -37,7 +37,7 @@ class _Extent:
 
     def __init__(self, graph: GraphSegment, row: int, position: int, num_readers: int) -> None:
         offset, self.capacity, slots = graph.words[row], graph.words[row + 1], graph.words[row + 2]
-        self.first_slot = round_up(num_readers * slots * 8)
+        self.first_slot = at.extent_head(num_readers, slots)
         self.mapping: Mapping = graph.segment.map(offset, self.first_slot + slots * self.capacity)
         self.view = self.mapping.view()
         self.words = self.view[: self.first_slot].cast("Q")

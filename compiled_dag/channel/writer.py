@@ -136,10 +136,6 @@ class Writer:
             self._pool.give_back(*self._taken)
             self._taken = None
 
-    def used_bytes(self) -> int:
-        """Return the payload bytes that readers still use."""
-        return self._pool.used_bytes()
-
     def _stage_encoded(self, base: int, encoded: Encoded) -> None:
         kind, head, buffers, private = encoded
         lengths = [memoryview(buffer).nbytes for buffer in buffers]
@@ -149,8 +145,9 @@ class Writer:
             target, start = self._view, base * 8 + at.DESCRIPTOR
             words[base] = kind
         else:
-            taken = self._taken = self._pool.take(size)
-            extent, slot, use = taken
+            use = self.published() + 1
+            taken = self._taken = self._pool.take(size, use)
+            extent, slot, _ = taken
             target, start = extent.view, extent.slot(slot)
             words[base] = kind | _IN_PAYLOAD
             words[base + 4] = extent.index << 32 | slot

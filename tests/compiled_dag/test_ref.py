@@ -181,9 +181,8 @@ def test_dropping_some_outputs_of_an_execution_frees_their_memory_alone(host) ->
             del left, right
             _finish(graph)
         assert all(value.sum() == 0 for value in kept)
-        reserved = graph.memory()
-        dropped = next(label for label in reserved if label.endswith("#2"))
-        assert reserved[dropped] <= 3 * 1_000_000 + 3 * 4096
+        (dropped,) = [one for one in graph.memory().channels if one.name.endswith("#2")]
+        assert dropped.reserved_bytes <= 3 * 1_000_000 + 3 * 4096
 
 
 def _finish(graph) -> None:

@@ -99,9 +99,9 @@ def test_a_lease_type_whose_instance_was_never_filled_in_releases_nothing() -> N
 def test_a_slot_is_pinned_while_any_view_lives_and_free_afterwards(wire, hold) -> None:
     one = wire()
     held = hold(one.send(np.zeros(LARGE, np.uint8)))
-    assert one.writer.used_bytes() == SLOT
+    assert one.used() == SLOT
     del held
-    assert one.writer.used_bytes() == 0
+    assert one.used() == 0
 
 
 def test_leases_are_released_in_any_order_by_any_thread(wire) -> None:
@@ -115,7 +115,7 @@ def test_leases_are_released_in_any_order_by_any_thread(wire) -> None:
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert one.writer.used_bytes() == 0
+    assert one.used() == 0
 
 
 def test_a_value_outlives_its_channel(wire) -> None:
@@ -144,12 +144,12 @@ def test_a_forked_child_that_ends_releases_nothing() -> None:
             os._exit(status)
     _, status = os.waitpid(child, 0)
     assert status == 0
-    assert one.writer.used_bytes() == SLOT
+    assert one.used() == SLOT
     for number in range(10):
         one.send(np.full(LARGE, 100 + number, np.uint8))
     assert (value == 7).all()
     del value
-    assert one.writer.used_bytes() == 0
+    assert one.used() == 0
     one.close()
 
 
@@ -166,7 +166,7 @@ def test_a_parent_that_lets_go_while_a_child_lives_frees_the_slot() -> None:
         os._exit(0)
     os.close(done_read)
     del value
-    used = one.writer.used_bytes()
+    used = one.used()
     os.close(done_write)
     os.waitpid(child, 0)
     one.close()

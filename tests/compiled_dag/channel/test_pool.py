@@ -67,9 +67,9 @@ def test_a_reader_that_lags_behind_pins_what_it_has_not_read(wire) -> None:
 def test_used_memory_is_what_somebody_still_reads_or_holds(wire) -> None:
     one = wire()
     held = [one.send(filled(number)) for number in range(3)]
-    assert one.writer.used_bytes() == 3 * SLOT
+    assert one.used() == 3 * SLOT
     held.clear()
-    assert one.writer.used_bytes() == 0
+    assert one.used() == 0
     assert one.reserved() == 3 * SLOT
 
 

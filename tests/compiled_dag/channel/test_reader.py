@@ -60,7 +60,7 @@ def test_a_small_array_is_a_copy_and_frees_its_slot_at_once(wire) -> None:
     held = [one.send(np.full(LEASE_BYTES // 2, number, np.uint8)) for number in range(10)]
     assert [array[0] for array in held] == list(range(10))
     assert one.reserved() == SLOT
-    assert one.writer.used_bytes() == 0
+    assert one.used() == 0
 
 
 def test_arrays_start_at_a_multiple_of_64(wire) -> None:
@@ -72,14 +72,14 @@ def test_arrays_start_at_a_multiple_of_64(wire) -> None:
 def test_large_bytes_are_copied_out(wire) -> None:
     one = wire()
     assert one.send(b"x" * LARGE) == b"x" * LARGE
-    assert one.writer.used_bytes() == 0
+    assert one.used() == 0
 
 
 def test_a_large_value_without_arrays_holds_nothing(wire) -> None:
     one = wire(slot_bytes=4 * SLOT)
     value = list(range(100_000))
     assert one.send(value) == value
-    assert one.writer.used_bytes() == 0
+    assert one.used() == 0
 
 
 # --- tensors --------------------------------------------------------------------------------------
@@ -116,12 +116,12 @@ def test_a_changed_tensor_changes_no_later_execution(wire, num_readers) -> None:
 def test_the_only_reader_gets_a_large_tensor_without_a_copy(wire) -> None:
     one = wire()
     tensor = one.send(torch.zeros(LARGE, dtype=torch.uint8))
-    assert one.writer.used_bytes() == SLOT
+    assert one.used() == SLOT
     view = tensor[5:]
     del tensor
-    assert one.writer.used_bytes() == SLOT
+    assert one.used() == SLOT
     del view
-    assert one.writer.used_bytes() == 0
+    assert one.used() == 0
 
 
 def test_several_readers_get_private_tensors_beside_shared_arrays(wire) -> None:
@@ -134,7 +134,7 @@ def test_several_readers_get_private_tensors_beside_shared_arrays(wire) -> None:
     del tensor, array
     for value in values:
         del value[1]
-    assert one.writer.used_bytes() == 0
+    assert one.used() == 0
 
 
 # --- errors ---------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def test_a_value_that_cannot_be_rebuilt_holds_no_memory_and_the_next_arrives(wir
     one = wire()
     for _ in range(5):
         one.send(value)
-    assert one.writer.used_bytes() == 0
+    assert one.used() == 0
     assert one.send("next") == "next"
 
 
@@ -172,7 +172,7 @@ def test_a_long_error_travels_too(wire) -> None:
     error = Error.capture(ValueError("bad" * LARGE))
     one = wire()
     assert one.send(error) == error
-    assert one.writer.used_bytes() == 0
+    assert one.used() == 0
 
 
 # --- passing over ---------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ def test_a_message_passed_over_frees_its_slot(wire, value) -> None:
     first.skip()
     second.read()
     assert not first.ready()
-    assert one.writer.used_bytes() == 0
+    assert one.used() == 0
     assert one.send("next") == "next"
 
 

@@ -105,7 +105,7 @@ def test_an_abandoned_value_is_never_seen_and_holds_no_memory(wire, value) -> No
     for _ in range(20):
         one.writer.stage(value)
         one.writer.abandon()
-    assert one.writer.used_bytes() == 0
+    assert one.used() == 0
     assert not one.readers[0].ready()
     assert one.send("next") == "next"
     assert one.reserved() <= SLOT

@@ -9,6 +9,7 @@ from compiled_dag.channel.graph_segment import GraphSegment
 from compiled_dag.channel.hinted import open_reader, open_writer
 from compiled_dag.channel.layout import ChannelSpec
 from compiled_dag.channel.transport import UNHINTED, Transport
+from compiled_dag.channel.usage import usage
 from compiled_dag.shm.board import Board
 from compiled_dag.shm.segment import PAGE
 
@@ -63,6 +64,10 @@ class Wire:
 
     def reserved(self) -> int:
         return self.graph.reserved_bytes()[0]
+
+    def used(self) -> int:
+        """Return the payload bytes that somebody has to read or holds."""
+        return usage(self.graph, 0).used_bytes
 
     def close(self) -> None:
         for graph in self._graphs:

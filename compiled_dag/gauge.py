@@ -1,0 +1,39 @@
+"""Reads a graph's memory, and keeps the last figures when the graph goes down."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from compiled_dag.channel.graph_segment import GraphSegment
+    from compiled_dag.memory import GraphMemory
+
+
+class Gauge:
+    """The memory of one graph, for people who look."""
+
+    def __init__(
+        self, segment: GraphSegment, participants: tuple[str, ...], cap_bytes: int | None
+    ) -> None:
+        self._segment = segment
+        self._participants = participants
+        self._cap_bytes = cap_bytes
+        self._last: GraphMemory | None = None
+
+    def read(self) -> GraphMemory:
+        """Return what the channels take; once the graph is down, what they took just before.
+
+        Raises:
+            OSError: The kernel refused to map a channel's words.
+        """
+        if self._last is not None:
+            return self._last
+        from compiled_dag.memory import GraphMemory  # noqa: PLC0415  rarely needed
+
+        return GraphMemory.of(self._segment, self._participants, self._cap_bytes)
+
+    def keep(self) -> None:
+        """Read for the last time; the segment is about to go."""
+        with contextlib.suppress(OSError):  # no room for a look: the end goes first
+            self._last = self.read()

@@ -1,0 +1,144 @@
+"""How much memory a graph's channels take, and who holds it: plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from compiled_dag.channel import layout as at
+from compiled_dag.channel.usage import usage
+
+if TYPE_CHECKING:
+    from compiled_dag.channel.graph_segment import GraphSegment
+    from compiled_dag.channel.layout import ChannelSpec
+    from compiled_dag.channel.usage import Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """A value that somebody has read and keeps: its slot cannot be used again."""
+
+    channel: int
+    execution: int
+    holder: str
+    """Label of the actor, or ``driver``."""
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelMemory:
+    """The memory of one channel."""
+
+    channel: int
+    name: str
+    """The node whose values it carries: ``Worker.add#3``."""
+    writer: str
+    readers: tuple[str, ...]
+    inline_bytes: int
+    """Descriptors with room for small values; taken at compile, of a fixed size."""
+    slot_bytes: int
+    """Capacity of a payload slot now; 0 before the first value that needs one."""
+    slots: int
+    """Payload slots that can be used now; only those that were filled take memory."""
+    reserved_bytes: int
+    """Payload slots that were ever filled, and so take memory."""
+    used_bytes: int
+    """Of those, what somebody still has to read, or holds."""
+    unread: int
+    """Executions whose value was written and that some reader has not read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphMemory:
+    """The memory of a graph's channels at one moment; `str` is a table."""
+
+    channels: tuple[ChannelMemory, ...]
+    pins: tuple[Pin, ...]
+    """Values that are kept, oldest first."""
+    cap_bytes: int | None
+    """What `reserved_bytes` may not exceed (``_max_memory_bytes``)."""
+
+    @property
+    def inline_bytes(self) -> int:
+        """Of all channels."""
+        return sum(channel.inline_bytes for channel in self.channels)
+
+    @property
+    def reserved_bytes(self) -> int:
+        """Of all channels."""
+        return sum(channel.reserved_bytes for channel in self.channels)
+
+    @property
+    def used_bytes(self) -> int:
+        """Of all channels."""
+        return sum(channel.used_bytes for channel in self.channels)
+
+    @classmethod
+    def of(
+        cls, graph: GraphSegment, participants: tuple[str, ...], cap_bytes: int | None
+    ) -> GraphMemory:
+        """Measure a graph; stops nothing.
+
+        Raises:
+            OSError: The kernel refused to map a channel's words.
+        """
+        found = [(spec, usage(graph, spec.index)) for spec in graph.channels]
+        pins = [
+            Pin(
+                channel=spec.index,
+                execution=held.execution,
+                holder=participants[held.reader],
+                size_bytes=held.size_bytes,
+            )
+            for spec, used in found
+            for held in used.held
+        ]
+        return cls(
+            channels=tuple(_channel(spec, used, participants) for spec, used in found),
+            pins=tuple(sorted(pins, key=lambda pin: (pin.execution, pin.channel))),
+            cap_bytes=cap_bytes,
+        )
+
+    def __str__(self) -> str:
+        cap = "no cap" if self.cap_bytes is None else f"cap {_size(self.cap_bytes)}"
+        rows = [("channel", "from", "to", "slots", "reserved", "used", "unread")]
+        for channel in self.channels:
+            slots = f"{channel.slots} x {_size(channel.slot_bytes)}" if channel.slots else "-"
+            used = (_size(channel.reserved_bytes), _size(channel.used_bytes), str(channel.unread))
+            ends = (channel.writer, ", ".join(channel.readers))
+            rows.append((f"{channel.channel} {channel.name}", *ends, slots, *used))
+        total = (_size(self.reserved_bytes), _size(self.used_bytes), "")
+        rows.append((f"total ({cap})", "", "", "", *total))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        lines += [
+            f"pinned: channel {pin.channel}, execution {pin.execution}, "
+            f"{_size(pin.size_bytes)} held by {pin.holder}"
+            for pin in self.pins
+        ]
+        return "\n".join(lines)
+
+
+def _channel(spec: ChannelSpec, used: Usage, participants: tuple[str, ...]) -> ChannelMemory:
+    return ChannelMemory(
+        channel=spec.index,
+        name=spec.label,
+        writer=participants[spec.writer],
+        readers=tuple(participants[reader] for reader in spec.readers),
+        inline_bytes=spec.depth * at.SLOT,
+        slot_bytes=used.slot_bytes,
+        slots=used.slots,
+        reserved_bytes=used.reserved_bytes,
+        used_bytes=used.used_bytes,
+        unread=used.unread,
+    )
+
+
+def _size(nbytes: int) -> str:
+    """Return `nbytes` as people read it."""
+    value = float(nbytes)
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:  # noqa: PLR2004  the next unit
+            return f"{value:.4g} {unit}"
+        value /= 1024
+    return f"{value:.4g} GiB"
