@@ -56,6 +56,12 @@ class AllReduce:
             check_nccl(str(self), actors)
         return self.transport or choose_backend(actors)
 
+    def why(self, actors: Sequence[Actor]) -> str:
+        """Return why `backend` is what it is for these actors."""
+        if self.transport is not None:
+            return f"transport={self.transport!r} was asked for"
+        return _why_not_nccl(actors) or "every actor has a physical GPU of its own"
+
     def open_group(self, host: Host, actors: Sequence[Actor], deadline: float) -> DriverGroup:
         """Form a group of `actors`, ranks in this order."""
         return open_group(host, actors, self.backend(actors), deadline)

@@ -1,5 +1,7 @@
 """Compiled graphs of actor methods: draw with ``.bind()``, compile once, execute many times."""
 
+from typing import TYPE_CHECKING, Any
+
 from compiled_dag.class_node import (
     BIND_INDEX_KEY,
     IS_CLASS_METHOD_OUTPUT_KEY,
@@ -59,6 +61,30 @@ from compiled_dag.output_node import MultiOutputNode
 from compiled_dag.program import Program
 from compiled_dag.ref import CompiledDAGRef
 
+if TYPE_CHECKING:
+    from compiled_dag.explain import Explanation
+    from compiled_dag.memory import GraphMemory
+    from compiled_dag.picture.plot import plot
+    from compiled_dag.schedule import Schedule
+
+_ON_FIRST_USE = {
+    "Explanation": "compiled_dag.explain",
+    "GraphMemory": "compiled_dag.memory",
+    "Schedule": "compiled_dag.schedule",
+    "plot": "compiled_dag.picture.plot",
+}
+"""What only looks into graphs, and would make every import of the package slower."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ON_FIRST_USE:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    from importlib import import_module  # noqa: PLC0415  rarely needed
+
+    return getattr(import_module(_ON_FIRST_USE[name]), name)
+
+
 __all__ = [
     "BIND_INDEX_KEY",
     "COLLECTIVE_OPERATION_KEY",
@@ -96,10 +122,12 @@ __all__ = [
     "ElementNode",
     "ExecutionDroppedError",
     "ExecutorError",
+    "Explanation",
     "FunctionNode",
     "GetTimeoutError",
     "GraphActorDiedError",
     "GraphError",
+    "GraphMemory",
     "GraphUsageError",
     "InputAttributeNode",
     "InputNode",
@@ -111,6 +139,7 @@ __all__ = [
     "PendingCallsLimitError",
     "Program",
     "RuntimeEnvSetupError",
+    "Schedule",
     "SystemFaultError",
     "TaskCancelledError",
     "TaskError",
@@ -118,4 +147,5 @@ __all__ = [
     "TorchTensorType",
     "UnserializableError",
     "WorkerCrashedError",
+    "plot",
 ]

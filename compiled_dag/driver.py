@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.backends import check_backends
 from compiled_dag.capture import Captured, capture
@@ -29,7 +29,13 @@ from compiled_dag.submit import Submission
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from compiled_dag.explain import Explanation
+    from compiled_dag.memory import GraphMemory
     from compiled_dag.node import DAGNode
+    from compiled_dag.schedule import Schedule
+
+_NAMED: Final = 6
+"""Actors that the `repr` of a graph names."""
 
 
 class CompiledDAG:
@@ -41,6 +47,7 @@ class CompiledDAG:
 
     def __init__(self, captured: Captured, program: Program, options: CompileOptions) -> None:
         self._program = program
+        self._captured = captured
         self._options = options
         self._inputs = Inputs(program)
         self._deployment = deployment = Deployment(self, captured, program, options)
@@ -129,6 +136,13 @@ class CompiledDAG:
         return self._program
 
     @property
+    def schedule(self) -> Schedule:
+        """What every actor does in one execution, in order: plain data, a table as text."""
+        from compiled_dag.schedule import Schedule  # noqa: PLC0415  for people who look: not hot
+
+        return Schedule.of(self._program, self._captured.graph)
+
+    @property
     def options(self) -> CompileOptions:
         """The options the graph was compiled with."""
         return self._options
@@ -142,10 +156,63 @@ class CompiledDAG:
         """Return the graph's number, in hex."""
         return self._deployment.name
 
-    def memory(self) -> dict[str, int]:
-        """Return the payload bytes each channel has reserved, by channel label."""
-        reserved = self._deployment.segment.reserved_bytes()
-        return {spec.label: reserved[spec.index] for spec in self._program.channels}
+    def memory(self) -> GraphMemory:
+        """Return what the channels take now (of a graph torn down: took last), and who holds it.
+
+        Raises:
+            OSError: The kernel refused to map a channel's words.
+        """
+        return self._deployment.gauge.read()
+
+    def explain(self) -> Explanation:
+        """Return how every value and collective travels, why, and in how much memory.
+
+        Raises:
+            OSError: The kernel refused to map a channel's words.
+        """
+        from compiled_dag.explain import explain  # noqa: PLC0415  for people who look: not hot
+
+        return explain(self._captured, self._program, self.memory())
+
+    def visualize(
+        self,
+        filename: str = "compiled_graph",
+        format: str = "png",  # noqa: A002  Ray's name
+        view: bool = False,
+        channel_details: bool = False,
+    ) -> str:
+        """Draw the graph.
+
+        Args:
+            filename: Where Graphviz' input goes; the picture goes to ``filename.format``.
+            format: ``"ascii"`` and ``"mermaid"`` are text and write no file; any other is one of
+                Graphviz' (``"png"``, ``"svg"``, ``"pdf"``) and needs the extra ``viz``.
+            view: Print the text; open the picture.
+            channel_details: Say on every edge how its value travels.
+
+        Returns:
+            The text, or Graphviz' input.
+
+        Raises:
+            ValueError: No such format, or details in ASCII.
+            ImportError: Graphviz, or its program ``dot``, is missing.
+        """
+        from compiled_dag.picture.visualize import visualize  # noqa: PLC0415  not hot
+
+        return visualize(
+            self._captured.graph,
+            self._program,
+            filename,
+            format,
+            view=view,
+            channel_details=channel_details,
+        )
+
+    def _repr_svg_(self) -> str:
+        """Return the picture that notebooks show."""
+        from compiled_dag.picture.visualize import svg  # noqa: PLC0415  not hot
+
+        return svg(self._captured.graph, self._program)
 
     def __enter__(self) -> CompiledDAG:
         return self
@@ -160,8 +227,10 @@ class CompiledDAG:
 
     def __repr__(self) -> str:
         state = "torn down" if self.is_teardown else "up"
-        labels = ", ".join(actor.label for actor in self._deployment.actors)
-        return f"<CompiledDAG {self.get_id()} over {labels}: {state}>"
+        labels = [actor.label for actor in self._deployment.actors]
+        named = ", ".join(labels[:_NAMED])
+        more = f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else ""
+        return f"<CompiledDAG {self.get_id()} over {named}{more}: {state}>"
 
 
 def compile_dag(output: DAGNode, options: CompileOptions) -> CompiledDAG:
@@ -175,6 +244,10 @@ def compile_dag(output: DAGNode, options: CompileOptions) -> CompiledDAG:
         names = ", ".join(type(one.communicator).__name__ for one in captured.communicators)
         raise NotImplementedError(f"{names}: communicators of your own are not used yet")
     _warn_of_fakes(program)
+    if options.visualize_schedule:
+        from compiled_dag.picture.schedule_dot import draw_schedule  # noqa: PLC0415  rarely wanted
+
+        draw_schedule(captured.graph, program)
     return CompiledDAG(captured, program, options)
 
 

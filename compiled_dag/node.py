@@ -324,7 +324,8 @@ class DAGNode(Hinted):
         return node_text(self)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._label} bound at {self._source}>"
+        label = "" if self._label == type(self).__name__ else f"{self._label} "
+        return f"<{type(self).__name__} {label}bound at {self._source}>"
 
 
 def _caller() -> str:

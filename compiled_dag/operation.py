@@ -87,6 +87,10 @@ class CollectiveOp(Protocol):
         """
         ...
 
+    def why(self, actors: Sequence[Actor]) -> str:
+        """Return why `backend` is what it is for these actors, to follow "since"."""
+        ...
+
     def open_group(self, host: Host, actors: Sequence[Actor], deadline: float) -> Group:
         """Form a group of `actors` (by rank) and wait until every rank has joined."""
         ...

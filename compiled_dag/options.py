@@ -45,6 +45,9 @@ class DAGContext:
     capacity_policy: CapacityPolicy = "raise"
     """What `execute` does when `max_inflight_executions` are unfetched."""
 
+    visualize_schedule: bool = False
+    """Whether compile draws the schedule, to ``compiled_graph_schedule.png``; needs Graphviz."""
+
     _current: ClassVar[DAGContext | None] = None
 
     @classmethod
@@ -72,11 +75,21 @@ class DAGContext:
 def _parse(variable: str, text: str, default: Any) -> Any:
     if isinstance(default, str):
         return text
+    if isinstance(default, bool):
+        return _parse_switch(variable, text)
     try:
         return float(text) if isinstance(default, float) else int(text)
     except ValueError as error:
         msg = f"environment variable {variable}={text!r} is not a number"
         raise ValueError(msg) from error
+
+
+def _parse_switch(variable: str, text: str) -> bool:
+    switches = {"1": True, "true": True, "0": False, "false": False, "": False}
+    if text.strip().lower() not in switches:
+        msg = f"environment variable {variable}={text!r} is neither 1 nor 0"
+        raise ValueError(msg)
+    return switches[text.strip().lower()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +105,7 @@ class CompileOptions:
     max_memory_bytes: int | None = None
     capacity_policy: CapacityPolicy = "raise"
     default_communicator: Communicator | Literal["create"] | None = "create"
+    visualize_schedule: bool = False
 
     @classmethod
     def resolve(cls, **given: Any) -> CompileOptions:
@@ -157,6 +171,10 @@ def _is_count_or_none(value: object) -> bool:
     return value is None or _is_count(value)
 
 
+def _is_switch(value: object) -> bool:
+    return isinstance(value, bool)
+
+
 def _is_policy(value: object) -> bool:
     return value in get_args(CapacityPolicy)
 
@@ -177,6 +195,12 @@ _OPTIONS: Final[dict[str, _Option]] = {
         "max_memory_bytes",
         _is_count_or_none,
         f"{_COUNT}, or None",
+    ),
+    "visualize_schedule": (
+        "visualize_schedule",
+        "visualize_schedule",
+        _is_switch,
+        "True or False",
     ),
     "_capacity_policy": (
         "capacity_policy",

@@ -9,6 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from collective import ReduceOp, allreduce
+from compiled_dag import InputNode, MultiOutputNode
+from compiled_dag.picture.ascii import picture
+from tests.compiled_dag.picture.drawings import drawing
+from tests.graphs import paper
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -53,3 +59,17 @@ def test_a_training_step_as_a_graph(run):
         norms = re.fullmatch(r"\[([\d.e-]+), ([\d.e-]+)\]", line)
         assert norms, line
         assert norms[1] == norms[2]  # both workers took the same step
+
+
+def test_seeing_a_graph():
+    text = (ROOT / "README.md").read_text()
+    (shown,) = re.findall(r"^## Seeing a graph\n.*?```\n(.*?)```", text, re.DOTALL | re.MULTILINE)
+
+    class Worker:
+        backward = step = None
+
+    workers = paper(2, kind=Worker)
+    with InputNode() as batch:
+        gradients = allreduce.bind([w.backward.bind(batch) for w in workers], op=ReduceOp.AVG)
+        dag = MultiOutputNode([w.step.bind(g) for w, g in zip(workers, gradients, strict=True)])
+    assert picture(drawing(dag)) == shown.splitlines()

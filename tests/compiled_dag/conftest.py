@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from tests.gates import Gate, compiled
@@ -26,3 +28,11 @@ def gated(host, gate):
     gate.opened.set()
     while graphs:
         graphs.pop().teardown()
+
+
+@pytest.fixture
+def graphviz():
+    """Skip where pictures cannot be drawn, with the reason."""
+    if shutil.which("dot") is None:
+        pytest.skip("Graphviz' program `dot` is not installed")
+    return pytest.importorskip("graphviz", reason="the package graphviz is not installed")

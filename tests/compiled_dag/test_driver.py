@@ -308,13 +308,6 @@ def test_a_graph_shows_its_actors_options_program_and_state(host) -> None:
     assert repr(graph).endswith("torn down>")
 
 
-def test_memory_is_told_by_channel(host) -> None:
-    with compiled(host, _buffer_size_bytes=8192) as graph:
-        assert graph.memory() == {"input": 0, "Worker.echo#1": 0}
-        graph.execute(b"x" * 5000).get(30)
-        assert graph.memory() == {"input": 8192, "Worker.echo#1": 8192}
-
-
 def test_a_graph_that_is_collected_is_torn_down(host) -> None:
     worker = host.actor(Worker(1))
     with InputNode() as inp:

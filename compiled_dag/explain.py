@@ -1,0 +1,126 @@
+"""How everything in a graph travels, and why: plain data that reads as a report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from compiled_dag.channel import layout as at
+from compiled_dag.links import links
+
+if TYPE_CHECKING:
+    from compiled_dag.capture import Captured
+    from compiled_dag.memory import ChannelMemory, GraphMemory
+    from compiled_dag.operation import CollectiveOp
+    from compiled_dag.program import OperationSpec, Program
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edge:
+    """One value on its way from the node that makes it to one that needs it."""
+
+    source: int
+    """Node number."""
+    target: int
+    source_name: str
+    target_name: str
+    transport: str
+    """``local``: handed on inside one process; ``shm``: through shared memory; or how a hint for
+    an accelerator is kept (`compiled_dag.channel.transport`)."""
+    why: str
+    channel: ChannelMemory | None
+    """The channel it travels in, and its memory; None if it stays in its process."""
+
+    def __str__(self) -> str:
+        ends = f"{self.source} {self.source_name} -> {self.target} {self.target_name}"
+        lines = [f"{ends}: {self.transport}, since {self.why}"]
+        if self.channel is not None:
+            lines.append(f"    channel {self.channel.channel}: {_slots(self.channel)}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collective:
+    """One collective operation."""
+
+    name: str
+    nodes: tuple[int, ...]
+    """By rank."""
+    actors: tuple[str, ...]
+    """By rank."""
+    backend: str
+    why: str
+
+    def __str__(self) -> str:
+        ranks = ", ".join(
+            f"{node} on {actor}" for node, actor in zip(self.nodes, self.actors, strict=True)
+        )
+        return f"{self.name} (nodes {ranks}): {self.backend}, since {self.why}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """The transport of every edge and the backend of every collective; `str` is a report."""
+
+    edges: tuple[Edge, ...]
+    collectives: tuple[Collective, ...]
+
+    def __str__(self) -> str:
+        lines = ["Edges:", *(f"  {_indented(edge)}" for edge in self.edges)]
+        if self.collectives:
+            lines += ["Collectives:", *(f"  {one}" for one in self.collectives)]
+        return "\n".join(lines)
+
+
+def explain(captured: Captured, program: Program, memory: GraphMemory) -> Explanation:
+    """Explain `program`, which was compiled from what was `captured`."""
+    nodes = captured.graph.nodes
+    return Explanation(
+        edges=tuple(
+            Edge(
+                source=link.source,
+                target=link.target,
+                source_name=nodes[link.source].label,
+                target_name=nodes[link.target].label,
+                transport=link.transport,
+                why=link.why,
+                channel=None if link.channel is None else memory.channels[link.channel],
+            )
+            for link in links(captured.graph, program)
+        ),
+        collectives=tuple(
+            _collective(captured, program, spec, op)
+            for spec, op in zip(program.operations, captured.operations, strict=True)
+        ),
+    )
+
+
+def _collective(
+    captured: Captured, program: Program, spec: OperationSpec, op: CollectiveOp
+) -> Collective:
+    actors = [captured.actors[member - 1] for member in spec.members]
+    backend, why = op.backend(actors), op.why(actors)
+    if spec.communicator is not None:
+        backend = captured.graph.communicators[spec.communicator].transport
+        why = "a communicator of the user's was given"
+    return Collective(
+        name=spec.text,
+        nodes=spec.nodes,
+        actors=tuple(program.participants[member] for member in spec.members),
+        backend=backend,
+        why=why,
+    )
+
+
+def _indented(edge: Edge) -> str:
+    return str(edge).replace("\n", "\n  ")
+
+
+def _slots(channel: ChannelMemory) -> str:
+    inline = f"{channel.inline_bytes // at.SLOT} slots for values up to {at.INLINE} bytes"
+    if not channel.slots:
+        return f"{inline}, none for larger ones so far"
+    return (
+        f"{inline}, {channel.slots} of {channel.slot_bytes} bytes, "
+        f"{channel.reserved_bytes} bytes reserved"
+    )

@@ -1,0 +1,1 @@
+"""Graphs as pictures: text for terminals and scripts, DOT, Mermaid, SVG."""
