@@ -52,6 +52,7 @@ from compiled_dag.errors import (
     WorkerCrashedError,
 )
 from compiled_dag.function_node import FunctionNode
+from compiled_dag.future import CompiledDAGFuture
 from compiled_dag.hints import AutoTransportType, TorchTensorType
 from compiled_dag.input_node import InputAttributeNode, InputNode
 from compiled_dag.interpret import DAGInputData
@@ -115,6 +116,7 @@ __all__ = [
     "Communicator",
     "CompileOptions",
     "CompiledDAG",
+    "CompiledDAGFuture",
     "CompiledDAGRef",
     "DAGContext",
     "DAGInputData",

@@ -186,6 +186,7 @@ class Deployment:
                 slot_bytes=options.buffer_size_bytes,
                 cap_bytes=options.max_memory_bytes,
                 tickets=part,
+                wait_slice_s=options.wait_slice_s,
             )
             payload = codec.dumps_by_value(package)
             fds = [self.segment.segment.fd, *([] if ring is None else [ring.segment.fd])]

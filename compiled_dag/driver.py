@@ -1,8 +1,8 @@
 """`CompiledDAG`: execute, get, tear down. Each is done by a part of its own; this holds them.
 
 `execute` writes the inputs and returns (`submit`); `get` reads results off the output channels in
-the calling thread (`fetch`). Any thread may call either; a lock each keeps executions gapless and
-results in order.
+the calling thread (`fetch`); coroutines do both without blocking their loop (`awaiting`). Any
+thread may call any; a lock each keeps executions gapless and results in order.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import warnings
 from typing import TYPE_CHECKING, Any, Final
 
+from compiled_dag.awaiting import Awaiting
 from compiled_dag.backends import check_backends
 from compiled_dag.capture import Captured, capture
 from compiled_dag.channel import codec
@@ -20,13 +21,16 @@ from compiled_dag.constants import check_constants
 from compiled_dag.deployment import Deployment
 from compiled_dag.entries import Inputs, Output
 from compiled_dag.fetch import Fetching
+from compiled_dag.future import CompiledDAGFuture
 from compiled_dag.options import CompileOptions, teardown_timeout_s
 from compiled_dag.program import Program, Read
 from compiled_dag.ref import CompiledDAGRef
-from compiled_dag.results import Results
+from compiled_dag.results import News, Results
 from compiled_dag.submit import Submission
+from compiled_dag.watcher import Watcher
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from compiled_dag.explain import Explanation
@@ -57,16 +61,20 @@ class CompiledDAG:
         readers = [open_reader(graph, program.channels[step.channel], 0) for step in reads]
         reader_of = {step.slot: number for number, step in enumerate(reads)}
         self._outputs = [Output(tree, reader_of, captured.constants) for tree in program.outputs]
+        host = captured.host
         self._results = Results(
             graph,
             readers,
             [output.reader for output in self._outputs],
             options.max_buffered_results,
+            News(lambda: host.board.ring(host.process), host.call_soon),
         )
+        watcher = Watcher.of(host)
         self._fetching = Fetching(deployment, options, self._results)
-        self._submission = Submission(deployment, program, options, self._fetching)
-        self._single = program.single_output
+        self._submission = Submission(deployment, program, options, self._fetching, watcher)
+        self._awaiting = Awaiting(self._fetching, self._submission, watcher)
         self._has_own_outputs = any(output.reader is None for output in self._outputs)
+        self._is_plain = program.single_output and not self._has_own_outputs
         self._numbers = range(len(self._outputs))
 
     def execute(self, *args: Any, **kwargs: Any) -> Any:
@@ -82,17 +90,45 @@ class CompiledDAG:
             ChannelClosedError: The graph was torn down.
         """
         values = self._inputs.slots(args, kwargs)
-        own = self._own_outputs(values) if self._has_own_outputs else ()
-        execution = self._submission.submit(values)
-        if self._single:
-            return CompiledDAGRef(self, execution, 0)
-        refs = [CompiledDAGRef(self, execution, number) for number in self._numbers]
+        if self._is_plain:
+            ref = CompiledDAGRef(self, 0)
+            self._submission.submit((ref,), values)
+            return ref
+        own = self._own_outputs(values)
+        refs = [CompiledDAGRef(self, number) for number in self._numbers]
+        self._submission.submit(refs, values)
+        return self._given(refs, own)
+
+    async def execute_async(self, *args: Any, **kwargs: Any) -> Any:
+        """Start one execution, for a coroutine; never blocks the event loop.
+
+        With ``_capacity_policy="block"`` this waits for a place; the result is awaited by itself.
+
+        Returns:
+            A `CompiledDAGFuture`; a list of them where the output is a `MultiOutputNode`.
+
+        Raises:
+            ValueError: Wrong number of arguments, or a keyword is missing.
+            TypeError: An argument cannot be pickled; nothing was started.
+            CapacityExceededError: Too many executions are unfetched.
+            ChannelClosedError: The graph was torn down.
+        """
+        values = self._inputs.slots(args, kwargs)
+        own = self._own_outputs(values)
+        futures = [CompiledDAGFuture(self, number) for number in self._numbers]
+        await self._awaiting.place(futures, values)
+        return self._given(futures, own)
+
+    def _given(self, refs: list[Any], own: Sequence[tuple[int, Any]]) -> Any:
+        """Return what the caller of an execution gets."""
         for number, value in own:
             refs[number]._value = value
-        return refs
+        return refs[0] if self._program.single_output else refs
 
     def _own_outputs(self, values: list[Any]) -> list[tuple[int, Any]]:
         """Return the outputs that no actor makes: constants, and copies of inputs as they are."""
+        if not self._has_own_outputs:
+            return []
 
         def copy(slot: int) -> Any:
             kind, head, buffers, _ = codec.encode(values[slot])

@@ -9,21 +9,42 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from compiled_dag.channel import layout as at
 from compiled_dag.errors import ChannelTimeoutError
 from compiled_dag.options import CompileOptions, is_seconds
-from compiled_dag.outcome import Error
+from compiled_dag.ref import is_error
 from compiled_dag.shm.waiter import Site
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from compiled_dag.channel.reader import Reader
     from compiled_dag.deployment import Deployment
     from compiled_dag.ref import CompiledDAGRef
-    from compiled_dag.results import Results
+    from compiled_dag.results import News, Results
+
+
+class Waits(NamedTuple):
+    """What a thread waits for: any of these."""
+
+    places: Sequence[tuple[Reader, int]]
+    """Readers, each with what its sequence word is until something comes."""
+    stuck: Sequence[tuple[Reader, int]]
+    """Readers, each with how many messages were read off it until one more is."""
+    news: Sequence[tuple[News, int]]
+    """The same for what no message announces."""
+    guard: Callable[[], None]
+
+    def over(self) -> bool:
+        """Tell whether there is something to look at."""
+        for reader, seen in self.places:
+            if reader.words[reader.sequence_word] != seen:
+                return True
+        if any(reader.sequence != seen for reader, seen in self.stuck):
+            return True
+        return any(news.count != seen for news, seen in self.news)
 
 
 class Fetching:
@@ -31,19 +52,23 @@ class Fetching:
 
     def __init__(self, deployment: Deployment, options: CompileOptions, results: Results) -> None:
         self.results = results
+        self.guard = deployment.guard
+        self.site = Site(calm=deployment.needs_calm, slice_s=options.wait_slice_s)
+        """For waits on several channels, or on room."""
+        self.may_drop = options.capacity_policy == "drop_oldest"
+        """Whether refs may be settled by news, not only by messages."""
         self._deployment = deployment
-        self._host = deployment.host
+        self.host = deployment.host
         self._options = options
-        self._words = deployment.segment.words
+        self.words = deployment.segment.words
         self._owner = deployment.owner
-        self._any_site = Site(calm=deployment.needs_calm)
         for reader in results.readers:
-            reader.site.calm = deployment.needs_calm
+            reader.site = Site(calm=deployment.needs_calm, slice_s=options.wait_slice_s)
 
     def one(self, ref: CompiledDAGRef, timeout: float | None) -> None:
         """Fill in `ref`. The usual case is flat: the next message of a channel of its own."""
         reader = self.results.own[ref._output]
-        execution, words = ref._execution, self._words
+        execution, words = ref._execution, self.words
         if (
             reader is None
             or reader.sequence != execution
@@ -54,15 +79,15 @@ class Fetching:
             self.many((ref,), timeout)
             return
         word, lock = reader.sequence_word, self.results.lock
-        if words[word] == execution and not self._host.waiter.word(
+        if words[word] == execution and not self.host.waiter.word(
             words,
             word,
             execution,
-            self._deployment.guard,
+            self.guard,
             self._default_deadline(),
             reader.site,
         ):
-            raise self._late((ref,), None, self._options.get_timeout_s)
+            raise self.late((ref,), None, self._options.get_timeout_s)
         if lock.acquire(blocking=False):
             try:
                 if reader.sequence == execution:
@@ -73,33 +98,34 @@ class Fetching:
                 lock.release()
         self.many((ref,), timeout)
 
-    def many(self, refs: Sequence[CompiledDAGRef], timeout: float | None) -> None:
-        """Fill in `refs`, all under one deadline; stop at the first that is an error.
+    @staticmethod
+    def many(refs: Sequence[CompiledDAGRef], timeout: float | None) -> None:
+        """Fill in `refs`, of one graph or several, all under one deadline; stop at an error.
 
         With ``timeout=None`` the default limits lack of progress instead: it starts anew whenever
-        one more ref is ready.
+        one more ref is ready. Of several graphs' defaults the longest counts.
         """
-        timeout_s = self.timeout_s(timeout)
+        parts = list(dict.fromkeys([ref._dag._fetching for ref in refs]))
+        limits = [part.timeout_s(timeout) for part in parts]
+        timeout_s = -1.0 if min(limits) < 0 else max(limits)
         deadline = None if timeout_s < 0 else time.monotonic() + timeout_s
-        if self._owner != os.getpid():
-            self._host.check_owner()
-        results, missing = self.results, list(refs)
+        for part in parts:
+            part.check_owner()
+        missing = list(refs)
         while True:
-            if not results.lock_by(deadline):
-                raise self._late(missing, timeout, timeout_s)
-            try:
-                before = len(missing)
-                missing = [ref for ref in missing if not results.fill(ref)]
-                awaited = results.awaited(missing)
-            finally:
-                results.lock.release()
-            if not missing or any(ref._value.__class__ is Error for ref in refs):
-                return
-            if timeout is None and deadline is not None and len(missing) < before:
-                deadline = time.monotonic() + timeout_s
-            self._deployment.guard()
-            if not self.wait_any(awaited, deadline):
-                raise self._late(missing, timeout, timeout_s)
+            before, look = len(missing), _look(parts, missing, deadline)
+            if look is not None:
+                missing, waits = look
+                if not missing or any(map(is_error, refs)):
+                    return
+                if timeout is None and deadline is not None and len(missing) < before:
+                    deadline = time.monotonic() + timeout_s
+                waits.guard()
+                if parts[0].wait(waits, deadline):
+                    continue
+            part = missing[0]._dag._fetching
+            mine = [ref for ref in missing if ref._dag._fetching is part]
+            raise part.late(mine, timeout, timeout_s)
 
     def timeout_s(self, timeout: float | None) -> float:
         """Return the seconds that a `get` with this argument waits; -1 is for ever.
@@ -118,33 +144,32 @@ class Fetching:
             raise ValueError(msg)
         return timeout
 
-    def wait_any(self, awaited: Sequence[tuple[Reader, int]], deadline: float | None) -> bool:
-        """Wait until one of these channels shows another sequence than the one given."""
-        waiter, guard = self._host.waiter, self._deployment.guard
-        if len(awaited) == 1:
-            ((reader, seen),) = awaited
-            return waiter.word(
-                reader.words, reader.sequence_word, seen, guard, deadline, reader.site
+    def check_owner(self) -> None:
+        """Refuse use in a forked child."""
+        if self._owner != os.getpid():
+            self.host.check_owner()
+
+    def wait(self, waits: Waits, deadline: float | None) -> bool:
+        """Wait for one of `waits`; False at the deadline. Raises what ends a graph of theirs."""
+        if len(waits.places) == 1 and not waits.news:
+            ((reader, seen),) = waits.places
+            return self.host.waiter.word(
+                reader.words, reader.sequence_word, seen, waits.guard, deadline, reader.site
             )
-        places = [(reader.words, reader.sequence_word, seen) for reader, seen in awaited]
-        return waiter.until(
-            lambda: any(words[word] != seen for words, word, seen in places),
-            guard,
-            deadline,
-            self._any_site,
-        )
+        return self.host.waiter.until(waits.over, waits.guard, deadline, self.site)
 
     def is_ready(self, ref: CompiledDAGRef) -> bool:
         """Tell whether getting `ref` would not wait."""
-        return self._words[at.STATE_WORD] != at.OPEN or self.results.is_published(ref)
+        return self.words[at.STATE_WORD] != at.OPEN or self.results.is_published(ref)
 
     def _default_deadline(self) -> float | None:
         timeout_s = self._options.get_timeout_s
         return None if timeout_s < 0 else time.monotonic() + timeout_s
 
-    def _late(
+    def late(
         self, missing: Sequence[CompiledDAGRef], timeout: float | None, timeout_s: float
     ) -> ChannelTimeoutError:
+        """Return what a `get` raises that is not ready in time."""
         which = ", ".join(f"{ref._execution}" for ref in missing[:10])
         option = "_get_timeout (COMPILED_DAG_GET_TIMEOUT)" if timeout is None else "timeout"
         report = self._deployment.report()
@@ -154,3 +179,37 @@ class Fetching:
         )
         error.report = report
         return error
+
+
+def _look(
+    parts: Sequence[Fetching], refs: Sequence[CompiledDAGRef], deadline: float | None
+) -> tuple[list[CompiledDAGRef], Waits] | None:
+    """Fill in what is there; return what is missing and what to wait for. None if it got late."""
+    missing: list[CompiledDAGRef] = []
+    places: list[tuple[Reader, int]] = []
+    news: list[tuple[News, int]] = []
+    guards = []
+    for part in parts:
+        results = part.results
+        count = results.news.count
+        if not results.lock_by(deadline):
+            return None
+        try:
+            mine = [r for r in refs if r._dag._fetching is part and not results.fill(r)]
+            places += results.awaited(mine)
+        finally:
+            results.lock.release()
+        if mine:
+            missing += mine
+            guards.append(part.guard)
+            if part.may_drop:
+                news.append((results.news, count))
+    return missing, Waits(places, (), news, guards[0] if len(guards) == 1 else _all_of(guards))
+
+
+def _all_of(guards: Sequence[Callable[[], None]]) -> Callable[[], None]:
+    def guard() -> None:
+        for one in guards:
+            one()
+
+    return guard

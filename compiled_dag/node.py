@@ -249,6 +249,7 @@ class DAGNode(Hinted):
         *,
         _get_timeout: float | None = None,
         _capacity_policy: str | None = None,
+        _max_queued_executions: int | None = None,
         _max_memory_bytes: int | None = None,
     ) -> Any:
         """Compile the graph that ends in this node into one program per actor and start it.
@@ -256,7 +257,7 @@ class DAGNode(Hinted):
         Args:
             _submit_timeout: Seconds `execute` waits for room (policy ``"block"``).
             _buffer_size_bytes: First capacity of a payload slot; channels grow by themselves.
-            enable_asyncio: Accepted for compatibility.
+            enable_asyncio: Accepted for compatibility; every graph has `execute_async`.
             _max_inflight_executions: Executions that may be unfetched at one time.
             _max_buffered_results: Fetched results kept for refs that were not got yet.
             _overlap_gpu_communication: Accepted for compatibility.
@@ -264,7 +265,9 @@ class DAGNode(Hinted):
                 communicator: ``"create"`` makes groups as needed, a `Communicator` is used as it
                 is, None refuses them.
             _get_timeout: Seconds `get` waits by default.
-            _capacity_policy: ``"raise"`` or ``"block"`` when too many executions are unfetched.
+            _capacity_policy: When too many executions are unfetched: ``"raise"``, ``"block"``,
+                ``"queue"`` or ``"drop_oldest"``.
+            _max_queued_executions: Executions whose inputs may wait (policy ``"queue"``).
             _max_memory_bytes: Cap on the payload memory of the graph.
 
         Returns:
@@ -283,6 +286,7 @@ class DAGNode(Hinted):
             _max_buffered_results=_max_buffered_results,
             _get_timeout=_get_timeout,
             _capacity_policy=_capacity_policy,
+            _max_queued_executions=_max_queued_executions,
             _max_memory_bytes=_max_memory_bytes,
             _default_communicator=_default_communicator,
         )

@@ -16,7 +16,10 @@ from compiled_dag import environment
 from compiled_dag.communicator import Communicator
 from compiled_dag.errors import GraphError
 
-CapacityPolicy = Literal["raise", "block"]
+CapacityPolicy = Literal["raise", "block", "queue", "drop_oldest"]
+
+_NOT_IN_ENVIRONMENT: Final = ("enable_asyncio",)
+_DEFAULT_SLICE_S: Final = 0.1
 
 
 @dataclass(slots=True)
@@ -43,7 +46,14 @@ class DAGContext:
     max_memory_bytes: int | None = None
     """Cap on the payload memory of one graph, or None."""
     capacity_policy: CapacityPolicy = "raise"
-    """What `execute` does when `max_inflight_executions` are unfetched."""
+    """What `execute` does when `max_inflight_executions` are unfetched: refuse (``raise``), wait
+    (``block``), keep the inputs (``queue``), or drop the oldest for the new (``drop_oldest``)."""
+    max_queued_executions: int = 1000
+    """Executions whose inputs may wait with ``queue``."""
+    read_iteration_timeout: float = _DEFAULT_SLICE_S
+    """Longest sleep, in seconds, before one that waits for a message looks again."""
+    enable_asyncio: bool = False
+    """Accepted for compatibility, without effect: every graph has `execute_async`."""
 
     visualize_schedule: bool = False
     """Whether compile draws the schedule, to ``compiled_graph_schedule.png``; needs Graphviz."""
@@ -67,7 +77,7 @@ class DAGContext:
         given = {}
         for item in dataclasses.fields(cls):
             variable = environment.lookup(item.name.upper())
-            if variable is not None:
+            if variable is not None and item.name not in _NOT_IN_ENVIRONMENT:
                 given[item.name] = _parse(variable.name, variable.text, item.default)
         return cls(**given)
 
@@ -76,20 +86,12 @@ def _parse(variable: str, text: str, default: Any) -> Any:
     if isinstance(default, str):
         return text
     if isinstance(default, bool):
-        return _parse_switch(variable, text)
+        return text.lower() in {"1", "true"}
     try:
         return float(text) if isinstance(default, float) else int(text)
     except ValueError as error:
         msg = f"environment variable {variable}={text!r} is not a number"
         raise ValueError(msg) from error
-
-
-def _parse_switch(variable: str, text: str) -> bool:
-    switches = {"1": True, "true": True, "0": False, "false": False, "": False}
-    if text.strip().lower() not in switches:
-        msg = f"environment variable {variable}={text!r} is neither 1 nor 0"
-        raise ValueError(msg)
-    return switches[text.strip().lower()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +108,9 @@ class CompileOptions:
     capacity_policy: CapacityPolicy = "raise"
     default_communicator: Communicator | Literal["create"] | None = "create"
     visualize_schedule: bool = False
+    max_queued: int = 1000
+    wait_slice_s: float = _DEFAULT_SLICE_S
+    """Longest sleep of one that waits for a message."""
 
     @classmethod
     def resolve(cls, **given: Any) -> CompileOptions:
@@ -125,6 +130,7 @@ class CompileOptions:
                 raise GraphError(msg)
             resolved[name] = value
         teardown_timeout_s()  # it is used when the graph ends; wrong, it is better known by now
+        _check_slice(resolved["wait_slice_s"], resolved["get_timeout_s"])
         return cls(**resolved)
 
 
@@ -137,6 +143,13 @@ def _default_communicator(given: dict[str, Any]) -> Any:
         msg = f"_default_communicator={value!r} is not 'create', a Communicator, or None"
         raise GraphError(msg)
     return value
+
+
+def _check_slice(slice_s: float, get_timeout_s: float) -> None:
+    """Refuse a slice that was chosen and is longer than the time-out it would make late."""
+    if slice_s != _DEFAULT_SLICE_S and 0 <= get_timeout_s < slice_s:
+        msg = f"read_iteration_timeout={slice_s} is longer than get_timeout={get_timeout_s}"
+        raise GraphError(msg)
 
 
 def teardown_timeout_s() -> float:
@@ -161,6 +174,10 @@ def is_seconds(value: object) -> bool:
 
 def _is_duration(value: object) -> bool:
     return is_seconds(value) and isinstance(value, (int, float)) and 0 <= value < math.inf
+
+
+def _is_slice(value: object) -> bool:
+    return _is_duration(value) and value != 0
 
 
 def _is_count(value: object) -> bool:
@@ -201,6 +218,13 @@ _OPTIONS: Final[dict[str, _Option]] = {
         "visualize_schedule",
         _is_switch,
         "True or False",
+    ),
+    "_max_queued_executions": ("max_queued", "max_queued_executions", _is_count, _COUNT),
+    "read_iteration_timeout": (
+        "wait_slice_s",
+        "read_iteration_timeout",
+        _is_slice,
+        "a number of seconds over 0",
     ),
     "_capacity_policy": (
         "capacity_policy",

@@ -45,3 +45,4 @@ class Package:
     cap_bytes: int | None
     tickets: TicketPart | None
     """Where the actor takes its turns in several graphs."""
+    wait_slice_s: float

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from compiled_dag.outcome import Error
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
     from compiled_dag.driver import CompiledDAG
-    from compiled_dag.errors import TaskError
 
 PENDING: Final = object()
 
 
-class _Raised(NamedTuple):
+class Raised(NamedTuple):
     """In the place of a value: what every get raises, always the same object."""
 
-    exception: TaskError
+    exception: BaseException
 
 
 class CompiledDAGRef:
@@ -29,11 +27,17 @@ class CompiledDAGRef:
 
     __compiled_ref__ = True
 
-    def __init__(self, dag: CompiledDAG, execution: int, output: int) -> None:
+    _execution: int
+
+    def __init__(self, dag: CompiledDAG, output: int) -> None:
+        """Make the ref of an execution that has no number yet.
+
+        Whoever numbers it sets `_execution`, then `_value` to PENDING. From then on dropping the
+        ref drops the result; before, it must not.
+        """
         self._dag = dag
-        self._execution = execution
         self._output = output
-        self._value: Any = PENDING
+        self._value: Any = None
 
     def get(self, timeout: float | None = None) -> Any:
         """Return the value.
@@ -51,8 +55,8 @@ class CompiledDAGRef:
             self._dag._fetching.one(self, timeout)
         value = self._value
         if value.__class__ is Error:
-            self._value = value = _Raised(value.exception())
-        if value.__class__ is _Raised:
+            self._value = value = Raised(value.exception())
+        if value.__class__ is Raised:
             # Anew: each raise would add its frames to the traceback, and keep them alive.
             raise value.exception.with_traceback(None)
         return value
@@ -61,23 +65,21 @@ class CompiledDAGRef:
     def get_many(cls, refs: Sequence[CompiledDAGRef], timeout: float | None = None) -> list[Any]:
         """Return the values of several refs, all under one deadline; otherwise as `get`.
 
-        Raises the first error of a graph that becomes known without waiting for its slower
-        outputs; those stay gettable.
+        Raises the first error that becomes known without waiting for slower outputs; those stay
+        gettable. Refs of several graphs may be mixed.
         """
-        by_graph: dict[int, list[CompiledDAGRef]] = {}
-        for ref in refs:
-            if ref._value is PENDING:
-                by_graph.setdefault(id(ref._dag), []).append(ref)
-        for group in by_graph.values():
-            group[0]._dag._fetching.timeout_s(timeout)
-        deadline = None if timeout is None or timeout < 0 else time.monotonic() + timeout
-        for group in by_graph.values():
-            left = timeout if deadline is None else max(0.0, deadline - time.monotonic())
-            group[0]._dag._fetching.many(group, left)
-            for ref in group:
-                if ref._value.__class__ is Error:
-                    ref.get()
+        missing = [ref for ref in refs if ref._value is PENDING]
+        if missing and not any(map(is_error, refs)):
+            missing[0]._dag._fetching.many(missing, timeout)
+        for ref in filter(is_error, refs):
+            ref.get()
         return [ref.get() for ref in refs]
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """Return the value, in any event loop; raises what `get` does, and never a time-out."""
+        if self._value is PENDING:
+            yield from self._dag._awaiting.fill(self)
+        return self.get()
 
     def ready(self) -> bool:
         """Tell whether `get` would return, or raise, at once."""
@@ -101,4 +103,9 @@ class CompiledDAGRef:
     def __repr__(self) -> str:
         state = "pending" if self._value is PENDING else "ready"
         where = f"graph {self._dag.get_id()} execution {self._execution} output {self._output}"
-        return f"<CompiledDAGRef {where} {state}>"
+        return f"<{type(self).__name__} {where} {state}>"
+
+
+def is_error(ref: CompiledDAGRef) -> bool:
+    """Tell whether `get` is known to raise."""
+    return ref._value.__class__ is Error or ref._value.__class__ is Raised

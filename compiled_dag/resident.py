@@ -27,6 +27,7 @@ from compiled_dag.program import (
     Step,
     Write,
 )
+from compiled_dag.shm.waiter import Site
 from compiled_dag.turns import TicketPart, Turns
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ class GraphResident:
         package = self._package
         label = self._context.label
         reader = open_reader(self._graph, package.channels[channel], package.participant, label)
+        reader.site = Site(slice_s=package.wait_slice_s)
         self._readers.append(reader)
         words, word, wait = self._words, reader.sequence_word, self._context.waiter.word
         guard, note, site = self._graph.guard, self._note, reader.site

@@ -8,21 +8,62 @@ that is there is got although another thread waits for one that is not.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from compiled_dag.channel import layout as at
 from compiled_dag.errors import CapacityExceededError, ChannelError
 from compiled_dag.ref import PENDING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from compiled_dag.channel.graph_segment import GraphSegment
     from compiled_dag.channel.reader import Reader
     from compiled_dag.ref import CompiledDAGRef
+
+
+class News:
+    """Wakes those who wait for something that no message announces: room, or a dropped result."""
+
+    def __init__(
+        self, ring: Callable[[], None], call_soon: Callable[[Callable[[], object]], None]
+    ) -> None:
+        """Begin.
+
+        Args:
+            ring: Wakes the threads of this process that wait.
+            call_soon: Has another thread call a function; safe in finalizers.
+        """
+        self._ring = ring
+        self._call_soon = call_soon
+        self._counts = itertools.count(1)
+        self.count = 0
+        """Changes with every piece of news: compare it with what it was."""
+
+    def tell(self) -> None:
+        """Say that something changed."""
+        self.count = next(self._counts)
+        self._ring()
+
+    def tell_soon(self) -> None:
+        """Say it from a finalizer."""
+        self._call_soon(self.tell)
+
+
+class Room(NamedTuple):
+    """How many executions are fetched, and what may change that."""
+
+    fetched: int
+    awaited: tuple[tuple[Reader, int], ...]
+    """Readers whose next message would, each with what its sequence word is until then."""
+    stuck: tuple[tuple[Reader, int], ...]
+    """Readers whose next message is there but may not be kept, each with its number."""
+    news: int
+    """What `News.count` was before looking."""
 
 
 class Results:
@@ -34,6 +75,7 @@ class Results:
         readers: Sequence[Reader],
         reader_of: Sequence[int | None],
         max_kept: int,
+        news: News,
     ) -> None:
         """Begin with nothing.
 
@@ -42,12 +84,17 @@ class Results:
             readers: One per output channel.
             reader_of: For each output the index of its reader; None for one of the driver's own.
             max_kept: Results of one channel that may be kept for refs not got yet.
+            news: Told of whatever may make room while somebody wants it.
         """
         self.lock = threading.RLock()
         self.readers = tuple(readers)
         self._words = graph.words
         self._reader_of = tuple(reader_of)
         self._max_kept = max_kept
+        self.news = news
+        self._wanting_lock = threading.Lock()
+        self._wanting = 0
+        """How many wait for room."""
         shares = Counter(reader_of)
         self._shares = [shares[number] for number in range(len(readers))]
         """How many refs of an execution get the same result."""
@@ -55,11 +102,14 @@ class Results:
         """One entry for each of these that has got or dropped it; only where there are several."""
         self._kept: list[dict[int, Any]] = [{} for _ in readers]
         self._dropped: list[set[int]] = [set() for _ in readers]
-        self.own = tuple(
+        self._alone = tuple(
             readers[number] if number is not None and shares[number] == 1 else None
             for number in reader_of
         )
-        """By output, the reader that serves it alone, if there is one."""
+        self._none = (None,) * len(self._alone)
+        self.own: tuple[Reader | None, ...] = self._alone
+        """By output, the reader that serves it alone, if there is one, for a `get` that need tell
+        nobody; all None while somebody wants room."""
 
     def lock_by(self, deadline: float | None) -> bool:
         """Take the lock. Waits in slices, so that Ctrl-C gets through; False if it was late."""
@@ -72,8 +122,7 @@ class Results:
         """Fill `ref` in if its result is there and the graph is up, or was read before it ended."""
         if ref._value is not PENDING:
             return True
-        number, execution = self._reader_of[ref._output], ref._execution
-        assert number is not None, "an output of the driver's own is filled in by execute"
+        number, execution = self.number(ref), ref._execution
         reader, kept = self.readers[number], self._kept[number]
         while reader.sequence <= execution and reader.ready() and self._is_open():
             self._take(number)
@@ -81,11 +130,19 @@ class Results:
             ref._value = kept[execution]
             if self._is_last_claim(number, execution):
                 kept.pop(execution, None)
+            if self._wanting:
+                self.news.tell()
             return True
         if reader.sequence > execution:
             msg = f"the result of execution {execution} was lost: its get was interrupted"
             raise ChannelError(msg)
         return False
+
+    def number(self, ref: CompiledDAGRef) -> int:
+        """Return the number of the channel that the result of `ref` comes by."""
+        number = self._reader_of[ref._output]
+        assert number is not None, "an output of the driver's own is filled in by execute"
+        return number
 
     def awaited(self, refs: Sequence[CompiledDAGRef]) -> list[tuple[Reader, int]]:
         """Return the readers that `refs` need, each with what its sequence word is until news."""
@@ -93,28 +150,37 @@ class Results:
         readers = [self.readers[number] for number in numbers if number is not None]
         return [(reader, reader.sequence) for reader in readers]
 
-    def fetched(self, *, move: bool) -> int:
-        """Return how many executions are off the channels, after passing over what was dropped.
+    def room(self, *, move: bool) -> Room:
+        """Find how many executions are off the channels, after passing over what was dropped.
 
         Args:
-            move: Take also what is there of the next execution, to make room.
+            move: Take also what is there of the next execution, to make room, as far as results
+                may be kept.
         """
+        news, awaited, stuck = self.news.count, [], []
         for number, reader in enumerate(self.readers):
             dropped = self._dropped[number]
             while reader.sequence in dropped and reader.ready():
                 dropped.discard(reader.sequence)
                 reader.skip()
         oldest = min(reader.sequence for reader in self.readers)
-        if not move:
-            return oldest
         for number, reader in enumerate(self.readers):
-            if reader.sequence == oldest and reader.ready():
+            if reader.sequence != oldest:
+                continue
+            if not reader.ready():
+                awaited.append((reader, oldest))
+            elif move and len(self._kept[number]) < self._max_kept:
                 self._take(number)
-        return min(reader.sequence for reader in self.readers)
+            else:
+                stuck.append((reader, oldest))
+        fetched = min(reader.sequence for reader in self.readers)
+        return Room(fetched, tuple(awaited), tuple(stuck), news)
 
-    def awaited_after(self, fetched: int) -> list[tuple[Reader, int]]:
-        """Return the readers that hold up the execution after the first `fetched`."""
-        return [(reader, fetched) for reader in self.readers if reader.sequence == fetched]
+    def want_room(self, more: int) -> None:
+        """Count one more (1) or less (-1) who waits for room and has to be told of it."""
+        with self._wanting_lock:
+            self._wanting += more
+            self.own = self._none if self._wanting else self._alone
 
     def is_published(self, ref: CompiledDAGRef) -> bool:
         """Tell whether the result of `ref` has arrived."""
@@ -138,11 +204,34 @@ class Results:
         was_kept = self._kept[number].pop(execution, PENDING) is not PENDING
         if was_kept or self.readers[number].sequence > execution:
             dropped.discard(execution)
+        if self._wanting:
+            self.news.tell_soon()
 
-    def forget_execution(self, execution: int) -> None:
-        """Drop all results of an execution that has no refs."""
-        for dropped in self._dropped:
-            dropped.add(execution)
+    def drop(self, execution: int) -> None:
+        """Drop all results of an execution: those kept, and what is still to come."""
+        for number, reader in enumerate(self.readers):
+            self._claimed[number].pop(execution, None)
+            self._kept[number].pop(execution, None)
+            if reader.sequence <= execution:
+                self._dropped[number].add(execution)
+
+    def unread(self, execution: int) -> list[int]:
+        """Return the outputs of an execution that are on their channels, or still to come."""
+        return [
+            output
+            for output, number in enumerate(self._reader_of)
+            if number is not None
+            and self.readers[number].sequence <= execution
+            and execution not in self._dropped[number]
+        ]
+
+    def is_finished(self, execution: int) -> bool:
+        """Tell whether all results of an execution have arrived."""
+        return all(reader.words[reader.sequence_word] > execution for reader in self.readers)
+
+    def num_kept(self) -> int:
+        """Return how many results of one channel are kept, at most."""
+        return max(map(len, self._kept))
 
     def _is_open(self) -> bool:
         return self._words[at.STATE_WORD] == at.OPEN

@@ -3,145 +3,313 @@
 An execution is in flight from here until all its results were read off the channels. That is also
 what makes a descriptor slot free again, so the window of `max_inflight` executions is all the flow
 control the channels need.
+
+What happens when the window is full is the capacity policy's: ``raise`` refuses; ``block`` makes
+the caller wait, without any lock; ``queue`` keeps the inputs here, first come first served;
+``drop_oldest`` gives the place of the oldest execution to the new one. What waits here is sent when
+a result arrives or is got: the `Watcher` calls `feed` for that.
+
+`_bound` is how the usual case stays one comparison: an execution number from it on has something to
+look at first (a full window, inputs that wait, an interrupted `submit`).
 """
 
 from __future__ import annotations
 
-import os
 import time
-from typing import TYPE_CHECKING, Any
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
 
+from compiled_dag import capacity
 from compiled_dag.channel import layout as at
-from compiled_dag.channel.hinted import open_writer
-from compiled_dag.errors import CapacityExceededError
-from compiled_dag.program import Program, Write
+from compiled_dag.errors import CapacityExceededError, ExecutionDroppedError
+from compiled_dag.fetch import Waits
+from compiled_dag.inlet import Inlet
+from compiled_dag.ref import PENDING, CompiledDAGRef, Raised
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from compiled_dag.deployment import Deployment
     from compiled_dag.fetch import Fetching
     from compiled_dag.options import CompileOptions
+    from compiled_dag.program import Program
+    from compiled_dag.watcher import Watcher
+
+_LOOK: Final = 0
+"""The `_bound` that no execution is under."""
+
+
+class _Waiting:
+    """Inputs that wait for a place in the window."""
+
+    __slots__ = ("inputs", "refs", "wanted")
+
+    def __init__(self, inputs: tuple[Any, ...], refs: _Refs) -> None:
+        self.inputs = inputs
+        self.refs = refs
+        self.wanted = False
+        """Whether the caller has the refs; without, an interrupt came between."""
+
+
+_Refs = tuple["weakref.ref[CompiledDAGRef]", ...]
 
 
 class Submission:
     """The driver's writing side of one graph. Any thread may submit; numbers have no gaps."""
 
     def __init__(
-        self, deployment: Deployment, program: Program, options: CompileOptions, fetching: Fetching
+        self,
+        deployment: Deployment,
+        program: Program,
+        options: CompileOptions,
+        fetching: Fetching,
+        watcher: Watcher,
     ) -> None:
-        graph = deployment.segment
-        self.writers = [
-            (open_writer(graph, program.channels[step.channel],
-                         slot_bytes=options.buffer_size_bytes,
-                         cap_bytes=options.max_memory_bytes), step.slot)
-            for step in program.steps[0] if isinstance(step, Write)
-        ]  # fmt: skip
+        member = deployment.member
+        self.inlet = Inlet(deployment.segment, program, options, member)
         self.next = 0
-        """Number of the next execution."""
+        """Number of the next execution that is sent."""
+        self.lock = member.lock
+        member.next_execution = lambda: self.next
+        self.results = fetching.results
         self._deployment = deployment
         self._options = options
         self._fetching = fetching
-        self._results = fetching.results
-        self._owner = deployment.owner
-        self._words = graph.words
+        self._watcher = watcher
+        self._words = deployment.segment.words
         self._limit = options.max_inflight
-        self._sending = False
-        """Whether a `submit` is, or was when it was interrupted, between first and last input."""
-        self._low = 0
-        """Executions known to be fetched: a lower bound, made exact when the window looks full."""
-        self._member = deployment.member
-        self._lock = self._member.lock
-        self._member.next_execution = lambda: self.next
+        self._policy = options.capacity_policy
+        self._moves = self._policy in {"block", "queue"}
+        self._drops = self._policy == "drop_oldest"
+        self._room = self.results.room(move=False)
+        self._bound = _LOOK
+        self._waiting: deque[_Waiting] = deque()
+        self._sending: _Waiting | None = None
+        """Whose inputs are, or were when it was interrupted, being sent; None: the caller's own."""
+        self._droppable: dict[int, _Refs] = {}
+        """Refs of the executions sent and not fetched yet, by number (``drop_oldest`` only)."""
+        if self._drops:
+            self.results.want_room(1)  # for good: every get must look whether it was dropped
 
-    def submit(self, values: list[Any]) -> int:
-        """Start an execution with the driver's slots filled; returns its number.
+    # --- one execution ----------------------------------------------------------------------------
+
+    def submit(self, refs: Sequence[CompiledDAGRef], values: list[Any]) -> None:
+        """Start an execution with the driver's slots filled; `refs`, made for it, get its number.
 
         Raises:
             TypeError: An input cannot be pickled; nothing was started.
-            CapacityExceededError: Too many executions are unfetched.
+            CapacityExceededError: Too many executions are unfetched, or queued.
             ChannelClosedError: The graph was torn down.
         """
-        with self._lock:
-            if self._owner != os.getpid():
-                self._deployment.host.check_owner()
-            if self._sending:
-                self._recover()
-            if self.next - self._low >= self._limit:
-                self._make_room()
-            execution = self.next
-            if self._words[at.STATE_WORD] == at.OPEN:
-                self._sending = True
-                self._send(values)
-            elif self._deployment.fault is None:
-                raise self._deployment.end_cause()
-            # else: broken. The refs raise the cause, so that scripts which guard only get work.
-            self.next = execution + 1
-            self._sending = False
-        return execution
-
-    def _send(self, values: list[Any]) -> None:
-        """Write all inputs, then show them: if one cannot be sent, none is."""
-        writers = self.writers
-        try:
-            if self._member.places:
-                self._member.require_room()
-            for writer, slot in writers:
-                writer.stage(values[slot])
-        except BaseException:
-            for writer, _ in writers:
-                writer.abandon()
-            self._sending = False
-            raise
-        if self._member.places:
-            self._member.issue(self.next, self._publish, self._is_published)
-        else:
-            self._publish()
-
-    def _publish(self) -> None:
-        for writer, _ in self.writers:
-            writer.publish()
-
-    def _is_published(self, execution: int) -> bool:
-        return max(writer.published() for writer, _ in self.writers) > execution
-
-    def _recover(self) -> None:
-        """Settle a `submit` that an interrupt (Ctrl-C) broke off while it sent its inputs.
-
-        If one input was shown, all were staged: show the rest. The execution runs, and since its
-        caller never saw a ref, its results are passed over when they arrive.
-        """
-        published = max(writer.published() for writer, _ in self.writers)
-        if published > self.next:
-            for writer, _ in self.writers:
-                if writer.published() < published:
-                    writer.publish()
-            self._results.forget_execution(self.next)
-            self.next = published
-        self._sending = False
-
-    def _make_room(self) -> None:
-        """Find that an execution was fetched meanwhile, wait for that, or refuse."""
-        results, options = self._results, self._options
-        blocking = options.capacity_policy == "block"
-        timeout_s = options.submit_timeout_s if blocking else 0.0
-        deadline = None if timeout_s < 0 else time.monotonic() + timeout_s
-        while self._words[at.STATE_WORD] == at.OPEN:
-            if not results.lock_by(deadline):
-                raise CapacityExceededError(self._full(self._low))
-            try:
-                low = self._low = results.fetched(move=blocking)
-                awaited = results.awaited_after(low)
-            finally:
-                results.lock.release()
-            if self.next - low < self._limit:
+        with self.lock:
+            number, bound = self.next, self._bound
+            if number < bound and self._words[at.STATE_WORD] == at.OPEN:
+                self._bound = _LOOK
+                self.inlet.send(values, number)
+                for ref in refs:
+                    ref._execution = number
+                    ref._value = PENDING
+                self.next = number + 1
+                self._bound = bound
                 return
-            if not blocking or not self._fetching.wait_any(awaited, deadline):
-                raise CapacityExceededError(self._full(low))
+            placed = self.place(refs, values)
+        if not placed:
+            self._wait_and_place(refs, values)
 
-    def _full(self, oldest: int) -> str:
-        waiting = self.next - oldest
-        return (
-            f"{waiting} executions of graph {self._deployment.name} are unfetched, from execution "
-            f"{oldest} on, and _max_inflight_executions={self._limit}. Get results "
-            "before executing more (one whose refs were dropped counts until it has finished), "
-            'raise the limit, or use _capacity_policy="block"'
+    def place(self, refs: Sequence[CompiledDAGRef], values: Sequence[Any]) -> bool:
+        """Start, queue or refuse an execution; False if it has to wait. Called under the lock."""
+        self._fetching.check_owner()
+        self._bound = _LOOK  # until all is done
+        self._settle()
+        if self._words[at.STATE_WORD] != at.OPEN:
+            if self._deployment.fault is None:
+                raise self._deployment.end_cause()
+            # Broken. The refs raise the cause, so that scripts which guard only get work.
+            _number(refs, self.next)
+            self.next += 1
+            return True
+        self._send_waiting()
+        if not self._waiting and self._has_room():
+            self.inlet.send(values, self.next)
+            _number(refs, self.next)
+            if self._drops:
+                self._droppable[self.next] = _weak(refs)
+            self.next += 1
+            self._set_bound()
+            return True
+        return self._place_in_full(refs, values)
+
+    def _place_in_full(self, refs: Sequence[CompiledDAGRef], values: Sequence[Any]) -> bool:
+        match self._policy:
+            case "block":
+                return False
+            case "queue" if len(self._waiting) < self._options.max_queued:
+                self._queue(refs, _Waiting(self.inlet.capture(values), _weak(refs)))
+            case "drop_oldest":
+                self._replace_oldest(refs, values)
+            case _:
+                raise self.full_error()
+        return True
+
+    def _set_bound(self) -> None:
+        if not self._drops:
+            self._bound = self._room.fetched + self._limit
+
+    def _settle(self) -> None:
+        """Finish what an interrupt (Ctrl-C) broke off while inputs were sent.
+
+        What was shown in part is shown whole and runs. Where its caller never saw a ref, its
+        results are passed over when they arrive.
+        """
+        self.inlet.settle()
+        if self.inlet.num_shown() > self.next:
+            sending = self._sending
+            if sending is None:
+                self.results.drop(self.next)
+            elif self._waiting and self._waiting[0] is sending:
+                self._waiting.popleft()
+            self.next += 1
+        self._sending = None
+
+    # --- the window -------------------------------------------------------------------------------
+
+    def _has_room(self) -> bool:
+        """Tell whether one more may be sent, after looking what was fetched meanwhile."""
+        if self.next - self._room.fetched >= self._limit:
+            with self.results.lock:
+                self._room = self.results.room(move=self._moves)
+        return self.next - self._room.fetched < self._limit
+
+    def attempt(self, refs: Sequence[CompiledDAGRef], values: Sequence[Any]) -> Waits | None:
+        """Start, queue or refuse an execution; if it has to wait, return for what."""
+        with self.lock:
+            if self.place(refs, values):
+                return None
+            room = self._room
+            news = ((self.results.news, room.news),)
+            return Waits(room.awaited, room.stuck, news, self._fetching.guard)
+
+    def _wait_and_place(self, refs: Sequence[CompiledDAGRef], values: Sequence[Any]) -> None:
+        """Wait for a place without holding the lock; somebody else may be quicker each time."""
+        deadline = self.deadline()
+        self.results.want_room(1)
+        try:
+            while (waits := self.attempt(refs, values)) is not None:
+                if not self._fetching.wait(waits, deadline):
+                    raise self.full_error()
+        finally:
+            self.results.want_room(-1)
+
+    def deadline(self) -> float | None:
+        """Return until when (`time.monotonic`) an `execute` that begins now may wait."""
+        timeout_s = self._options.submit_timeout_s
+        return None if timeout_s < 0 else time.monotonic() + timeout_s
+
+    def full_error(self) -> CapacityExceededError:
+        """Return what an `execute` raises that found no place."""
+        unfetched = range(self._room.fetched, self.next)
+        return CapacityExceededError(
+            capacity.full(
+                self._deployment, self.results, self._options, unfetched, len(self._waiting)
+            )
         )
+
+    # --- inputs that wait here --------------------------------------------------------------------
+
+    def _queue(self, refs: Sequence[CompiledDAGRef], waiting: _Waiting) -> None:
+        if not self._waiting:
+            self.results.want_room(1)
+        self._bound = _LOOK
+        self._waiting.append(waiting)
+        _number(refs, self.next + len(self._waiting) - 1)
+        waiting.wanted = True
+        self._send_waiting()  # what came before somebody wanted room told nobody
+        self._watch()
+
+    def _send_waiting(self) -> None:
+        """Send inputs that wait, as far as there is room. Called under the lock."""
+        if not self._waiting:
+            return
+        while self._waiting and self._has_room() and self.inlet.may_send():
+            first = self._sending = self._waiting[0]
+            self.inlet.send_captured(first.inputs, self.next)
+            self._waiting.popleft()
+            if not first.wanted:
+                self.results.drop(self.next)
+            if self._drops:
+                self._droppable[self.next] = first.refs
+            self.next += 1
+            self._sending = None
+        if not self._waiting:
+            self.results.want_room(-1)
+            self._set_bound()
+
+    def _watch(self) -> None:
+        if self._waiting:
+            self._watcher.watch(self, self._may_feed, self.feed)
+
+    def _may_feed(self) -> bool:
+        room = self._room
+        if self.next - room.fetched < self._limit:
+            return self.inlet.may_send()  # there is a place: the tickets were the limit
+        return (
+            self._words[at.STATE_WORD] != at.OPEN
+            or self.results.news.count != room.news
+            or any(reader.words[reader.sequence_word] != seen for reader, seen in room.awaited)
+            or any(reader.sequence != seen for reader, seen in room.stuck)
+        )
+
+    def feed(self) -> None:
+        """Send inputs that wait, now that there may be room; drop them if the graph has ended."""
+        with self.lock:
+            if self._words[at.STATE_WORD] != at.OPEN:
+                self._waiting.clear()  # their refs raise what ended it
+                return
+            self._settle()
+            self._send_waiting()
+            self._watch()
+
+    # --- drop_oldest ------------------------------------------------------------------------------
+
+    def _replace_oldest(self, refs: Sequence[CompiledDAGRef], values: Sequence[Any]) -> None:
+        """Give the place of the oldest execution to this one."""
+        waiting = _Waiting(self.inlet.capture(values), _weak(refs))
+        with self.results.lock:
+            fetched = self._room.fetched
+            for number in [number for number in self._droppable if number < fetched]:
+                del self._droppable[number]
+            if len(self._droppable) + len(self._waiting) >= self._limit:
+                self._drop_one()
+        self._queue(refs, waiting)
+        self.results.news.tell()
+
+    def _drop_one(self) -> None:
+        """Drop the oldest that has finished, else the oldest that waits, else the oldest."""
+        oldest = min(self._droppable, default=None)
+        finished = oldest is not None and self.results.is_finished(oldest)
+        if self._waiting and not finished:
+            self._settle_dropped(self._waiting.popleft().refs, None)
+        elif oldest is not None:
+            self.results.drop(oldest)
+            self._settle_dropped(self._droppable.pop(oldest), oldest)
+
+    def _settle_dropped(self, refs: _Refs, number: int | None) -> None:
+        """Have dropped refs raise it."""
+        by = self.next + len(self._waiting)
+        error = ExecutionDroppedError(capacity.dropped(self._deployment, self._options, number, by))
+        for weak in refs:
+            ref = weak()
+            if ref is not None and ref._value is PENDING:
+                ref._value = Raised(error)
+
+
+def _number(refs: Sequence[CompiledDAGRef], number: int) -> None:
+    """Make refs those of an execution: from here on dropping them drops its results."""
+    for ref in refs:
+        ref._execution = number
+        ref._value = PENDING
+
+
+def _weak(refs: Sequence[CompiledDAGRef]) -> _Refs:
+    return tuple([weakref.ref(ref) for ref in refs])

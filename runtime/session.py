@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import os
 import pickle
 import resource
@@ -99,7 +100,8 @@ class Session(Requests):
         """Of actors that outlive their handles."""
         self.store = Store(object_store_memory)
         self.processes = Processes(self)
-        self._closers: list[Callable[[], object]] = []
+        self._closers: dict[int, Callable[[], object]] = {}
+        self._closer_keys = itertools.count()
         self._local = threading.local()
         _raise_descriptor_limit()
         self._segment = Board.create()
@@ -229,10 +231,11 @@ class Session(Requests):
 
     def at_shutdown(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call `callback` first thing in `shutdown`; returns how to stop that."""
-        self._closers = [*self._closers, callback]
+        key = next(self._closer_keys)  # from any thread: a dict's single steps need no lock
+        self._closers[key] = callback
 
         def stop() -> None:
-            self._closers = [known for known in self._closers if known is not callback]
+            self._closers.pop(key, None)
 
         return stop
 
@@ -343,7 +346,7 @@ class Session(Requests):
             return
         try:
             with interrupts.admit():
-                for callback in self._closers:
+                for callback in list(self._closers.values()):
                     callback()
                 self._stop_actors()
         finally:

@@ -94,6 +94,11 @@ def encode(value: Any, met: list[Any] | None = None) -> Encoded:
     return _pickle(value, met)
 
 
+def copied(encoded: Encoded) -> Encoded:
+    """Return the same with buffers of its own."""
+    return encoded._replace(buffers=[bytes(memoryview(buffer)) for buffer in encoded.buffers])
+
+
 def decode(kind: int, head: bytes, buffers: Sequence[Buffer]) -> Any:
     """Rebuild a value; numpy arrays and tensors live on the `buffers` given.
 

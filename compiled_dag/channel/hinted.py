@@ -82,12 +82,18 @@ class CheckedWriter(Writer):
             TypeError: The value cannot be pickled.
             MemoryCapError: There is no memory for it.
         """
+        self.stage_encoded(self._encode(value))
+
+    def capture(self, value: Any) -> Any:
+        """Return `value` as it is now, or the error; raises TypeError as `stage` does."""
+        return codec.copied(self._encode(value))
+
+    def _encode(self, value: Any) -> Encoded:
         try:
-            encoded = self._promises.encode(value)
+            return self._promises.encode(value)
         except BrokenPromiseError as broken:
             error = Error.capture(broken.cause, self._place, execution=self.published())
-            encoded = codec.encode(error)
-        self.stage_encoded(encoded)
+            return codec.encode(error)
 
 
 class BrokenPromiseError(Exception):

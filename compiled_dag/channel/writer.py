@@ -12,7 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.channel import layout as at
-from compiled_dag.channel.codec import Encoded, Kind, encode
+from compiled_dag.channel.codec import Encoded, Kind, copied, encode
 from compiled_dag.channel.layout import ALIGN, body_size
 from compiled_dag.channel.pool import Extent, Pool
 from compiled_dag.shm.futex import STORES_STAY_IN_ORDER, fence, futex_wake
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _INT, _NONE, _FLOAT = int(Kind.INT), int(Kind.NONE), int(Kind.FLOAT)
 _IN_PAYLOAD: Final = 1 << 8
 _MAX_INT: Final = (1 << 63) - 1
+_IMMUTABLE: Final = frozenset({int, float, bool, complex, str, bytes, type(None)})
 
 
 class Writer:
@@ -107,6 +108,21 @@ class Writer:
         """
         base = self._bases[self._words[self._sequence_word] % self._depth]
         self._stage_encoded(base, encoded)
+
+    def capture(self, value: Any) -> Any:
+        """Return `value` as it is now, for `stage_captured`, whatever becomes of it meanwhile.
+
+        Raises:
+            TypeError: The value cannot be pickled.
+        """
+        return value if value.__class__ in _IMMUTABLE else copied(encode(value))
+
+    def stage_captured(self, captured: Any) -> None:
+        """Write what `capture` returned, as `stage` does; raises MemoryCapError as that does."""
+        if captured.__class__ is Encoded:
+            self.stage_encoded(captured)
+        else:
+            self.stage(captured)
 
     def publish(self) -> None:
         """Make the staged value visible and wake the readers."""

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Final, Literal
 
 from compiled_dag.shm.futex import Timespec
@@ -41,6 +41,8 @@ _LOOKS: Final = 12
 _SLOW_YIELD_S: Final = 500e-6
 _MAX_BACKOFF: Final = 10
 _GOOD_WAITS: Final = 8
+_BETWEEN_YIELDS_S: Final = 2e-6
+"""In an event loop, where many waits may take turns: one yield is enough for all of them."""
 _YIELD_S: Final[dict[WaitMode, float]] = {"latency": 5e-3, "balanced": 200e-6, "eco": 0.0}
 _LONG_S: Final = 400e-6
 """What counts as long, or twice the yield budget: a chain of 8 actors that sleep takes 250 us."""
@@ -73,11 +75,14 @@ def mode_from_environment() -> WaitMode:
 class Site:
     """A place that waits, and whether its waits have been long: 0 (surely not) to 3 (surely)."""
 
-    __slots__ = ("calm", "length")
+    __slots__ = ("calm", "length", "slice", "slice_s")
 
-    def __init__(self, *, calm: bool = False) -> None:
+    def __init__(self, *, calm: bool = False, slice_s: float = SLICE_S) -> None:
         self.calm = calm
         """Whether waits here must not yield."""
+        self.slice_s = slice_s
+        """Longest sleep without looking."""
+        self.slice = _SLICE if slice_s == SLICE_S else Timespec.of(slice_s)
         self.length = 0
 
 
@@ -92,6 +97,7 @@ class Waiter:
         "_long_s",
         "_skip",
         "_yield_s",
+        "_yielded",
         "calm",
         "sleeps",
     )
@@ -113,6 +119,7 @@ class Waiter:
         self._backoff = 0
         self._good = 0
         self._skip = 0
+        self._yielded = 0.0
         self.calm = 0
         """How many groups of this process ask it not to yield."""
         self.sleeps = 0
@@ -189,6 +196,42 @@ class Waiter:
                 before = now
         return self._sleep(ready, guard, site, start, deadline)
 
+    def turns(self, ready: Callable[[], bool], site: Site) -> Generator[None, None, bool]:
+        """Do the first part of `until` for an event loop: look, and yield once a turn of the loop.
+
+        Returns:
+            True if `ready()`; False if it is not and yielding is not, or no longer, worth it.
+        """
+        if ready():
+            return True
+        clock = time.monotonic
+        start = clock()
+        if not self._may_yield(site):
+            return False
+        end, now = start + self._yield_s, start
+        # Many may wait at once: one that finds the core taken stops them all (`_skip`).
+        while now < end and not self._skip:
+            if now - self._yielded >= _BETWEEN_YIELDS_S:
+                os.sched_yield()
+                self._yielded = clock()
+                if self._yielded - now > _SLOW_YIELD_S:
+                    self._count_slow()
+                if ready():
+                    break
+            yield
+            if ready():
+                break
+            now = clock()
+        else:
+            return False
+        self._count_good(site)
+        return True
+
+    def learn(self, site: Site, start: float) -> None:
+        """Count a wait that slept and began at `start`."""
+        long = time.monotonic() - start > self._long_s
+        site.length = min(site.length + 1, _LONGEST) if long else max(site.length - 1, 0)
+
     def _may_yield(self, site: Site) -> bool:
         if self._skip:
             self._skip -= 1
@@ -205,12 +248,12 @@ class Waiter:
     ) -> bool:
         doorbell, clock = self._doorbell, time.monotonic
         while True:
-            timeout = _SLICE
+            timeout = site.slice
             if deadline is not None:
                 left = deadline - clock()
                 if left <= 0:
                     return ready()
-                if left < SLICE_S:
+                if left < site.slice_s:
                     timeout = Timespec.of(left)
             token = doorbell.arm()
             try:
@@ -223,8 +266,7 @@ class Waiter:
                         continue
             finally:
                 doorbell.disarm()
-            long = clock() - start > self._long_s
-            site.length = min(site.length + 1, _LONGEST) if long else max(site.length - 1, 0)
+            self.learn(site, start)
             return True
 
     def _count_good(self, site: Site) -> None:

@@ -268,7 +268,9 @@ def test_an_interrupted_execute_leaves_later_ones_right(
         output = MultiOutputNode([bound.echo.bind(inp[0]), bound.echo.bind(inp[1])])
     with output.experimental_compile(_max_inflight_executions=3) as graph:
         for number in range(4):
-            interrupt_once(monkeypatch, graph._submission.writers[which][0], name, after=after)
+            interrupt_once(
+                monkeypatch, graph._submission.inlet.writers[which][0], name, after=after
+            )
             with pytest.raises(KeyboardInterrupt):
                 graph.execute("interrupted", b"x" * 100_000)
             assert get_many(graph.execute(number, -number), 30) == [number, -number]

@@ -13,7 +13,7 @@ from compiled_dag import CapacityExceededError
 from compiled_dag.channel import layout as at
 from compiled_dag.outcome import Error
 from compiled_dag.ref import PENDING
-from compiled_dag.results import Results
+from compiled_dag.results import News, Results
 
 
 class FakeReader:
@@ -60,7 +60,8 @@ class Graph:
         count = len({number for number in reader_of if number is not None})
         self.readers = [FakeReader(f"f#{number}") for number in range(count)]
         self.words = {at.STATE_WORD: at.OPEN}
-        self.results = Results(self, self.readers, reader_of, max_kept)
+        self.news = News(lambda: None, lambda function: function())
+        self.results = Results(self, self.readers, reader_of, max_kept, self.news)
 
     def publish(self, *messages) -> None:
         """Have every channel show these."""
@@ -201,7 +202,7 @@ def test_a_result_dropped_while_it_is_read_is_gone(when) -> None:
 
 def test_an_execution_without_refs_is_passed_over() -> None:
     graph = Graph(0, 1)
-    graph.results.forget_execution(0)
+    graph.results.drop(0)
     graph.publish("a", "b")
     assert graph.get(1, 0) == graph.get(1, 1) == "b"
     assert graph.is_clean()
@@ -213,12 +214,12 @@ def test_an_execution_without_refs_is_passed_over() -> None:
 def test_an_execution_is_fetched_when_all_channels_are_past_it() -> None:
     graph = Graph(0, 1)
     graph.publish("a", "b")
-    assert graph.results.fetched(move=False) == 0
+    assert graph.results.room(move=False).fetched == 0
     graph.get(1, 0)
-    assert graph.results.fetched(move=False) == 0
-    assert graph.results.awaited_after(0) == [(graph.readers[1], 0)]
+    assert graph.results.room(move=False).fetched == 0
+    assert graph.results.room(move=False).stuck == ((graph.readers[1], 0),)
     graph.get(0, 1)
-    assert graph.results.fetched(move=False) == 1
+    assert graph.results.room(move=False).fetched == 1
 
 
 def test_passing_over_what_was_dropped_makes_room() -> None:
@@ -226,23 +227,23 @@ def test_passing_over_what_was_dropped_makes_room() -> None:
     graph.publish("a", "b", "c")
     for execution in (0, 1, 3):
         graph.results.forget(execution, 0)
-    assert graph.results.fetched(move=False) == 2
+    assert graph.results.room(move=False).fetched == 2
 
 
 def test_moving_makes_room_for_one_and_keeps_the_result() -> None:
     graph = Graph(0, 1)
     graph.publish("a", "b")
-    assert graph.results.fetched(move=True) == 1
+    assert graph.results.room(move=True).fetched == 1
     assert [graph.get(0, 0), graph.get(0, 1)] == ["a", "a"]
 
 
 def test_moving_waits_for_the_slowest_channel() -> None:
     graph = Graph(0, 1)
     graph.readers[0].messages += ["a", "b"]
-    assert graph.results.fetched(move=True) == 0
-    assert graph.results.awaited_after(0) == [(graph.readers[1], 0)]
+    assert graph.results.room(move=True).fetched == 0
+    assert graph.results.room(move=True).awaited == ((graph.readers[1], 0),)
     graph.readers[1].messages += ["c"]
-    assert graph.results.fetched(move=True) == 1
+    assert graph.results.room(move=True).fetched == 1
 
 
 # --- interrupts -----------------------------------------------------------------------------------

@@ -287,7 +287,7 @@ def test_an_execution_that_was_broken_off_before_it_was_shown_leaves_no_ticket(p
         crossing(left, right).experimental_compile() as one,
         crossing(right, left).experimental_compile() as other,
     ):
-        submission = one._submission
+        inlet = one._submission.inlet
         publish = submission._publish
 
         def interrupted() -> None:

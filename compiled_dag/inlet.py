@@ -1,0 +1,139 @@
+"""The driver's input channels as one: all inputs of an execution are shown, or none is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from compiled_dag.channel.codec import encode
+from compiled_dag.channel.hinted import open_writer
+from compiled_dag.errors import MemoryCapError
+from compiled_dag.outcome import Error, Place
+from compiled_dag.program import Program, Write
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from compiled_dag.channel.graph_segment import GraphSegment
+    from compiled_dag.channel.writer import Writer
+    from compiled_dag.options import CompileOptions
+    from compiled_dag.tickets import Member
+
+_SHORT_ERROR: Final = 1000
+
+
+class Inlet:
+    """The writers of one graph's inputs. Its callers exclude each other."""
+
+    def __init__(
+        self, graph: GraphSegment, program: Program, options: CompileOptions, member: Member
+    ) -> None:
+        self.writers = [
+            (open_writer(graph, program.channels[step.channel],
+                         slot_bytes=options.buffer_size_bytes,
+                         cap_bytes=options.max_memory_bytes), step.slot)
+            for step in program.steps[0] if isinstance(step, Write)
+        ]  # fmt: skip
+        self._member = member
+
+    def send(self, values: Sequence[Any], number: int) -> None:
+        """Send the inputs of execution `number` from the driver's slots.
+
+        Raises:
+            TypeError: One cannot be pickled; nothing was sent.
+            MemoryCapError: There is no memory for one; nothing was sent.
+            CapacityExceededError: As `Member.require_room`; nothing was sent.
+        """
+        writers, member = self.writers, self._member
+        try:
+            if member.places:
+                member.require_room()
+            for writer, slot in writers:
+                writer.stage(values[slot])
+        except BaseException as error:
+            self._abandon()
+            if isinstance(error, TypeError):
+                raise TypeError(_which(writers, values, error)) from error
+            raise
+        if member.places:
+            self._show(number)
+        else:  # the usual case, flat
+            for writer, _ in writers:
+                writer.publish()
+
+    def capture(self, values: Sequence[Any]) -> tuple[Any, ...]:
+        """Return the inputs as they are now, for `send_captured`.
+
+        Raises:
+            TypeError: One cannot be pickled.
+        """
+        try:
+            return tuple([writer.capture(values[slot]) for writer, slot in self.writers])
+        except TypeError as error:
+            raise TypeError(_which(self.writers, values, error)) from error
+
+    def may_send(self) -> bool:
+        """Tell whether `Member.require_room` would pass."""
+        return not any(shared.ring.is_full for shared, _ in self._member.places)
+
+    def send_captured(self, inputs: Sequence[Any], number: int) -> None:
+        """Send inputs that were captured. Where there is no memory for one, an error goes."""
+        try:
+            for (writer, _), value in zip(self.writers, inputs, strict=True):
+                self._stage_captured(writer, value)
+        except BaseException:  # Ctrl-C
+            self._abandon()
+            raise
+        self._show(number)
+
+    def _show(self, number: int) -> None:
+        if self._member.places:
+            self._member.issue(number, self._publish, self._is_shown)
+        else:
+            self._publish()
+
+    def _publish(self) -> None:
+        for writer, _ in self.writers:
+            writer.publish()
+
+    def _is_shown(self, number: int) -> bool:
+        return self.num_shown() > number
+
+    @staticmethod
+    def _stage_captured(writer: Writer, value: Any) -> None:
+        try:
+            writer.stage_captured(value)
+        except MemoryCapError as cause:
+            place = Place(method=f"sending {writer.spec.label}", actor="the driver")
+            error = Error.capture(cause, place)
+            try:
+                writer.stage_encoded(encode(error))
+            except MemoryCapError:
+                writer.stage_encoded(encode(error.shortened(_SHORT_ERROR)))
+
+    def num_shown(self) -> int:
+        """Return how many executions the actors have seen an input of."""
+        return max(writer.published() for writer, _ in self.writers)
+
+    def settle(self) -> None:
+        """Finish what an interrupt broke off: show all inputs if one was shown, else none."""
+        shown = self.num_shown()
+        for writer, _ in self.writers:
+            if writer.published() < shown:
+                writer.publish()  # if one was shown, all were staged
+        self._abandon()
+
+    def _abandon(self) -> None:
+        for writer, _ in self.writers:
+            writer.abandon()
+
+
+def _which(writers: Sequence[tuple[Writer, int]], values: Sequence[Any], error: TypeError) -> str:
+    """Say which input could not be sent, where there are several."""
+    if len(writers) == 1:
+        return str(error)
+    for writer, slot in writers:
+        try:
+            encode(values[slot])
+        except TypeError as same:
+            return f"{writer.spec.label}: {same}"
+    return str(error)
