@@ -110,17 +110,11 @@ def test_what_is_shown_in_a_log_is_one_line(host) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("1", True), ("true", True), ("0", False), ("", False)]
+    ("text", "value"), [("1", True), ("True", True), ("0", False), ("", False), ("perhaps", False)]
 )
 def test_a_switch_in_the_environment(monkeypatch, text, value) -> None:
     monkeypatch.setenv("COMPILED_DAG_VISUALIZE_SCHEDULE", text)
     assert DAGContext.from_environment().visualize_schedule is value
-
-
-def test_a_switch_that_is_none_is_refused(monkeypatch) -> None:
-    monkeypatch.setenv("COMPILED_DAG_VISUALIZE_SCHEDULE", "perhaps")
-    with pytest.raises(ValueError, match="COMPILED_DAG_VISUALIZE_SCHEDULE='perhaps' is neither 1"):
-        DAGContext.from_environment()
 
 
 def test_looking_is_not_imported_until_somebody_looks() -> None:

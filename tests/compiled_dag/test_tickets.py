@@ -288,13 +288,13 @@ def test_an_execution_that_was_broken_off_before_it_was_shown_leaves_no_ticket(p
         crossing(right, left).experimental_compile() as other,
     ):
         inlet = one._submission.inlet
-        publish = submission._publish
+        publish = inlet._publish
 
         def interrupted() -> None:
-            submission._publish = publish
+            inlet._publish = publish
             raise KeyboardInterrupt
 
-        submission._publish = interrupted
+        inlet._publish = interrupted
         with pytest.raises(KeyboardInterrupt):
             one.execute(1)
         assert get_all(other.execute(2)) == [(2, 2)] * 2
