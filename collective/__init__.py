@@ -1,6 +1,28 @@
 """Collective operations over actors, in compiled graphs, through torch.distributed groups."""
 
-from collective.bind import allreduce
-from collective.ops import AllReduce, ReduceOp
+from collective.bind import (
+    all_to_all,
+    allgather,
+    allreduce,
+    barrier,
+    broadcast,
+    gather,
+    reduce,
+    reducescatter,
+    scatter,
+)
+from collective.ops import Operation, ReduceOp
 
-__all__ = ["AllReduce", "ReduceOp", "allreduce"]
+__all__ = [
+    "Operation",
+    "ReduceOp",
+    "all_to_all",
+    "allgather",
+    "allreduce",
+    "barrier",
+    "broadcast",
+    "gather",
+    "reduce",
+    "reducescatter",
+    "scatter",
+]

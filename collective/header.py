@@ -154,7 +154,7 @@ class Preflight:
         """Show what this rank brings.
 
         Args:
-            record: At most 255 bytes that must be the same on every rank.
+            record: At most 255 bytes that must be the same on every rank that has any.
             error: What this rank has instead of a value.
         """
         header, rank = self._header, self._rank
@@ -170,7 +170,7 @@ class Preflight:
 
         Returns:
             None if all ranks bring the same; the first rank's `Error` if some have one (also when
-            the records differ); all records, by rank, if they differ.
+            the records differ); all records, by rank, if they differ, each after one byte.
 
         Raises:
             ChannelClosedError: The group was ended while waiting.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from collective.group import open_group
-from collective.rank import RankOperation
+from collective.kinds import BARRIER, Kind
+from collective.rank import RankBarrier, RankOperation
 from compiled_dag.communicator import Communicator
 from compiled_dag.errors import GraphError
 
@@ -31,20 +32,33 @@ class ReduceOp(Enum):
     MIN = "MIN"
     AVG = "AVG"
     """The sum, divided by the number of ranks; floating point and complex only."""
+    BAND = "BAND"
+    """Bitwise and; of integers and booleans, as are the next two; not on NCCL."""
+    BOR = "BOR"
+    BXOR = "BXOR"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AllReduce:
-    """Every rank gets the reduction of all ranks' tensors."""
+class Operation:
+    """An operation as it is drawn: `compiled_dag.operation.CollectiveOp`."""
 
-    op: ReduceOp = ReduceOp.SUM
+    kind: Kind
+    op: ReduceOp | None = None
+    """How to reduce, if it does."""
+    root: int = 0
+    """The one special rank, if it has one."""
     transport: Backend | None = None
     """What it is to run on, if the user says so."""
 
-    method: ClassVar[str] = "allreduce"
+    @property
+    def method(self) -> str:
+        """The method of `Communicator` that does it."""
+        return self.kind.name
 
     def __str__(self) -> str:
-        return f"allreduce({self.op.value})"
+        root = f"{self.kind.root}={self.root}" if self.kind.root else ""
+        inside = ", ".join(filter(None, (root, self.op and self.op.value)))
+        return f"{self.kind.name}({inside})" if inside else self.kind.name
 
     def backend(self, actors: Sequence[Actor]) -> str:
         """Return what the user wants, or else what suits the actors' GPUs.
@@ -68,9 +82,14 @@ class AllReduce:
 
     def bind_rank(
         self, context: ActorContext, group_id: int, rank: int, places: Sequence[Place]
-    ) -> RankOperation:
+    ) -> RankOperation | RankBarrier:
         """Return this rank's part, in its actor's process."""
-        return RankOperation(context, group_id, rank, places, str(self), self.op.value)
+        op = None if self.op is None else self.op.value
+        if self.kind == BARRIER:
+            return RankBarrier(context, group_id, rank, places, str(self))
+        return RankOperation(
+            context, group_id, rank, places, str(self), kind=self.kind, op=op, root=self.root
+        )
 
 
 def choose_backend(actors: Sequence[Actor]) -> str:
@@ -162,3 +181,15 @@ def check_inputs(name: str, inputs: object) -> None:
     if not isinstance(inputs, (list, tuple)):
         msg = f"{name}.bind takes a list with one node per actor, not {type(inputs).__name__}"
         raise GraphError(msg)
+
+
+def check_root(name: str, root: object, world_size: int) -> int:
+    """Return the special rank of an operation.
+
+    Raises:
+        ValueError: It is no rank.
+    """
+    if isinstance(root, bool) or not isinstance(root, int) or not 0 <= root < world_size:
+        msg = f"{name}={root!r} is no rank of the {world_size} given: they count from 0"
+        raise ValueError(msg)
+    return root

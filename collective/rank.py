@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
     import torch
 
+    from collective.kinds import Kind
     from collective.torch_group import TorchGroup, Work
     from compiled_dag.host import ActorContext
     from compiled_dag.shm.waiter import Waiter
 
 _MAX_DIMS: Final = 16
-_RECORD: Final = struct.Struct(f"<24s16s8sI{_MAX_DIMS}q")
+_RECORD: Final = struct.Struct(f"<40s16s8sI{_MAX_DIMS}q")
 """Operation, dtype, device kind, dimensions, shape."""
 _DEATH_NOTICE_S: Final = 2.0
 """How long a rank whose backend failed waits to hear that a peer died."""
@@ -52,13 +53,80 @@ class RankGroup:
 class _Running:
     """An operation under way."""
 
-    tensor: torch.Tensor
-    work: Work
+    result: torch.Tensor | None
+    """None on ranks that get nothing."""
+    work: Work | None
+    """None where there was nothing to do: empty tensors."""
     device: Any
     execution: int
 
 
-class RankOperation:
+class _RankPart:
+    """What every operation does on its rank: meet the others, and say what goes wrong."""
+
+    def __init__(
+        self,
+        context: ActorContext,
+        group_id: int,
+        rank: int,
+        places: Sequence[Place],
+        text: str,
+    ) -> None:
+        self._group: RankGroup = context.resources[f"group {group_id}"]
+        self._waiter = context.waiter
+        self._rank = rank
+        self._places = tuple(places)
+        self._text = text
+
+    def _meet(self) -> list[bytes] | Error | None:
+        """Wait for the other ranks; see `Preflight.meet`.
+
+        Raises:
+            ChannelClosedError: The driver has ended the group.
+        """
+        try:
+            return self._group.preflight.meet()
+        except ChannelClosedError:
+            # A peer may have seen all arrive and be in the backend, waiting for this rank.
+            self._group.torch_group.abort()
+            raise
+
+    def _fault(self, failure: RuntimeError, execution: int) -> Error:
+        """The backend failed: give the group up on this rank, so that no peer waits for it.
+
+        A peer's death is the usual cause, and the driver tells about it within milliseconds: then
+        the graph breaks with the death as its cause and nothing of this is ever seen.
+        """
+        group = self._group
+        group.header.end(FAULTED)
+        group.torch_group.abort()
+        deadline = time.monotonic() + _DEATH_NOTICE_S
+        self._waiter.until(group.header.stopped, _no_guard, deadline)
+        group.header.guard()
+        text = f"{self._text} failed in {group.torch_group.backend}: {failure}. {_FAULTED_TEXT}"
+        return self._capture(CollectiveError(text), execution)
+
+    def _capture(self, error: Exception, execution: int) -> Error:
+        place = self._places[self._rank]
+        return Error.capture(error, place, rank=self._rank, execution=execution)
+
+
+class RankBarrier(_RankPart):
+    """A barrier: the ranks meet, and that is all."""
+
+    def start(self, value: Any, execution: int) -> Any:
+        """Meet the other ranks."""
+        error = value if value.__class__ is Error else None
+        self._group.preflight.arrive(b"" if error else self._text.encode(), error)
+        met = self._meet()
+        return met.at(execution=execution) if isinstance(met, Error) else value
+
+    def wait(self, value: Any) -> Any:
+        """Return this rank's own value, or the `Error` that a rank has."""
+        return value
+
+
+class RankOperation(_RankPart):
     """What the program's CollectiveStart and CollectiveWait call."""
 
     def __init__(
@@ -68,62 +136,67 @@ class RankOperation:
         rank: int,
         places: Sequence[Place],
         text: str,
-        op: str,
+        *,
+        kind: Kind,
+        op: str | None,
+        root: int,
     ) -> None:
-        self._group: RankGroup = context.resources[f"group {group_id}"]
-        self._waiter = context.waiter
-        self._rank = rank
-        self._places = tuple(places)
-        self._text = text
+        super().__init__(context, group_id, rank, places, text)
+        self._kind = kind
         self._op = op
+        self._root = root
+        self._world_size = len(self._places)
+        self._brings = kind.brings(rank, root)
+        self._gets = kind.gets(rank, root)
         self._looks: tuple[Any, ...] = ()
         self._record = b""
 
     def start(self, value: Any, execution: int) -> _Running | Error:
         """Meet the other ranks; launch if all bring the same."""
-        group, buffer = self._group, value
-        if value.__class__ is not Error:
-            buffer = self._buffer_for(value, execution)
+        group, preflight = self._group, self._group.preflight
+        if value.__class__ is Error:
+            preflight.arrive(b"", value)
+            return self._not_launched(self._meet(), execution)
+        if not self._brings:
+            preflight.arrive(b"", None)
+            return self._receive(self._meet(), execution)
+        memory = self._memory_for(value, execution)
+        if memory.__class__ is Error:
+            preflight.arrive(b"", memory)
+            return self._not_launched(self._meet(), execution)
+        preflight.arrive(self._record, None)
         try:
-            if buffer.__class__ is Error:
-                group.preflight.arrive(b"", buffer)
-            else:
-                group.preflight.arrive(self._record, None)
-                buffer.copy_(value.detach())  # while the others come
-            met = group.preflight.meet()
-        except ChannelClosedError:
-            # A peer may have seen all arrive and be in the backend, waiting for this rank.
-            group.torch_group.abort()
-            raise
-        except RuntimeError as failure:  # of the copy
-            return self._fault(failure, execution)
-        if met is not None:
-            if isinstance(met, Error):
-                return met.at(execution=execution)
-            return self._mismatch(met, execution)
-        if group.header.state == FAULTED:
-            return self._capture(CollectiveError(_FAULTED_TEXT), execution)
-        try:
-            work = group.torch_group.allreduce(buffer, self._op)
+            send = self._stage(value, memory)  # while the others come
         except RuntimeError as failure:
             return self._fault(failure, execution)
-        return _Running(buffer, work, value.device, execution)
+        met = self._meet()
+        if met is not None and (isinstance(met, Error) or self._kind.root != "src_rank"):
+            return self._not_launched(met, execution)
+        if group.header.state == FAULTED:
+            return self._capture(CollectiveError(_FAULTED_TEXT), execution)
+        return self._launch(send, memory, value.device, execution)
 
     def wait(self, running: _Running | Error) -> Any:
-        """Finish the operation; returns the reduced tensor or an `Error`."""
+        """Finish the operation; returns the result, None if this rank gets none, or an `Error`."""
         if isinstance(running, Error):
             return running
         try:
-            running.work.wait()
+            if running.work is not None:
+                running.work.wait()
         except RuntimeError as failure:
             return self._fault(failure, running.execution)
-        tensor = running.tensor
+        result = running.result
+        if result is None:
+            return None
         if self._op == "AVG":
-            tensor /= self._group.header.world_size
-        return tensor if tensor.device == running.device else tensor.to(running.device)
+            result /= self._world_size
+        return result if result.device == running.device else result.to(running.device)
 
-    def _buffer_for(self, value: Any, execution: int) -> Any:
-        """Return memory for the operation on `value`, or the `Error` to take part with."""
+    def _memory_for(self, value: Any, execution: int) -> Any:
+        """Return memory for the result of `value`, or the `Error` to take part with.
+
+        A rank that gets nothing and may not work in its input has None.
+        """
         if not (tensors.is_tensor(type(value)) or tensors.is_parameter(type(value))):
             kind = type(value)
             text = f"{self._text} takes a torch.Tensor, not {kind.__module__}.{kind.__qualname__}"
@@ -132,20 +205,68 @@ class RankOperation:
         if looks != self._looks:  # in most graphs only the first time, which saves 20 us a step
             why = self._why_not(value)
             if why is not None:
-                return self._capture(TypeError(f"{self._text}: {why}"), execution)
+                return self._capture(why, execution)
             self._looks, self._record = looks, self._describe(value)
+            self._shape = self._kind.shape_of_result(tuple(value.shape), self._world_size)
+        if not (self._gets or self._kind.in_place):
+            return None
         try:
-            return self._group.torch_group.empty_like(value)
+            return self._group.torch_group.empty(self._shape, value.dtype)
         except RuntimeError as failure:  # no memory: an error of this execution on all ranks
             return self._capture(failure, execution)
 
-    def _why_not(self, value: torch.Tensor) -> str | None:
-        """Return why `value` cannot be reduced."""
+    def _stage(self, value: torch.Tensor, memory: torch.Tensor | None) -> torch.Tensor:
+        """Return what the backend sends: a copy where it works in place, else the input itself."""
+        if memory is not None and self._kind.in_place:
+            return memory.copy_(value.detach())
+        return self._group.torch_group.stage(value.detach())
+
+    def _receive(self, met: list[bytes] | Error | None, execution: int) -> _Running | Error:
+        """Go on as a rank that only gets, and learns from the root's record what."""
+        if not isinstance(met, list) or met[self._root][1:].strip(b"\0") == b"":
+            return self._not_launched(met, execution)
+        dtype, device, shape = _tensor_of(met[self._root])
+        try:
+            shape = self._kind.shape_of_result(shape, self._world_size)
+            memory = self._group.torch_group.empty(shape, dtype)
+        except RuntimeError as failure:
+            return self._fault(failure, execution)
+        return self._launch(None, memory, device, execution)
+
+    def _launch(
+        self, send: torch.Tensor | None, memory: torch.Tensor | None, device: Any, execution: int
+    ) -> _Running | Error:
+        work = None
+        largest = memory if send is None else send
+        if largest is not None and largest.numel():
+            try:
+                work = self._group.torch_group.run(
+                    self._kind.name, send, memory, op=self._op, root=self._root
+                )
+            except RuntimeError as failure:
+                return self._fault(failure, execution)
+        return _Running(memory if self._gets else None, work, device, execution)
+
+    def _not_launched(self, met: list[bytes] | Error | None, execution: int) -> Error:
+        """Return what came of a meeting in which not all brought the same."""
+        assert met is not None, "all ranks brought an error, or nothing, and none was shown"
+        if isinstance(met, Error):
+            return met.at(execution=execution)
+        return self._mismatch(met, execution)
+
+    def _why_not(self, value: torch.Tensor) -> Exception | None:
+        """Return what speaks against this tensor."""
+        why: str | None = None
         if not tensors.is_plain(value):
-            return f"the layout {value.layout} is not supported"
-        if value.dim() > _MAX_DIMS:
-            return f"{value.dim()} dimensions are more than {_MAX_DIMS}"
-        return self._group.torch_group.why_not(value, self._op)
+            why = f"the layout {value.layout} is not supported"
+        elif value.dim() > _MAX_DIMS:
+            why = f"{value.dim()} dimensions are more than {_MAX_DIMS}"
+        elif self._op is not None:
+            why = self._group.torch_group.why_not(value, self._op)
+        if why is not None:
+            return TypeError(f"{self._text}: {why}")
+        why = self._kind.why_not(tuple(value.shape), self._world_size)
+        return None if why is None else CollectiveMismatchError(f"{self._text}: {why}")
 
     def _describe(self, tensor: torch.Tensor) -> bytes:
         shape = tuple(tensor.shape)
@@ -172,25 +293,6 @@ class RankOperation:
         text = f"the ranks of {self._text} bring different tensors:\n{table}"
         return self._capture(CollectiveMismatchError(text), execution)
 
-    def _fault(self, failure: RuntimeError, execution: int) -> Error:
-        """The backend failed: give the group up on this rank, so that no peer waits for it.
-
-        A peer's death is the usual cause, and the driver tells about it within milliseconds: then
-        the graph breaks with the death as its cause and nothing of this is ever seen.
-        """
-        group = self._group
-        group.header.end(FAULTED)
-        group.torch_group.abort()
-        deadline = time.monotonic() + _DEATH_NOTICE_S
-        self._waiter.until(group.header.stopped, _no_guard, deadline)
-        group.header.guard()
-        text = f"{self._text} failed in {group.torch_group.backend}: {failure}. {_FAULTED_TEXT}"
-        return self._capture(CollectiveError(text), execution)
-
-    def _capture(self, error: Exception, execution: int) -> Error:
-        place = self._places[self._rank]
-        return Error.capture(error, place, rank=self._rank, execution=execution)
-
 
 _FAULTED_TEXT: Final = "The group cannot be used any more: compile the graph again"
 
@@ -199,6 +301,15 @@ def _unpack(record: bytes, odd: str) -> tuple[str, str, str, str]:
     text, dtype, device, num_dims, *shape = _RECORD.unpack_from(record, 1)
     names = [part.rstrip(b"\0").decode() for part in (text, dtype, device)]
     return names[0], names[1], str(tuple(shape[:num_dims])), names[2] + odd
+
+
+def _tensor_of(record: bytes) -> tuple[torch.dtype, torch.device, tuple[int, ...]]:
+    """Return dtype, device and shape that a rank has shown."""
+    import torch  # noqa: PLC0415  a group of its backend is there
+
+    _, dtype, device, num_dims, *shape = _RECORD.unpack_from(record, 1)
+    found: torch.dtype = getattr(torch, dtype.rstrip(b"\0").decode())
+    return found, torch.device(device.rstrip(b"\0").decode()), tuple(shape[:num_dims])
 
 
 def _no_guard() -> None:

@@ -23,15 +23,13 @@ import torch
 import torch.distributed
 
 from collective.header import OPEN
+from collective.launch import OP_TIMEOUT, launch
 
 if TYPE_CHECKING:
     from collective.header import GroupHeader
     from collective.store import SharedMemoryStore
 
 dist: Any = torch.distributed  # its C++ classes are exported but not declared
-
-OP_TIMEOUT: Final = timedelta(hours=1)
-"""Of the backend itself; people are told by the graph's own time-outs long before."""
 
 _CONNECT_TIMEOUT: Final = timedelta(seconds=20)
 """For gloo's ranks to connect, which nothing interrupts. They have met before: it takes
@@ -40,13 +38,7 @@ milliseconds unless one dies on the way."""
 _LOOK: Final = timedelta(milliseconds=100)
 """How often a wait looks whether the group still is."""
 
-_REDUCE: Final = {
-    "SUM": dist.ReduceOp.SUM,
-    "AVG": dist.ReduceOp.SUM,
-    "PRODUCT": dist.ReduceOp.PRODUCT,
-    "MAX": dist.ReduceOp.MAX,
-    "MIN": dist.ReduceOp.MIN,
-}
+_BITWISE: Final = ("BAND", "BOR", "BXOR")
 _GLOO_DTYPES: Final = frozenset(
     {torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int8, torch.uint8,
      torch.int32, torch.int64, torch.bool, torch.complex64, torch.complex128}
@@ -73,12 +65,24 @@ class TorchGroup(Protocol):
         """Return why this backend cannot reduce `tensor` with `op`, or None."""
         ...
 
-    def empty_like(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return memory for a copy of `tensor` that this backend can reduce."""
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """Return contiguous memory that this backend can use."""
         ...
 
-    def allreduce(self, buffer: torch.Tensor, op: str) -> Work:
-        """Start reducing `buffer` in place."""
+    def stage(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return `tensor` itself, or a copy, contiguous and where this backend can read it."""
+        ...
+
+    def run(
+        self,
+        kind: str,
+        send: torch.Tensor | None,
+        receive: torch.Tensor | None,
+        *,
+        op: str | None,
+        root: int,
+    ) -> Work:
+        """Start an operation; allreduce, reduce and broadcast work on `receive` alone."""
         ...
 
     def abort(self) -> None:
@@ -107,6 +111,8 @@ class _GlooWork:
     def __init__(self, work: Any, header: GroupHeader) -> None:
         self._work = work
         self._header = header
+        self._done = False
+        """Whether it was waited for: some operations of gloo never say so of themselves."""
 
     def wait(self) -> None:
         """Finish it.
@@ -123,6 +129,7 @@ class _GlooWork:
                 raise RuntimeError(msg)
             # Once more: a failure of its own, which lets it close its sockets, is the usual end.
             over = self._header.state != OPEN
+        self._done = True
 
     def _finishes_soon(self) -> bool:
         try:
@@ -135,8 +142,7 @@ class _GlooWork:
 
     def is_completed(self) -> bool:
         """Tell whether gloo is done with it."""
-        completed: bool = self._work.is_completed()
-        return completed
+        return self._done or bool(self._work.is_completed())
 
 
 _abandoned: list[Any] = []
@@ -157,7 +163,6 @@ class GlooGroup:
         self._group: Any = dist.ProcessGroupGloo(
             dist.PrefixStore("gloo/", store), rank, world_size, options
         )
-        self._options = {op: _allreduce_options(op) for op in _REDUCE}
         self._running: list[_GlooWork] = []
 
     def why_not(self, tensor: torch.Tensor, op: str) -> str | None:
@@ -166,15 +171,28 @@ class GlooGroup:
             return f"gloo cannot reduce {tensor.dtype}"
         return _why_not_op(tensor, op)
 
-    def empty_like(self, tensor: torch.Tensor) -> torch.Tensor:
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """Return contiguous host memory."""
-        return torch.empty_like(tensor, device="cpu", memory_format=torch.contiguous_format)
+        return torch.empty(shape, dtype=dtype)
 
-    def allreduce(self, buffer: torch.Tensor, op: str) -> Work:
-        """Start reducing `buffer` in place."""
-        if buffer.dtype is torch.bool and op == "SUM":
+    def stage(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return `tensor` in host memory, contiguous."""
+        return tensor.cpu().contiguous()
+
+    def run(
+        self,
+        kind: str,
+        send: torch.Tensor | None,
+        receive: torch.Tensor | None,
+        *,
+        op: str | None,
+        root: int,
+    ) -> Work:
+        """Start an operation."""
+        if op == "SUM" and receive is not None and receive.dtype is torch.bool:
             op = "MAX"  # gloo would add the bytes: a bool of 3 is neither True nor False
-        work = _GlooWork(self._group.allreduce([buffer], self._options[op]), self._store.header)
+        started = launch(self._group, kind, send, receive, op=op, root=root)
+        work = _GlooWork(started, self._store.header)
         self._running = [other for other in self._running if not other.is_completed()]
         self._running.append(work)
         return work
@@ -207,29 +225,43 @@ class NcclGroup:
         self._group: Any = dist.ProcessGroupNCCL(
             dist.PrefixStore("nccl/", store), rank, world_size, options
         )
-        self._options = {op: _allreduce_options(op) for op in _REDUCE}
         self._group._set_sequence_number_for_group()
         self._group.eager_connect_single_device(device)
         self._warm_up()
 
     def _warm_up(self) -> None:
         """Connect the ring now, not in the first execution."""
-        self.allreduce(torch.zeros(1, device=self._device), "SUM").wait()
+        one = torch.zeros(1, device=self._device)
+        self.run("allreduce", one, one, op="SUM", root=0).wait()
         torch.cuda.synchronize(self._device)
 
     def why_not(self, tensor: torch.Tensor, op: str) -> str | None:
         """Return why NCCL cannot reduce `tensor` with `op`, or None."""
         if tensor.dtype not in _NCCL_DTYPES:
             return f"NCCL cannot reduce {tensor.dtype}"
+        if op in _BITWISE:
+            return f"NCCL has no {op}: use transport='gloo'"
         return _why_not_op(tensor, op)
 
-    def empty_like(self, tensor: torch.Tensor) -> torch.Tensor:
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """Return contiguous memory of this rank's GPU."""
-        return torch.empty_like(tensor, device=self._device, memory_format=torch.contiguous_format)
+        return torch.empty(shape, dtype=dtype, device=self._device)
 
-    def allreduce(self, buffer: torch.Tensor, op: str) -> Work:
-        """Start reducing `buffer` in place."""
-        work: Work = self._group.allreduce([buffer], self._options[op])
+    def stage(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return `tensor` on this rank's GPU, contiguous."""
+        return tensor.to(self._device).contiguous()
+
+    def run(
+        self,
+        kind: str,
+        send: torch.Tensor | None,
+        receive: torch.Tensor | None,
+        *,
+        op: str | None,
+        root: int,
+    ) -> Work:
+        """Start an operation."""
+        work: Work = launch(self._group, kind, send, receive, op=op, root=root)
         return work
 
     def abort(self) -> None:
@@ -239,16 +271,11 @@ class NcclGroup:
             group.abort()
 
 
-def _allreduce_options(op: str) -> Any:
-    options = dist.AllreduceOptions()
-    options.reduceOp = _REDUCE[op]
-    options.timeout = OP_TIMEOUT
-    return options
-
-
 def _why_not_op(tensor: torch.Tensor, op: str) -> str | None:
     if op == "AVG" and not (tensor.is_floating_point() or tensor.is_complex()):
         return f"AVG of {tensor.dtype} is not defined: reduce with SUM, or convert to a float"
+    if op in _BITWISE and (tensor.is_floating_point() or tensor.is_complex()):
+        return f"{op} of {tensor.dtype} is not defined: only of integers and booleans"
     if op in ("MAX", "MIN", "PRODUCT") and tensor.is_complex():
         return f"{op} of {tensor.dtype} is not supported: only SUM and AVG are"
     return None

@@ -235,8 +235,7 @@ _GROUPS: Final = later(
     instead=_EAGER,
 )
 _BINDS: Final = {
-    **same("collective", "allreduce"),
-    **later("collective", "allgather", "reducescatter", instead="bind an allreduce, or a method"),
+    **same("collective", "allgather", "allreduce", "reducescatter"),
 }
 _MULTI_GPU: Final = missing(
     *(
@@ -290,8 +289,7 @@ _COLLECTIVE: Final[dict[str, Rows]] = {
     "ray.experimental.collective.operations": {
         **_BINDS,
         "ReduceOp": Here(f"{_STAND_INS}:GraphReduceOp"),
-        "AllReduceOp": Here("collective:AllReduce"),
-        **later("collective", "AllGatherOp", "ReduceScatterOp", instead=_EAGER),
+        **same(_STAND_INS, "AllGatherOp", "AllReduceOp", "ReduceScatterOp"),
         **missing(
             "AllGatherWrapper",
             "AllReduceWrapper",
@@ -304,8 +302,7 @@ _COLLECTIVE: Final[dict[str, Rows]] = {
     "ray.experimental.util.types": {
         "ReduceOp": Here(f"{_STAND_INS}:GraphReduceOp"),
         "Device": Here(f"{_STAND_INS}:Device"),
-        "AllReduceOp": Here("collective:AllReduce"),
-        **later("collective", "AllGatherOp", "ReduceScatterOp", instead=_EAGER),
+        **same(_STAND_INS, "AllGatherOp", "AllReduceOp", "ReduceScatterOp"),
     },
     "ray.util.collective": {
         **_EAGER_ROWS,

@@ -40,6 +40,25 @@ class GraphReduceOp(Enum):
         return self.name.lower()
 
 
+@dataclass(frozen=True, slots=True)
+class AllReduceOp:
+    """An allreduce as a value; `bind` takes only how to reduce."""
+
+    reduceOp: GraphReduceOp = GraphReduceOp.SUM  # noqa: N815  its name there
+
+
+@dataclass(frozen=True, slots=True)
+class ReduceScatterOp:
+    """A reducescatter as a value."""
+
+    reduceOp: GraphReduceOp = GraphReduceOp.SUM  # noqa: N815  its name there
+
+
+@dataclass(frozen=True, slots=True)
+class AllGatherOp:
+    """An allgather as a value."""
+
+
 class EagerReduceOp(Enum):
     """``ReduceOp`` of eager collectives, which numbers two of them the other way round."""
 

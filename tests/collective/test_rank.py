@@ -10,6 +10,7 @@ import torch
 from collective import header as head
 from collective import rank as rank_module
 from collective.header import Preflight
+from collective.kinds import ALLREDUCE
 from collective.rank import RankGroup, RankOperation
 from compiled_dag import ChannelClosedError, CollectiveError
 from compiled_dag.outcome import Error, Place
@@ -31,12 +32,12 @@ class FakeBackend:
     def why_not(self, tensor, op) -> None:
         return None
 
-    def empty_like(self, tensor):
+    def empty(self, shape, dtype):
         if self.fail == "allocate":
             raise RuntimeError("can't allocate memory")
         return torch.empty(3 if self.fail == "copy" else 2)
 
-    def allreduce(self, buffer, op):
+    def run(self, kind, send, receive, *, op, root):
         if self.fail == "launch":
             raise RuntimeError("no route to rank 1")
         return self
@@ -62,7 +63,9 @@ def pair(ranks, monkeypatch):
             preflight = Preflight(header, number, waiter)
             one = RankGroup(header, preflight, backend, number, waiter)
             context = SimpleNamespace(resources={"group 5": one}, waiter=waiter)
-            operation = RankOperation(context, 5, number, PLACES, "allreduce(SUM)", "SUM")
+            operation = RankOperation(
+                context, 5, number, PLACES, "allreduce(SUM)", kind=ALLREDUCE, op="SUM", root=0
+            )
             operation.group = one
             operations.append(operation)
         return operations
