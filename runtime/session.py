@@ -223,7 +223,7 @@ class Session(Requests):
         _payload: bytes,
     ) -> Callable[[], None]:
         """Do nothing: if the driver dies, every process ends."""
-        return _nothing
+        return lambda: None
 
     def watch(self, callback: DeathWatcher) -> Callable[[], None]:
         """Call `callback` from the supervising thread on every death; returns how to stop that."""
@@ -389,10 +389,6 @@ class Session(Requests):
             actor.close_descriptors()
         self.claims.close()
         self._segment.close()
-
-
-def _nothing() -> None:
-    """Take back nothing."""
 
 
 def _raise_descriptor_limit() -> None:
