@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from compiled_dag.channel.graph_segment import GraphSegment
+    from compiled_dag.channel.usage import Usage
     from compiled_dag.memory import GraphMemory
 
 
@@ -19,7 +20,7 @@ class Gauge:
         self._segment = segment
         self._participants = participants
         self._cap_bytes = cap_bytes
-        self._last: GraphMemory | None = None
+        self._last: tuple[Usage, ...] | None = None
 
     def read(self) -> GraphMemory:
         """Return what the channels take; once the graph is down, what they took just before.
@@ -27,13 +28,18 @@ class Gauge:
         Raises:
             OSError: The kernel refused to map a channel's words.
         """
-        if self._last is not None:
-            return self._last
         from compiled_dag.memory import GraphMemory  # noqa: PLC0415  rarely needed
 
-        return GraphMemory.of(self._segment, self._participants, self._cap_bytes)
+        figures = self._look() if self._last is None else self._last
+        return GraphMemory.of(self._segment.channels, figures, self._participants, self._cap_bytes)
 
     def keep(self) -> None:
-        """Read for the last time; the segment is about to go."""
-        with contextlib.suppress(OSError):  # no room for a look: the end goes first
-            self._last = self.read()
+        """Look for the last time, if it is the first such call: the segment is about to go."""
+        if self._last is None:
+            with contextlib.suppress(OSError):  # no room for a look: the end goes first
+                self._last = self._look()
+
+    def _look(self) -> tuple[Usage, ...]:
+        from compiled_dag.channel.usage import usage  # noqa: PLC0415  rarely needed
+
+        return tuple(usage(self._segment, spec.index) for spec in self._segment.channels)

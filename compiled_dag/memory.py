@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compiled_dag.channel import layout as at
-from compiled_dag.channel.usage import usage
 
 if TYPE_CHECKING:
-    from compiled_dag.channel.graph_segment import GraphSegment
+    from collections.abc import Sequence
+
     from compiled_dag.channel.layout import ChannelSpec
     from compiled_dag.channel.usage import Usage
 
@@ -75,14 +75,14 @@ class GraphMemory:
 
     @classmethod
     def of(
-        cls, graph: GraphSegment, participants: tuple[str, ...], cap_bytes: int | None
+        cls,
+        channels: Sequence[ChannelSpec],
+        figures: Sequence[Usage],
+        participants: tuple[str, ...],
+        cap_bytes: int | None,
     ) -> GraphMemory:
-        """Measure a graph; stops nothing.
-
-        Raises:
-            OSError: The kernel refused to map a channel's words.
-        """
-        found = [(spec, usage(graph, spec.index)) for spec in graph.channels]
+        """Return the figures of `channels` with names in place of numbers."""
+        found = list(zip(channels, figures, strict=True))
         pins = [
             Pin(
                 channel=spec.index,

@@ -47,9 +47,7 @@ _FUTURES: Final = later(
     "GPUFuture",
     instead="device channels, which need them, are to come",
 )
-_PLOT: Final = later(
-    "compiled_dag", "plot", instead="print(compiled.program) shows a graph as text"
-)
+_PLOT: Final = same("compiled_dag", "plot")
 _CONTEXT: Final = {
     **same("compiled_dag", "DAGContext"),
     **same(
