@@ -78,7 +78,7 @@ class Deployment:
         """The thread that takes the graph down just now; no lock, which Ctrl-C could leave held."""
         self._is_down = False
         self._lock = threading.Lock()
-        self._places = places_of(captured)
+        self.places = places_of(captured)
         self._tickets = Tickets.of(self.host)
         self.member = Member(self._tickets, self.graph_id)
         deadline = time.monotonic() + options.compile_timeout_s
@@ -138,7 +138,7 @@ class Deployment:
                 self._groups.append(group)
                 text = str(group.id).encode()
                 self._leave_word(actors, group.memory_fd, group.leave, text)
-            places = tuple(self._places[node] for node in spec.nodes)
+            places = tuple(self.places[node] for node in spec.nodes)
             for rank, member in enumerate(spec.members):
                 parts[member][spec.id] = RankPart(
                     op=op, group_id=opened[key].id, rank=rank, places=places
@@ -180,7 +180,7 @@ class Deployment:
                 steps=steps,
                 num_slots=self.program.slots[participant],
                 constants={number: constants[number] for number in constants_used(steps)},
-                places={s.node: self._places[s.node] for s in steps if isinstance(s, Compute)},
+                places={s.node: self.places[s.node] for s in steps if isinstance(s, Compute)},
                 parts=parts[participant],
                 with_torch=tensor.is_loaded() or self._is_hinted(participant),
                 slot_bytes=options.buffer_size_bytes,
@@ -271,7 +271,7 @@ class Deployment:
         """Return what messages call step number `step` (from 1) of a participant."""
         match self.program.steps[participant][step - 1]:
             case Compute(node=node):
-                return str(self._places[node])
+                return str(self.places[node])
             case Read(channel=channel):
                 spec = self.program.channels[channel]
                 writer = self.program.participants[spec.writer]

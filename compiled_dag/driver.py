@@ -27,6 +27,7 @@ from compiled_dag.program import Program, Read
 from compiled_dag.ref import CompiledDAGRef
 from compiled_dag.results import News, Results
 from compiled_dag.submit import Submission
+from compiled_dag.trace.log import Log
 from compiled_dag.watcher import Watcher
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class CompiledDAG:
             [output.reader for output in self._outputs],
             options.max_buffered_results,
             News(lambda: host.board.ring(host.process), host.call_soon),
+            Log(len(program.steps[0])),
         )
         watcher = Watcher.of(host)
         self._fetching = Fetching(deployment, options, self._results)
@@ -249,6 +251,23 @@ class CompiledDAG:
         from compiled_dag.picture.visualize import svg  # noqa: PLC0415  not hot
 
         return svg(self._captured.graph, self._program)
+
+    def trace(self, filename: str | os.PathLike[str] | None = None) -> list[dict[str, Any]]:
+        """Return what every participant did in the last executions, as trace events.
+
+        For ui.perfetto.dev and chrome://tracing; events of `runtime.timeline()` may be put into the
+        same list. Recording is always on; the graph goes on meanwhile. Works after teardown too.
+
+        Args:
+            filename: Write them there as JSON as well.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        from compiled_dag.trace import perfetto, snapshot  # noqa: PLC0415  not hot
+
+        trace = snapshot.take(self._deployment, self._results.log)
+        return perfetto.export(trace, filename)
 
     def __enter__(self) -> CompiledDAG:
         return self

@@ -7,7 +7,6 @@ on the way to a later result.
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,6 +14,7 @@ from compiled_dag.channel import layout as at
 from compiled_dag.errors import ChannelTimeoutError
 from compiled_dag.options import CompileOptions, is_seconds
 from compiled_dag.ref import is_error
+from compiled_dag.shm.forks import generation
 from compiled_dag.shm.waiter import Site
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ class Fetching:
         self.host = deployment.host
         self._options = options
         self.words = deployment.segment.words
-        self._owner = deployment.owner
+        self._generation = generation[0]
+        self._record = results.log.taken.append
         for reader in results.readers:
             reader.site = Site(calm=deployment.needs_calm, slice_s=options.wait_slice_s)
 
@@ -74,11 +75,13 @@ class Fetching:
             or reader.sequence != execution
             or timeout is not None
             or words[at.STATE_WORD] != at.OPEN
-            or self._owner != os.getpid()
+            or self._generation != generation[0]
         ):
             self.many((ref,), timeout)
             return
         word, lock = reader.sequence_word, self.results.lock
+        record = [reader.spec.index, execution, time.monotonic_ns(), 0, 0]
+        self._record(record)
         if words[word] == execution and not self.host.waiter.word(
             words,
             word,
@@ -93,6 +96,9 @@ class Fetching:
                 if reader.sequence == execution:
                     ref._value = reader.peek()
                     reader.advance()
+                    if reader.stamps[0]:
+                        record[3], record[4] = reader.stamps[0], time.monotonic_ns()
+                        reader.stamps[0] = 0
                     return
             finally:
                 lock.release()
@@ -111,9 +117,9 @@ class Fetching:
         deadline = None if timeout_s < 0 else time.monotonic() + timeout_s
         for part in parts:
             part.check_owner()
-        missing = list(refs)
+        missing, since_ns = list(refs), time.monotonic_ns()
         while True:
-            before, look = len(missing), _look(parts, missing, deadline)
+            before, look = len(missing), _look(parts, missing, deadline, since_ns)
             if look is not None:
                 missing, waits = look
                 if not missing or any(map(is_error, refs)):
@@ -146,7 +152,7 @@ class Fetching:
 
     def check_owner(self) -> None:
         """Refuse use in a forked child."""
-        if self._owner != os.getpid():
+        if self._generation != generation[0]:
             self.host.check_owner()
 
     def wait(self, waits: Waits, deadline: float | None) -> bool:
@@ -182,7 +188,10 @@ class Fetching:
 
 
 def _look(
-    parts: Sequence[Fetching], refs: Sequence[CompiledDAGRef], deadline: float | None
+    parts: Sequence[Fetching],
+    refs: Sequence[CompiledDAGRef],
+    deadline: float | None,
+    since_ns: int,
 ) -> tuple[list[CompiledDAGRef], Waits] | None:
     """Fill in what is there; return what is missing and what to wait for. None if it got late."""
     missing: list[CompiledDAGRef] = []
@@ -195,7 +204,8 @@ def _look(
         if not results.lock_by(deadline):
             return None
         try:
-            mine = [r for r in refs if r._dag._fetching is part and not results.fill(r)]
+            asked = [ref for ref in refs if ref._dag._fetching is part]
+            mine = [ref for ref in asked if not results.fill(ref, since_ns)]
             places += results.awaited(mine)
         finally:
             results.lock.release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.channel.codec import encode
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from compiled_dag.channel.writer import Writer
     from compiled_dag.options import CompileOptions
     from compiled_dag.tickets import Member
+    from compiled_dag.trace.log import Log
 
 _SHORT_ERROR: Final = 1000
 
@@ -25,7 +27,12 @@ class Inlet:
     """The writers of one graph's inputs. Its callers exclude each other."""
 
     def __init__(
-        self, graph: GraphSegment, program: Program, options: CompileOptions, member: Member
+        self,
+        graph: GraphSegment,
+        program: Program,
+        options: CompileOptions,
+        member: Member,
+        log: Log,
     ) -> None:
         self.writers = [
             (open_writer(graph, program.channels[step.channel],
@@ -34,6 +41,11 @@ class Inlet:
             for step in program.steps[0] if isinstance(step, Write)
         ]  # fmt: skip
         self._member = member
+        self._record = log.submitted.append
+        self._begun = [0]
+        """When the writing of inputs began, if it is one that takes some time."""
+        for writer, _ in self.writers:
+            writer.begun = self._begun
 
     def send(self, values: Sequence[Any], number: int) -> None:
         """Send the inputs of execution `number` from the driver's slots.
@@ -59,6 +71,13 @@ class Inlet:
         else:  # the usual case, flat
             for writer, _ in writers:
                 writer.publish()
+        self._note(number)
+
+    def _note(self, number: int) -> None:
+        """Record, for the trace, that inputs were sent."""
+        begun = self._begun
+        self._record((number, begun[0], time.monotonic_ns()))
+        begun[0] = 0
 
     def capture(self, values: Sequence[Any]) -> tuple[Any, ...]:
         """Return the inputs as they are now, for `send_captured`.
@@ -84,6 +103,7 @@ class Inlet:
             self._abandon()
             raise
         self._show(number)
+        self._note(number)
 
     def _show(self, number: int) -> None:
         if self._member.places:

@@ -28,6 +28,7 @@ from compiled_dag.program import (
     Write,
 )
 from compiled_dag.shm.waiter import Site
+from compiled_dag.trace.ring import BEGIN, FAILED_SHIFT, TAG, Columns, Ring
 from compiled_dag.turns import TicketPart, Turns
 
 if TYPE_CHECKING:
@@ -54,7 +55,12 @@ class GraphResident:
         self._execution_word = line + at.EXECUTION
         self._step_word = line + at.STEP
         self._since_word = line + at.SINCE_NS
-        self._words = self._graph.words
+        self._words, self._view = self._graph.words, self._graph.view
+        self._words[line + at.PID] = os.getpid()
+        self._columns = Columns.of(package.steps)
+        self._ring = Ring.of(self._graph.layout, package.participant, self._columns)
+        self._record = self._ring.writer()
+        self._stamps = self._columns.row()
         self.execution = 0
         self._slots: Slots = [None] * package.num_slots
         self._operations = {
@@ -76,7 +82,6 @@ class GraphResident:
     def run(self) -> bool:
         """Run one execution; returns False if the graph ended meanwhile."""
         slots, words = self._slots, self._words
-        words[self._execution_word] = self.execution
         try:
             for run in self._steps:
                 run(slots)
@@ -86,8 +91,14 @@ class GraphResident:
             self._tokens.clear()
             words[self._step_word] = at.IDLE_STEP
             return False
-        self.execution += 1
+        finally:
+            stamps, ring, execution = self._stamps, self._ring, self.execution
+            stamps[TAG] += execution + 1
+            place = ring.first + execution % (ring.rows or 1) * ring.row_bytes
+            self._record(self._view, place, *stamps)
+            stamps[TAG], stamps[BEGIN] = 0, stamps[self._columns.end]
         words[self._step_word] = at.IDLE_STEP
+        self.execution = words[self._execution_word] = execution + 1
         return True
 
     def close(self) -> None:
@@ -98,32 +109,35 @@ class GraphResident:
         self._operations = {}
         self._graph.close()
 
-    def _note(self, number: int) -> None:
-        """Report which step this actor is in, for hang reports and death messages."""
+    def _note(self, number: int) -> int:
+        """Report which step this actor is in, for hang reports and death messages; returns when."""
         self._words[self._step_word] = number
-        self._words[self._since_word] = time.monotonic_ns()
+        self._words[self._since_word] = now = time.monotonic_ns()
+        return now
 
     def _bind(self, number: int, step: Step) -> Run:
         match step:
             case Read(channel, slot):
                 return self._bind_read(number, channel, slot)
             case Write(channel, slot):
-                return self._bind_write(channel, slot)
+                return self._bind_write(number, channel, slot)
             case Compute():
                 return self._bind_compute(number, step)
             case CollectiveStart(operation, slot):
                 return self._bind_start(number, operation, slot)
             case CollectiveWait(operation, slot):
-                return self._bind_wait(operation, slot)
+                return self._bind_wait(number, operation, slot)
             case Release(slots):
                 return _bind_release(slots)
 
     def _bind_read(self, number: int, channel: int, slot: int) -> Run:
-        package = self._package
+        package, stamps, clock = self._package, self._stamps, time.monotonic_ns
         label = self._context.label
         reader = open_reader(self._graph, package.channels[channel], package.participant, label)
         reader.site = Site(slice_s=package.wait_slice_s)
         self._readers.append(reader)
+        reader.stamps, reader.arrived = stamps, self._columns.last[number - 1]
+        since, arrived = reader.arrived - 1, reader.arrived
         words, word, wait = self._words, reader.sequence_word, self._context.waiter.word
         guard, note, site = self._graph.guard, self._note, reader.site
         peek, advance = reader.peek, reader.advance
@@ -131,15 +145,17 @@ class GraphResident:
         def run(slots: Slots) -> None:
             sequence = reader.sequence
             if words[word] == sequence:
-                note(number)
+                stamps[since] = note(number)
                 wait(words, word, sequence, guard, None, site)
+                stamps[arrived] = clock()
             slots[slot] = peek()
             advance()
 
         return run
 
-    def _bind_write(self, channel: int, slot: int) -> Run:
-        package = self._package
+    def _bind_write(self, number: int, channel: int, slot: int) -> Run:
+        package, stamps, clock = self._package, self._stamps, time.monotonic_ns
+        done = self._columns.last[number - 1]
         writer = open_writer(
             self._graph,
             package.channels[channel],
@@ -154,6 +170,7 @@ class GraphResident:
                 write(slots[slot])
             except Exception as error:  # noqa: BLE001  pickling runs user code
                 self._write_failure(writer, slot, error)
+            stamps[done] = clock()
 
         return run
 
@@ -174,29 +191,43 @@ class GraphResident:
         return None
 
     def _bind_compute(self, number: int, step: Compute) -> Run:
-        place = self._package.places[step.node]
+        place, stamps = self._package.places[step.node], self._stamps
 
         def failed(error: BaseException) -> Error:
+            stamps[TAG] = stamps[TAG] or number << FAILED_SHIFT
             return Error.capture(error, place, execution=self.execution)
 
         method = getattr(self._context.instance, step.method)
-        report = Report(self._words, self._step_word, self._since_word, number)
+        columns = self._columns
+        report = Report(
+            self._words,
+            self._step_word,
+            self._since_word,
+            number,
+            stamps,
+            columns.last[number - 1],
+        )
         return bind_compute(step, method, self._package.constants, report, failed)
 
     def _bind_start(self, number: int, operation: OperationId, slot: int) -> Run:
         start, tokens, note = self._operations[operation].start, self._tokens, self._note
+        stamps, done, clock = self._stamps, self._columns.last[number - 1], time.monotonic_ns
+        begin = done - 1
 
         def run(slots: Slots) -> None:
-            note(number)
+            stamps[begin] = note(number)
             tokens[operation] = start(slots[slot], self.execution)
+            stamps[done] = clock()
 
         return run
 
-    def _bind_wait(self, operation: OperationId, slot: int) -> Run:
+    def _bind_wait(self, number: int, operation: OperationId, slot: int) -> Run:
         wait, tokens = self._operations[operation].wait, self._tokens
+        stamps, done, clock = self._stamps, self._columns.last[number - 1], time.monotonic_ns
 
         def run(slots: Slots) -> None:
             slots[slot] = wait(tokens.pop(operation))
+            stamps[done] = clock()
 
         return run
 

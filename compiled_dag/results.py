@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from compiled_dag.channel.graph_segment import GraphSegment
     from compiled_dag.channel.reader import Reader
     from compiled_dag.ref import CompiledDAGRef
+    from compiled_dag.trace.log import Log
 
 
 class News:
@@ -76,6 +77,7 @@ class Results:
         reader_of: Sequence[int | None],
         max_kept: int,
         news: News,
+        log: Log,
     ) -> None:
         """Begin with nothing.
 
@@ -85,6 +87,7 @@ class Results:
             reader_of: For each output the index of its reader; None for one of the driver's own.
             max_kept: Results of one channel that may be kept for refs not got yet.
             news: Told of whatever may make room while somebody wants it.
+            log: Where to record what is taken.
         """
         self.lock = threading.RLock()
         self.readers = tuple(readers)
@@ -92,6 +95,7 @@ class Results:
         self._reader_of = tuple(reader_of)
         self._max_kept = max_kept
         self.news = news
+        self.log = log
         self._wanting_lock = threading.Lock()
         self._wanting = 0
         """How many wait for room."""
@@ -118,14 +122,19 @@ class Results:
                 return False
         return True
 
-    def fill(self, ref: CompiledDAGRef) -> bool:
-        """Fill `ref` in if its result is there and the graph is up, or was read before it ended."""
+    def fill(self, ref: CompiledDAGRef, since_ns: int = 0) -> bool:
+        """Fill `ref` in if its result is there and the graph is up, or was read before it ended.
+
+        Args:
+            ref: The ref.
+            since_ns: Since when somebody waits for it, for the trace; 0 if nobody does.
+        """
         if ref._value is not PENDING:
             return True
         number, execution = self.number(ref), ref._execution
         reader, kept = self.readers[number], self._kept[number]
         while reader.sequence <= execution and reader.ready() and self._is_open():
-            self._take(number)
+            self._take(number, since_ns)
         if execution in kept:
             ref._value = kept[execution]
             if self._is_last_claim(number, execution):
@@ -247,8 +256,9 @@ class Results:
         self._claimed[number].pop(execution, None)
         return True
 
-    def _take(self, number: int) -> None:
+    def _take(self, number: int, since_ns: int = 0) -> None:
         """Take the next message of a channel, which is there, into what is kept."""
+        since_ns = since_ns or time.monotonic_ns()
         reader, kept = self.readers[number], self._kept[number]
         execution = reader.sequence
         dropped = self._dropped[number]
@@ -269,3 +279,4 @@ class Results:
             dropped.discard(execution)
             kept.pop(execution, None)
         reader.advance()
+        self.log.took(reader, execution, since_ns)

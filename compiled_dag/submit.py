@@ -67,7 +67,7 @@ class Submission:
         watcher: Watcher,
     ) -> None:
         member = deployment.member
-        self.inlet = Inlet(deployment.segment, program, options, member)
+        self.inlet = Inlet(deployment.segment, program, options, member, fetching.results.log)
         self.next = 0
         """Number of the next execution that is sent."""
         self.lock = member.lock

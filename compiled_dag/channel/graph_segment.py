@@ -20,6 +20,7 @@ class Progress(NamedTuple):
     """What a participant was last seen doing."""
 
     execution: int
+    """The one under way, or the next."""
     step: int
     """Index into its program, from 1; 0 is between executions."""
     for_s: float
@@ -97,6 +98,14 @@ class GraphSegment:
         since = words[line + at.SINCE_NS]
         for_s = (time.monotonic_ns() - since) / 1e9 if since else 0.0
         return Progress(words[line + at.EXECUTION], words[line + at.STEP], for_s)
+
+    def pid(self, participant: int) -> int:
+        """Return the process id of an actor that has loaded its program, else 0."""
+        return self.words[self.layout.participant(participant) // 8 + at.PID]
+
+    def consumed(self, channel: int) -> int:
+        """Return how many messages of `channel` the first of its readers is done with."""
+        return self.words[self.layout.channels[channel].reader(0) // 8]
 
     def reserved_bytes(self) -> dict[int, int]:
         """Return the payload bytes each channel has taken so far, by channel index."""

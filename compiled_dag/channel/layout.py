@@ -3,7 +3,8 @@
 ::
 
     page 0                   graph header   magic, epoch, state
-    then, 128 bytes each     participants   progress: execution, step, since (ns)
+    then, 128 bytes each     participants   progress: execution, step, since (ns); process id
+    then, page-aligned       traces         what each actor did lately (`compiled_dag.trace.ring`)
     then, page-aligned       channels       one control area per channel
     (c + 1) << 42            payloads       4 TiB of sparse room per channel c
 
@@ -26,8 +27,8 @@
 
 Who writes what: the graph header's state belongs to the driver; a participant's line to that
 participant; a channel's first line, extent table, descriptors, use words and payload to its writer;
-a reader's line and its release words to that reader. Every word has one writer, so nothing is ever
-locked.
+a reader's line and its release words to that reader; a trace to its actor. Every word has one
+writer, so nothing is ever locked.
 
 Order: body, descriptor, then sequence (the reader looks at the sequence first). A descriptor slot
 is free again when the execution D earlier is fetched, which the driver's window guarantees before
@@ -52,7 +53,7 @@ MAGIC_WORD, EPOCH_WORD, STATE_WORD = 0, 1, state.STATE_WORD
 OPEN, CLOSED, BROKEN = state.OPEN, state.CLOSED, state.BROKEN
 
 # participant line, u64 indices from its start
-EXECUTION, STEP, SINCE_NS = 0, 1, 2
+EXECUTION, STEP, SINCE_NS, PID = 0, 1, 2, 8
 IDLE_STEP: Final = 0
 
 # channel writer's line, u64 indices from its start
@@ -69,6 +70,9 @@ INLINE: Final = SLOT - DESCRIPTOR
 ALIGN: Final = 64
 
 REGION: Final = 1 << 42
+
+TRACE_BYTES: Final = 64 * 1024
+"""Of each actor's trace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +110,7 @@ class Layout:
     """Byte offsets of everything in one graph's segment."""
 
     participants: int
+    traces: int
     channels: tuple[ChannelPlace, ...]
     control_bytes: int
     """The part that every participant maps."""
@@ -116,17 +121,22 @@ class Layout:
     def of(cls, num_participants: int, channels: tuple[ChannelSpec, ...]) -> Layout:
         """Place everything."""
         participants = PAGE
-        at = round_up(participants + num_participants * LINE)
+        traces = round_up(participants + num_participants * LINE)
+        at = traces + (num_participants - 1) * TRACE_BYTES
         places = []
         for spec in channels:
             ring = round_up(at + READERS + len(spec.readers) * LINE)
             places.append(ChannelPlace(at, ring, (spec.index + 1) * REGION))
             at = round_up(ring + spec.depth * SLOT)
-        return cls(participants, tuple(places), at, (len(channels) + 1) * REGION)
+        return cls(participants, traces, tuple(places), at, (len(channels) + 1) * REGION)
 
     def participant(self, index: int) -> int:
         """Return where the line of a participant is."""
         return self.participants + index * LINE
+
+    def trace(self, index: int) -> int:
+        """Return where the trace of a participant other than the driver is."""
+        return self.traces + (index - 1) * TRACE_BYTES
 
 
 def extent_head(num_readers: int, slots: int) -> int:

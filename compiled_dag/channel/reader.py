@@ -8,6 +8,7 @@ itself, read-only for numpy arrays. A tensor is leased writable if this process 
 from __future__ import annotations
 
 import struct
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -78,6 +79,10 @@ class Reader:
         """For the waits on this channel."""
         self.sequence = 0
         """Messages read so far; the next one is there when the shared word is larger."""
+        self.stamps = [0]
+        """For the trace: where to note when the taking of a value begins that takes time."""
+        self.arrived = 0
+        """Index in it."""
         self._extents: dict[int, _Extent] = {}
         self.rebuild = decode
         """Turns kind, head and buffers into a value."""
@@ -131,6 +136,7 @@ class Reader:
         self.advance()
 
     def _decode(self, base: int, tag: int) -> Any:
+        self.stamps[self.arrived] = time.monotonic_ns()
         words = self.words
         head_bytes, num_buffers, size = words[base + 1], words[base + 2], words[base + 3]
         if tag <= _KIND_MASK:

@@ -14,6 +14,7 @@ from compiled_dag.channel import layout as at
 from compiled_dag.outcome import Error
 from compiled_dag.ref import PENDING
 from compiled_dag.results import News, Results
+from compiled_dag.trace.log import Log
 
 
 class FakeReader:
@@ -23,9 +24,10 @@ class FakeReader:
         self.messages: list = []
         self.sequence = 0
         self.skipped: list = []
+        self.stamps = [0]
         self.words = self
         self.sequence_word = 0
-        self.spec = SimpleNamespace(label=label)
+        self.spec = SimpleNamespace(label=label, index=0)
 
     def __getitem__(self, _word) -> int:
         return len(self.messages)
@@ -60,8 +62,9 @@ class Graph:
         count = len({number for number in reader_of if number is not None})
         self.readers = [FakeReader(f"f#{number}") for number in range(count)]
         self.words = {at.STATE_WORD: at.OPEN}
+        self.log = Log(count)
         self.news = News(lambda: None, lambda function: function())
-        self.results = Results(self, self.readers, reader_of, max_kept, self.news)
+        self.results = Results(self, self.readers, reader_of, max_kept, self.news, self.log)
 
     def publish(self, *messages) -> None:
         """Have every channel show these."""

@@ -27,6 +27,8 @@ def areas(layout: Layout, num_participants: int, channels) -> list[tuple[int, in
     found += [
         (layout.participant(i), layout.participant(i) + at.LINE) for i in range(num_participants)
     ]
+    traces = [layout.trace(i) for i in range(1, num_participants)]
+    found += [(trace, trace + at.TRACE_BYTES) for trace in traces]
     for spec, place in zip(channels, layout.channels, strict=True):
         found.append((place.control, place.control + at.LINE))
         table = place.control + at.EXTENT_TABLE
