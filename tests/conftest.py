@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from tests.fakes import ThreadHost
+    from tests.incubator import Incubator
 
 CALL_FAILED = pytest.StashKey[bool]()
 
@@ -68,7 +69,30 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _no_leaks_if_proc(request: pytest.FixtureRequest) -> None:
     if request.node.get_closest_marker("proc"):
+        request.getfixturevalue("incubator")
         request.getfixturevalue("no_leaks")
+
+
+@pytest.fixture(scope="session")
+def incubator() -> Iterator[Incubator]:
+    """Have the sessions' zygotes forked from one process that has imported torch."""
+    from runtime import zygotes  # a broken runtime must not stop the pure tests
+    from tests.incubator import START, Incubator
+
+    incubator = Incubator()
+    zygotes._start_process = incubator.start_process
+    yield incubator
+    zygotes._start_process = START
+    incubator.close()
+
+
+@pytest.fixture
+def own_zygotes(incubator: Incubator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the test's sessions start their zygotes as those of users do."""
+    from runtime import zygotes
+    from tests.incubator import START
+
+    monkeypatch.setattr(zygotes, "_start_process", START)
 
 
 @pytest.fixture

@@ -171,7 +171,7 @@ def test_shutdown_ends_busy_and_stopped_actors(tmp_path):
         runtime.get(held)
 
 
-def test_a_zygote_that_was_killed_is_replaced_and_its_actors_live_on(session):
+def test_a_zygote_that_was_killed_is_replaced_and_its_actors_live_on(own_zygotes, session):
     worker = Worker.remote()
     pid = runtime.get(worker.pid.remote())
     host = lifecycle.current()
@@ -186,7 +186,7 @@ def test_a_zygote_that_was_killed_is_replaced_and_its_actors_live_on(session):
     assert wait_until_dead([pid, child]) == []
 
 
-def test_death_after_the_zygote_is_still_noticed(session):
+def test_death_after_the_zygote_is_still_noticed(own_zygotes, session):
     worker = Worker.remote()
     pid = runtime.get(worker.pid.remote())
     zygotes = lifecycle.current().zygotes.pids()
@@ -252,7 +252,7 @@ except KeyboardInterrupt:
 
 @pytest.mark.skipif(not find_spec("torch"), reason="torch is not installed")
 @pytest.mark.filterwarnings("ignore:.*physical GPUs:UserWarning")
-def test_actors_that_wait_for_torch_start_without_it_if_its_zygote_dies():
+def test_actors_that_wait_for_torch_start_without_it_if_its_zygote_dies(own_zygotes):
     with runtime.init(num_gpus=2):
         workers = [Worker.options(num_gpus=1).remote() for _ in range(2)]
         (base,) = lifecycle.current().zygotes._pids

@@ -64,7 +64,7 @@ def test_init_ignores_what_means_nothing_here_and_says_so(caplog):
     assert [record.args[0] for record in caplog.records] == ["labels", *list(ignored)[:-1]]
 
 
-def test_shutdown_is_idempotent_and_sessions_follow_each_other():
+def test_shutdown_is_idempotent_and_sessions_follow_each_other(own_zygotes):
     runtime.shutdown()
     for value in range(3):
         assert runtime.get(Worker.remote().echo.remote(value)) == value
