@@ -205,12 +205,18 @@ def _instance(cause: BaseException | None) -> TaskError:
         if sys.version_info >= (3, 11) and isinstance(cause, BaseExceptionGroup):  # noqa: F821
             error = made.__new__(made, cause.message, cause.exceptions)
         else:
-            error = made.__new__(made)
+            error = _blank(made)
         error.__dict__.update(vars(cause))
         _copy_members(cause, error)
     except Exception:  # noqa: BLE001  a user's __str__ may raise anything
         return TaskError()
     return error
+
+
+def _blank(made: type[TaskError]) -> TaskError:
+    if issubclass(made, MemoryError):  # its own is for classes that have it as their first base
+        return Exception.__new__(made)
+    return made.__new__(made)
 
 
 def _copy_members(cause: BaseException, error: TaskError) -> None:

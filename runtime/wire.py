@@ -38,7 +38,10 @@ if TYPE_CHECKING:
 
 _HEADER: Final = struct.Struct("<IBHHQI")
 """bytes of the body, type, descriptors, count (parcels), number, extra (depends on the type)"""
-_PICKLED, _CALL, _REPLY, _SYSTEM, _SYSTEM_REPLY, _RESOLVED, _PUT, _SUBMIT, _ASK, _ITEM = range(10)
+_PICKLED, _CALL, _REPLY, _SYSTEM, _SYSTEM_REPLY, _RESOLVED, _PUT, _SUBMIT, _ASK, _ITEM = range(
+    0xD0, 0xDA
+)
+"""Types; high, so that zeros, text and most of what a stray write leaves are none."""
 
 _NAMED: Final[dict[int, Any]] = {_SUBMIT: Submit, _RESOLVED: Resolved, _ASK: Ask, _ITEM: Item}
 """Messages of a number, bytes, and parcels."""
@@ -172,7 +175,8 @@ class Inbox:
         """Take what is there without waiting; returns False if nothing was.
 
         Raises:
-            OSError: A descriptor could not be received; nothing more will be.
+            OSError: A descriptor could not be received, or the peer sent what is no message;
+                nothing more will be received.
         """
         if self.closed:
             return False
@@ -201,6 +205,9 @@ class Inbox:
         header_size = _HEADER.size
         while end - at >= header_size:
             size, kind, num_fds, count, number, extra = _HEADER.unpack_from(view, at)
+            if not _PICKLED <= kind <= _ITEM:
+                self.close()
+                raise OSError(errno.EBADMSG, "somebody else has written to its socket")
             stop = at + header_size + size
             if stop > end:
                 if stop - at > len(self._buffer):

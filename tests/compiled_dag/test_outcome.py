@@ -80,6 +80,7 @@ def arrived(exception: BaseException, **known) -> TaskError:
     [
         ValueError("bad"),
         KeyError("key"),
+        MemoryError("too much"),
         ZeroDivisionError(),
         FileNotFoundError(errno.ENOENT, "no such file", "/nowhere"),
         UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad byte"),

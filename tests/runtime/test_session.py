@@ -72,10 +72,35 @@ def test_shutdown_is_idempotent_and_sessions_follow_each_other(own_zygotes):
         runtime.shutdown()
 
 
-def test_the_first_use_starts_a_session():
-    assert runtime.get(runtime.put(1)) == 1
+def nobody():
+    with pytest.raises(ValueError, match="nobody"):
+        runtime.get_actor("nobody")
+
+
+FIRST_USES = {
+    "put": lambda: runtime.get(runtime.put(1)),
+    "task": lambda: runtime.get(runtime.remote(max).remote(1, 2)),
+    "actor": lambda: runtime.get(Worker.remote().echo.remote(1)),
+    "get_actor": nobody,
+    "get_gpu_ids": runtime.get_gpu_ids,
+    "get_runtime_context": runtime.get_runtime_context,
+    "cluster_resources": runtime.cluster_resources,
+    "nodes": runtime.nodes,
+}
+
+
+@pytest.mark.parametrize("use", FIRST_USES)
+def test_the_first_use_starts_a_session(use):
+    assert not runtime.is_initialized()
+    FIRST_USES[use]()
     assert runtime.is_initialized()
     runtime.shutdown()
+
+
+def test_by_default_there_is_what_this_process_may_use(session):
+    found = runtime.cluster_resources()
+    assert found["CPU"] == len(os.sched_getaffinity(0))
+    assert found.keys() <= {"CPU", "GPU"}
 
 
 def test_a_script_without_shutdown_ends_clean():
