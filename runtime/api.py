@@ -221,7 +221,8 @@ def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
     """
     if not isinstance(actor, ActorHandle):
         raise ValueError(  # noqa: TRY004  as in Ray
-            f"kill takes an actor's handle, not {type(actor).__name__}"
+            f"kill takes an actor's handle, not {type(actor).__name__}. "
+            "What runs a task is ended by runtime.cancel(ref, force=True)"
         )
     session = lifecycle.current("runtime.kill()")
     process = process_of(actor)

@@ -22,7 +22,12 @@ SESSION_ENDED: Final = "the session ended (runtime.shutdown)"
 
 
 def of_process(
-    label: str, pid: int, status: int | None, reason: str, stderr_tail: str
+    label: str,
+    pid: int,
+    status: int | None,
+    reason: str,
+    stderr_tail: str,
+    name: str | None = None,
 ) -> ActorDiedError:
     """Return the error for a process that ended.
 
@@ -32,19 +37,21 @@ def of_process(
         status: Exit code, negative for a signal; None if nobody could tell.
         reason: Why this session ended it, or empty.
         stderr_tail: The last lines of its standard error.
+        name: What the user has named it.
     """
     if reason == UNUSED and status != 0:
         reason = ""  # it was to end, but this is another end
-    name = None if status is None or status >= 0 else _signal_name(-status)
-    who = f"{label} (pid {pid})" if pid else label
-    message = f"{_who(who)} died: {_how(status, name, reason)}"
+    killer = None if status is None or status >= 0 else _signal_name(-status)
+    who = label if name is None else f"{label} named {name!r}"
+    who += f" (pid {pid})" if pid else ""
+    message = f"{_who(who)} died: {_how(status, killer, reason)}"
     if stderr_tail and not reason:
         indented = stderr_tail.replace("\n", "\n  ")
         message += f"\n\nlast lines of its standard error:\n  {indented}"
     return ActorDiedError(
         message,
         exit_code=status if status is not None and status >= 0 else None,
-        signal=name,
+        signal=killer,
         stderr_tail=stderr_tail,
     )
 

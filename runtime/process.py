@@ -331,7 +331,9 @@ class ActorProcess:
         if self.gone:
             return
         tail = self._connection.finish()
-        death = obituary.of_process(self.label, self.pid, self._status, self._reason, tail)
+        death = obituary.of_process(
+            self.label, self.pid, self._status, self._reason, tail, self.options.name
+        )
         again = self._may_restart()
         kind: EventKind = "ACTOR_RESTARTED" if again else "PROCESS_ENDED"
         self.session.events.add(kind, self.label, pid=self.pid, message=death)

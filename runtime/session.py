@@ -258,7 +258,7 @@ class Session(Requests):
             actor.kill("")
             return
         self.events.add("ACTOR_KILLED", actor.label, pid=actor.pid, message=reason)
-        actor.die(obituary.of_process(actor.label, actor.pid, None, reason, ""))
+        actor.die(obituary.of_process(actor.label, actor.pid, None, reason, "", actor.options.name))
         actor.kill(reason)
         if self.placement.withdraw(actor):
             actor.bury()

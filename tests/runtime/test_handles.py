@@ -141,8 +141,8 @@ def test_the_last_call_of_a_temporary_handle_is_served(session):
 def test_kill_takes_handles_of_this_session():
     with runtime.init():
         worker = Worker.remote()
-        with pytest.raises(ValueError, match="handle"):
-            runtime.kill("worker")
+        with pytest.raises(ValueError, match=r"handle, not ObjectRef.*runtime\.cancel"):
+            runtime.kill(worker.echo.remote(1))
     with runtime.init():
         with pytest.raises(ActorHandleNotFoundError):
             runtime.kill(worker)

@@ -19,6 +19,19 @@ def test_an_actor_that_never_had_a_process_has_no_pid(pid, message) -> None:
     assert str(error) == message
 
 
+def test_a_named_actor_is_called_by_its_name_too() -> None:
+    error = obituary.of_process("Worker(1)", 12, 3, "", "", "anna")
+    assert (
+        str(error) == "actor Worker(1) named 'anna' (pid 12) died: its process exited with code 3"
+    )
+
+
+def test_workers_are_no_actors() -> None:
+    death = obituary.of_birth("process 3", "no memory")
+    assert str(death) == "worker process 3 could not be started: no memory"
+    assert str(obituary.of_worker(death)).endswith(str(death))
+
+
 def test_a_call_without_a_result_names_itself_and_the_death() -> None:
     death = obituary.of_process("Worker(1)", 12, -9, "", "so it goes")
     error = obituary.of_call("Worker.work", death)
