@@ -123,6 +123,14 @@ class PoolWorker:
         """Tell whether a task may have begun."""
         return number <= self._board.words[self._board.word_index(self.process.line, CLAIMED)]
 
+    def num_behind(self) -> int:
+        """Return how many tasks wait behind the one that runs, or is to run next."""
+        count = len(self.assigned)
+        if count < 2:  # noqa: PLR2004  nothing waits behind one
+            return 0
+        claimed = self._board.words[self._board.word_index(self.process.line, CLAIMED)]
+        return min(count - 1, sum(number > claimed for number in self.assigned))
+
     def current(self) -> Task | None:
         """Return the task that it runs; takes no lock."""
         words = self._board.words

@@ -123,8 +123,10 @@ class Scheduler:
             pass
         for worker in lane.workers:
             if not lane.queue:
-                return
+                break
             self._fill(lane, worker)
+        if not lane.starved and not lane.queue:
+            self._widen(lane)
 
     def _lease(self, lane: Lane) -> bool:
         """Have one more worker serve the lane; returns whether there is sense in yet another."""
@@ -223,17 +225,18 @@ class Scheduler:
 
     def _widen(self, lane: Lane) -> None:
         """Let more workers serve a lane whose tasks all wait behind others."""
-        while lane.starved:
-            behind = sum(max(len(worker.assigned) - 1, 0) for worker in lane.workers)
+        while True:
+            behind = sum(worker.num_behind() for worker in lane.workers)
             coming = sum(not worker.up for worker in lane.workers)
-            lane.starved = behind > coming
-            worker = self._engage(lane) if lane.starved else None
+            if behind <= coming:
+                lane.starved = False
+                return
+            worker = self._engage(lane)
             if worker is None:
                 return
-            lane.starved = True  # perhaps there is enough for yet another
             if worker.up and not self._steal(lane, worker):
-                lane.starved = False
                 self._end_lease(worker)
+                return
 
     def _retire(self) -> None:
         """End idle workers that there are too many of, the longest idle first."""
@@ -260,14 +263,16 @@ class Scheduler:
         """Give an idle worker half of what the busiest one of its lane has not begun."""
         if not thief.takes_more:
             return False
-        victim = max(lane.workers, key=lambda worker: len(worker.assigned))
-        count = len(victim.assigned)
-        if count < 2:  # noqa: PLR2004  one runs, nothing waits behind it
-            return False
-        tasks = victim.take_back((count + 1) // 2)
-        self._requeue(lane, tasks)
-        self._fill(lane, thief)
-        return bool(thief.assigned)
+        for victim in sorted(lane.workers, key=PoolWorker.num_behind, reverse=True):
+            behind = victim.num_behind()
+            if not behind:
+                return False
+            tasks = victim.take_back(len(victim.assigned) - (behind + 1) // 2)
+            if tasks:  # they may have begun just now
+                self._requeue(lane, tasks)
+                self._fill(lane, thief)
+                return bool(thief.assigned)
+        return False
 
     def _requeue(self, lane: Lane, tasks: Sequence[Task]) -> None:
         for task in reversed(tasks):

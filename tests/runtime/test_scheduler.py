@@ -185,6 +185,38 @@ def test_idle_workers_are_used_again(make):
     assert len(session.workers) == 1
 
 
+@pytest.mark.parametrize("num_warm", [0, 1, 2, 3])
+def test_every_cpu_has_a_task_before_one_waits_behind_another(make, num_warm):
+    session = make(4)
+    for value in range(num_warm):
+        submit(session, value)
+    session.run()
+    for value in range(8):
+        submit(session, value)
+    session.open_all()
+    assert free(session) == 0
+    assert min(len(worker.assigned) for worker in session.workers) >= 1
+    assert len(session.workers) == 4
+
+
+def test_what_waits_is_found_behind_whom_it_waits(make):
+    session = make(3)
+    for value in range(3):
+        submit(session, value)
+    session.open_all()
+    submit(session, 3)
+    submit(session, 4)
+    ahead = max(session.workers, key=lambda worker: len(worker.assigned))
+    behind, idle = [worker for worker in session.workers if worker is not ahead]
+    behind.send(*ahead.take_back(2))
+    for worker in (ahead, ahead, behind):  # the first has begun its last, and not said so yet
+        worker.process.begin()
+    assert [len(worker.assigned) for worker in (ahead, behind, idle)] == [2, 2, 1]
+    assert [worker.num_behind() for worker in (ahead, behind, idle)] == [0, 1, 0]
+    idle.process.step()
+    assert [len(worker.assigned) for worker in (ahead, behind, idle)] == [2, 1, 1]
+
+
 def test_kinds_have_workers_of_their_own_and_take_turns(make):
     session = make(1)
     refs = [submit(session, value, num_cpus=1 if value % 2 else 0.5) for value in range(20)]
