@@ -69,29 +69,41 @@ def test_importing_the_packages_loads_neither_torch_nor_cupy() -> None:
 @pytest.mark.proc
 def test_every_module_can_be_the_first_import() -> None:
     names = [module_name(path) for path in sources() if path.name != "__main__.py"]
-    done = run_fresh(IMPORT_EACH, ",".join(OPTIONAL), *names)
+    done = run_fresh(IMPORT_EACH, ",".join(PACKAGES), ",".join(OPTIONAL), *names)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
 
 
 IMPORT_EACH = """
 import importlib, os, sys, traceback
-import numpy  # most of the time that an import takes, and none of what may be forgotten
 
-optional, *names = sys.argv[1:]
-for name in names:
+packages, optional, *names = sys.argv[1:]
+
+def attempt(name):
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name not in optional.split(","):
+            traceback.print_exc()
+    except BaseException:
+        traceback.print_exc()
+
+def in_child(function, *arguments):
     pid = os.fork()
     if not pid:
-        try:
-            importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name not in optional.split(","):
-                traceback.print_exc()
-        except BaseException:
-            traceback.print_exc()
+        function(*arguments)
         sys.stderr.flush()
         os._exit(0)
     os.waitpid(pid, 0)
+
+def attempt_all(package):
+    attempt(package)  # which comes before any of its modules, whoever imports that
+    for name in names:
+        if name.startswith(package + ".") and name not in sys.modules:
+            in_child(attempt, name)
+
+for package in packages.split(","):
+    in_child(attempt_all, package)
 """
 
 

@@ -15,6 +15,7 @@ import pytest
 import runtime
 from runtime import lifecycle
 from runtime.exceptions import ActorDiedError
+from tests.live import await_zygotes
 from tests.runtime import scripts
 from tests.runtime.actors import Worker, is_alive, wait_until_dead
 
@@ -174,6 +175,7 @@ def test_shutdown_ends_busy_and_stopped_actors(tmp_path):
 def test_a_zygote_that_was_killed_is_replaced_and_its_actors_live_on(own_zygotes, session):
     worker = Worker.remote()
     pid = runtime.get(worker.pid.remote())
+    await_zygotes()
     host = lifecycle.current()
     zygotes = host.zygotes.pids()
     for zygote in zygotes:
@@ -189,6 +191,7 @@ def test_a_zygote_that_was_killed_is_replaced_and_its_actors_live_on(own_zygotes
 def test_death_after_the_zygote_is_still_noticed(own_zygotes, session):
     worker = Worker.remote()
     pid = runtime.get(worker.pid.remote())
+    await_zygotes()
     zygotes = lifecycle.current().zygotes.pids()
     for zygote in zygotes:
         os.kill(zygote, signal.SIGKILL)
