@@ -26,6 +26,7 @@ from compiled_dag.errors import CapacityExceededError, ExecutionDroppedError
 from compiled_dag.fetch import Waits
 from compiled_dag.inlet import Inlet
 from compiled_dag.ref import PENDING, CompiledDAGRef, Raised
+from compiled_dag.shm.forks import generation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,6 +84,7 @@ class Submission:
         self._moves = self._policy in {"block", "queue"}
         self._drops = self._policy == "drop_oldest"
         self._room = self.results.room(move=False)
+        self._generation = generation[0]
         self._bound = _LOOK
         self._waiting: deque[_Waiting] = deque()
         self._sending: _Waiting | None = None
@@ -104,7 +106,11 @@ class Submission:
         """
         with self.lock:
             number, bound = self.next, self._bound
-            if number < bound and self._words[at.STATE_WORD] == at.OPEN:
+            if (
+                number < bound
+                and self._generation == generation[0]
+                and self._words[at.STATE_WORD] == at.OPEN
+            ):
                 self._bound = _LOOK
                 self.inlet.send(values, number)
                 for ref in refs:
