@@ -29,5 +29,6 @@ def compile_graph(graph: Graph, options: CompileOptions) -> Program:
     transports = resolve_transports(graph)
     channels = plan_channels(graph, order, transports, options.max_inflight)
     program = build_steps(graph, order, channels, transports)
-    simulate(program)
+    if options.enable_detect_deadlock:
+        simulate(program)
     return program

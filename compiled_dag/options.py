@@ -54,7 +54,8 @@ class DAGContext:
     """Longest sleep, in seconds, before one that waits for a message looks again."""
     enable_asyncio: bool = False
     """Accepted for compatibility, without effect: every graph has `execute_async`."""
-
+    enable_detect_deadlock: bool = True
+    """Whether compile proves that nobody can wait for ever; without, schedules are the same."""
     visualize_schedule: bool = False
     """Whether compile draws the schedule, to ``compiled_graph_schedule.png``; needs Graphviz."""
 
@@ -107,6 +108,7 @@ class CompileOptions:
     max_memory_bytes: int | None = None
     capacity_policy: CapacityPolicy = "raise"
     default_communicator: Communicator | Literal["create"] | None = "create"
+    enable_detect_deadlock: bool = True
     visualize_schedule: bool = False
     max_queued: int = 1000
     wait_slice_s: float = _DEFAULT_SLICE_S
@@ -212,6 +214,12 @@ _OPTIONS: Final[dict[str, _Option]] = {
         "max_memory_bytes",
         _is_count_or_none,
         f"{_COUNT}, or None",
+    ),
+    "enable_detect_deadlock": (
+        "enable_detect_deadlock",
+        "enable_detect_deadlock",
+        _is_switch,
+        "True or False",
     ),
     "visualize_schedule": (
         "visualize_schedule",

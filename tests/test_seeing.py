@@ -12,6 +12,8 @@ from collective import allreduce
 from compiled_dag import InputNode, MultiOutputNode, Schedule
 from tests.graphs import Keeper, Worker
 
+PATIENCE_S = 60
+
 
 @pytest.mark.proc
 def test_a_graph_over_processes_is_readable_while_it_is_up_and_after_its_session(session) -> None:
@@ -21,7 +23,7 @@ def test_a_graph_over_processes_is_readable_while_it_is_up_and_after_its_session
         made = maker.make.bind(inp)
         output = MultiOutputNode([made, keeper.keep.bind(made)])
     graph = output.experimental_compile(_buffer_size_bytes=131_072, _max_inflight_executions=2)
-    results = [runtime.get(graph.execute(number)) for number in range(2)]
+    results = [runtime.get(graph.execute(number), timeout=PATIENCE_S) for number in range(2)]
     labels = [actor._runtime_process.label for actor in (maker, keeper)]
 
     memory = graph.memory()
@@ -71,6 +73,6 @@ def test_everything_users_hold_is_one_line_in_a_log(session) -> None:
                 graph.options, runtime.get_runtime_context(), task.bind(inp)]  # fmt: skip
         for thing in held:
             assert "\n" not in repr(thing), repr(thing)
-            assert len(repr(thing)) < 300, repr(thing)
-        assert runtime.get(refs[2:]) == [1, 5]
-        assert np.asarray(runtime.get(refs[0])).shape == (3,)
+            assert len(repr(thing)) < 500, repr(thing)
+        assert runtime.get(refs[2:], timeout=PATIENCE_S) == [1, 5]
+        assert np.asarray(runtime.get(refs[0], timeout=PATIENCE_S)).shape == (3,)

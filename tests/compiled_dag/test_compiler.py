@@ -56,3 +56,16 @@ def test_a_program_is_data_without_live_objects(name) -> None:
     graph = capture(build(paper(num_actors))).graph
     program = compile_graph(graph, CompileOptions())
     assert pickle.loads(pickle.dumps(program)) == program
+
+
+def test_the_proof_can_be_left_out_and_changes_nothing_else(monkeypatch) -> None:
+    output = chain(paper(2))
+    proved = program_of(output)
+    monkeypatch.setattr("compiled_dag.compiler.simulate", _refuse)
+    assert program_of(output, enable_detect_deadlock=False) == proved
+    with pytest.raises(DeadlockError, match="asked"):
+        program_of(output)
+
+
+def _refuse(_program) -> None:
+    raise DeadlockError("asked")

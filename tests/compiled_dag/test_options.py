@@ -139,3 +139,14 @@ def test_a_time_is_not_negative_or_minus_one(value, is_time) -> None:
 def test_options_cannot_be_changed_after_compile() -> None:
     with pytest.raises(AttributeError):
         CompileOptions().max_inflight = 3
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1", True), ("True", True), ("0", False), ("", False), ("perhaps", False)]
+)
+@pytest.mark.parametrize("name", ["visualize_schedule", "enable_detect_deadlock"])
+def test_a_switch_in_the_environment(monkeypatch, name, text, value) -> None:
+    monkeypatch.setenv(f"COMPILED_DAG_{name.upper()}", text)
+    assert getattr(DAGContext.from_environment(), name) is value
+    monkeypatch.setattr(DAGContext, "_current", DAGContext.from_environment())
+    assert getattr(CompileOptions.resolve(), name) is value

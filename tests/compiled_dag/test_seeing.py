@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from compiled_dag import DAGContext, InputNode, MultiOutputNode
+from compiled_dag import InputNode, MultiOutputNode
 from tests.graphs import Worker, data_parallel, nested, paper
 
 
@@ -107,14 +107,6 @@ def test_what_is_shown_in_a_log_is_one_line(host) -> None:
         [ref.get(30) for ref in refs]
     assert "Worker(6) and 3 more: torn down>" in repr(graph)
     assert repr(output).count("MultiOutputNode") == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "value"), [("1", True), ("True", True), ("0", False), ("", False), ("perhaps", False)]
-)
-def test_a_switch_in_the_environment(monkeypatch, text, value) -> None:
-    monkeypatch.setenv("COMPILED_DAG_VISUALIZE_SCHEDULE", text)
-    assert DAGContext.from_environment().visualize_schedule is value
 
 
 def test_looking_is_not_imported_until_somebody_looks() -> None:

@@ -5,8 +5,10 @@ import re
 import pytest
 from hypothesis import given, settings
 
+from compiled_dag import InputNode, MultiOutputNode
 from compiled_dag.picture.ascii import ascii_text, picture
 from compiled_dag.picture.drawing import Arrow, Drawing, Vertex
+from compiled_dag.picture.mermaid import mermaid_text
 from tests.compiled_dag.picture.drawings import drawing, pairs, sample
 from tests.compiled_dag.picture.test_layers import acyclic
 from tests.graphs import SAMPLES, paper
@@ -67,6 +69,20 @@ def test_an_edge_that_stays_on_accelerators_is_marked() -> None:
     arrow = Arrow(source=0, target=1, accelerator=True)
     text = ascii_text(Drawing(vertices=vertices, arrows=(arrow,), fields=()))
     assert sections(text)["Edges Information:"] == ["0 +++> 1"]
+
+
+def test_a_hint_for_an_accelerator_is_marked_by_its_edges() -> None:
+    actors = paper(3)
+    for actor in actors[:2]:
+        actor.num_gpus = 1.0
+    with InputNode() as inp:
+        value = actors[0].add.bind(inp).with_tensor_transport("accelerator")
+        output = MultiOutputNode([actors[1].add.bind(value), actors[2].add.bind(inp)])
+    edges = sections(ascii_text(drawing(output)))["Edges Information:"]
+    assert edges == ["0 ---> 1", "0 ---> 2", "1 +++> 3", "3 ---> 4", "2 ---> 4"]
+    (arrow,) = [arrow for arrow in drawing(output).arrows if arrow.accelerator]
+    assert arrow.note == "fake, channel 1"
+    assert "  n1 ==> n3" in mermaid_text(drawing(output))
 
 
 @settings(max_examples=50)
