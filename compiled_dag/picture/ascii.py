@@ -16,7 +16,6 @@ the side turns down, and one from above passes. A track that is crossed is inter
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from compiled_dag.picture.layers import Item, Layers, layers_of, positions
@@ -80,19 +79,19 @@ def picture(drawing: Drawing) -> list[str]:
     return lines
 
 
-@dataclass(frozen=True, slots=True)
 class _Net:
     """The arrows of one item to the next layer."""
 
-    start: int
-    ends: tuple[int, ...]
-    """Columns; none for a node that nobody needs."""
-
-    @property
-    def span(self) -> range:
+    def __init__(self, start: int, ends: tuple[int, ...]) -> None:
+        self.start = start
+        self.ends = ends
+        """Columns; none for a node that nobody needs."""
+        self.targets = frozenset(ends)
+        self.is_straight = self.targets == {start}
+        self.goes_sideways = bool(self.targets - {start})
+        columns = (start, *ends)
+        self.span = range(min(columns), max(columns) + 2)
         """The columns its track takes, with one to spare."""
-        columns = (self.start, *self.ends)
-        return range(min(columns), max(columns) + 2)
 
 
 def _between(
@@ -116,50 +115,48 @@ def _tracks(nets: list[_Net]) -> tuple[list[_Net], list[int]]:
     A net that leaves from a column where another one ends may have to be above that one. Where
     this goes in a circle, an arrow ends beside its usual column.
     """
+    number_at = {net.start: number for number, net in enumerate(nets)}
     tracks = [-1] * len(nets)
-    todo = [number for number, net in enumerate(nets) if set(net.ends) - {net.start}]
+    todo = [number for number, net in enumerate(nets) if net.goes_sideways]
     while todo:
-        free = [n for n in todo if not any(_is_above(nets[m], nets[n]) for m in todo if m != n)]
+        waiting = set(todo)
+        free = [n for n in todo if waiting.isdisjoint(_above(nets, number_at, n))]
         if not free:
-            number = todo[0]
-            taken = {nets[other].start for other in todo if other != number}
-            ends = tuple(end + _ASIDE if end in taken else end for end in nets[number].ends)
-            nets[number] = _Net(nets[number].start, ends)
+            net = nets[todo[0]]
+            taken = {nets[n].start for n in todo[1:]}
+            ends = tuple(end + _ASIDE if end in taken else end for end in net.ends)
+            nets[todo[0]] = _Net(net.start, ends)
             continue
-        number = free[0]
-        # A free line between: a node or corner and a turn one below the other would look joined.
-        lowest = max(
-            (
-                tracks[m] + (nets[m].start not in nets[m].ends)
-                for m in range(len(nets))
-                if _is_above(nets[m], nets[number])
-            ),
-            default=-1,
-        )
-        tracks[number] = next(
-            track
-            for track in range(lowest + 1, lowest + len(nets) + 2)
-            if not any(
-                tracks[m] == track and _disturb(nets[m], nets[number]) for m in range(len(nets))
-            )
-        )
-        todo.remove(number)
+        for number in free:
+            tracks[number] = _free_track(nets, tracks, number, _above(nets, number_at, number))
+        todo = [number for number in todo if number not in free]
     return nets, tracks
 
 
-def _is_above(one: _Net, other: _Net) -> bool:
-    """Whether `one` has to be above `other`: it leaves where `other` ends, and not only down.
+def _above(nets: Sequence[_Net], number_at: Mapping[int, int], number: int) -> list[int]:
+    """Return the nets that have to be above this one: they leave where it ends, and not only down.
 
-    Otherwise what comes from `other` would seem to go on along the track of `one`.
+    Otherwise what comes from this one would seem to go on along their tracks.
     """
-    is_straight = set(one.ends) == {one.start}
-    return one.start in other.ends and not is_straight and set(one.ends) != set(other.ends)
+    net = nets[number]
+    found = [number_at[end] for end in net.ends if end in number_at]
+    return [n for n in found if not nets[n].is_straight and nets[n].targets != net.targets]
+
+
+def _free_track(
+    nets: Sequence[_Net], tracks: Sequence[int], number: int, above: Sequence[int]
+) -> int:
+    net = nets[number]
+    # A free line between: a node or corner and a turn one below the other would look joined.
+    first = max((tracks[n] + 1 + (nets[n].start not in nets[n].targets) for n in above), default=0)
+    taken = {tracks[n] for n in range(len(nets)) if tracks[n] >= first and _disturb(nets[n], net)}
+    return next(track for track in range(first, first + len(nets) + 1) if track not in taken)
 
 
 def _disturb(one: _Net, other: _Net) -> bool:
     """Whether two nets cannot share a track. They may if all their arrows end at the same nodes."""
     apart = one.span.stop <= other.span.start or other.span.stop <= one.span.start
-    return not apart and set(one.ends) != set(other.ends)
+    return not apart and one.targets != other.targets
 
 
 def _drawn(nets: Sequence[_Net], tracks: Sequence[int], bends: set[int]) -> list[str]:
