@@ -269,6 +269,18 @@ class CompiledDAG:
         trace = snapshot.take(self._deployment, self._results.log)
         return perfetto.export(trace, filename)
 
+    def timeline(self, filename: str | os.PathLike[str] = "timeline.html") -> str:
+        """Write what `trace` returns as one HTML page to look at; returns its path.
+
+        Lanes of the actors, zoom, details, how long each node takes. Needs no network.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        from compiled_dag.trace import page, snapshot  # noqa: PLC0415  not hot
+
+        return page.export(snapshot.take(self._deployment, self._results.log), filename)
+
     def __enter__(self) -> CompiledDAG:
         return self
 
