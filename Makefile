@@ -1,23 +1,25 @@
-# make demo | test | lint | bench | soak | clean: each works alone on a machine with Python >= 3.10 and a network.
+# make demo | test | lint | bench | soak | differential | clean: each works alone on a machine with Python >= 3.10 and a network.
 # The first one makes .venv and installs; the next ones install nothing until pyproject.toml or constraints.txt changes.
 
 PYTHON     ?= python3
 DEMO_ARGS  ?=
 TEST_ARGS  ?=
+RAY_ARGS   ?= compare
 BENCH_ARGS ?= --actors 1 2 4
 OUT        ?= out
 
 VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEER  := .peer-venv
 STEP  := @printf '==> %s\n'
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench soak clean
+.PHONY: help demo test lint bench soak differential clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## train on handwritten digits through a compiled graph (DEMO_ARGS="--epochs 1")
 	$(STEP) "demo: results go to $(OUT)/demo"
@@ -46,13 +48,23 @@ soak: $(STAMP) ## the long tests: thousands of cycles, random kills
 	$(STEP) "pytest -m soak"
 	@$(BIN)/python -m pytest -m soak $(TEST_ARGS)
 
+differential: $(STAMP) $(PEER)/.installed ## play the corpus under the real Ray too, and compare (RAY_ARGS=record)
+	$(STEP) "tests.differential"
+	@$(BIN)/python -m tests.differential $(RAY_ARGS) --ray $(PEER)/bin/python
+
 clean: ## remove .venv, build leftovers and caches
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEER) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	$(STEP) "installing into $(VENV) (the first time torch takes a while)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(PEER)/.installed: tests/differential/peer-requirements.txt
+	$(STEP) "installing the real Ray into $(PEER)"
+	@"$(PYTHON)" -m venv $(PEER)
+	@$(PEER)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 $(BIN)/python:

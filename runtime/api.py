@@ -48,7 +48,6 @@ def _make_remote(target: Any, options: Mapping[str, Any]) -> ActorClass | Remote
 def method(*args: Any, **options: Any) -> Callable[[Any], Any]:
     """Set options of a method of a remote class: ``@method(num_returns=2)``."""
     assert not args, "use @method(num_returns=...): options are given by name"
-    assert options, "use @method(num_returns=...): no option was given"
     unknown = [name for name in options if name not in METHOD_OPTIONS]
     assert not unknown, f"unknown options {unknown}; there are {', '.join(METHOD_OPTIONS)}"
     checked = check_method_options(options)

@@ -24,15 +24,20 @@ if TYPE_CHECKING:
 _lock = threading.RLock()
 _IGNORED = frozenset(
     {
+        "cgroup_path",
         "configure_logging",
         "dashboard_host",
         "dashboard_port",
+        "enable_resource_isolation",
         "include_dashboard",
         "job_config",
         "labels",
         "logging_config",
         "logging_format",
         "logging_level",
+        "proxy_server_url",
+        "system_reserved_cpu",
+        "system_reserved_memory",
     }
 )
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from runtime.alias.entries import Here, Rows, later, missing, same
+from runtime.alias.entries import Here, Rows, missing, same
 
 _ONE_MACHINE: Final = "a session is one machine's, without a cluster"
 _LIBRARY: Final = "the libraries on top of Ray's core are not part of this project"
 _INTERNAL: Final = "it is one of Ray's internals, and nothing here corresponds to it"
 _GROUPS: Final = "there is one machine to place things on"
 _STAND_INS: Final = "runtime.alias.stand_ins"
-_IDS: Final = ("ActorID", "JobID", "NodeID", "TaskID", "WorkerID")
 
 _RAY: Final[Rows] = {
     **same(
@@ -39,7 +38,9 @@ _RAY: Final[Rows] = {
     **same(_STAND_INS, "LoggingConfig", "SCRIPT_MODE", "WORKER_MODE"),
     "ObjectID": Here("runtime:ObjectRef"),
     "__version__": Here(f"{_STAND_INS}:RAY_VERSION"),
-    **later("runtime.ids", *_IDS, instead="ids are hexadecimal strings here: annotate with str"),
+    # Ids are hexadecimal strings.
+    **dict.fromkeys(("ActorID", "JobID", "NodeID", "WorkerID"), Here("builtins:str")),
+    "TaskID": Here("runtime.ids:TaskId"),
     **missing(
         "ActorClassID",
         "ClusterID",
@@ -174,16 +175,11 @@ EXCEPTIONS: Final[Rows] = {
 
 _UTIL: Final[Rows] = {
     **same("runtime.util", "ActorPool"),
-    **later(
-        "runtime.util",
-        "inspect_serializability",
-        instead="the error of a value that cannot be pickled names the path to the member",
-    ),
-    **later(
+    **same(
         "runtime.util.serialization",
         "deregister_serializer",
+        "inspect_serializability",
         "register_serializer",
-        instead="define __reduce__ in the class, or use copyreg.pickle",
     ),
     **missing(
         "get_current_placement_group",
@@ -301,11 +297,7 @@ _STATE: Final[Rows] = {
 }
 
 _SCHEDULING: Final[Rows] = {
-    **later(
-        "runtime.util.scheduling_strategies",
-        "NodeAffinitySchedulingStrategy",
-        instead="leave scheduling_strategy out: there is one machine",
-    ),
+    **same("runtime.util.scheduling_strategies", "NodeAffinitySchedulingStrategy"),
     **missing(
         "DoesNotExist",
         "Exists",

@@ -9,38 +9,31 @@ from runtime.alias.entries import Entry, Here, Rows, later, missing, same
 _DIRECT: Final = "channels are made by compiling, never directly"
 _INTERNAL: Final = "it is one of Ray's internals, and nothing here corresponds to it"
 _STAND_INS: Final = "runtime.alias.stand_ins"
-_HINTS: Final = "leave the hint out: tensors travel without one too"
-_CUSTOM: Final = "leave the custom communicator out: groups are made by compiling"
 _EAGER: Final = "inside a graph there is ray.experimental.collective.allreduce.bind(...)"
 
-_NODES: Final[Rows] = {
+_NODES: Final[Rows] = same(
+    "compiled_dag",
+    "ClassMethodNode",
+    "ClassNode",
+    "CollectiveOutputNode",
+    "DAGInputData",
+    "DAGNode",
+    "FunctionNode",
+    "InputAttributeNode",
+    "InputNode",
+    "MultiOutputNode",
+)
+_KEYS: Final = {
     **same(
         "compiled_dag",
-        "ClassMethodNode",
-        "CollectiveOutputNode",
-        "DAGInputData",
-        "DAGNode",
-        "InputAttributeNode",
-        "InputNode",
-        "MultiOutputNode",
+        "BIND_INDEX_KEY",
+        "COLLECTIVE_OPERATION_KEY",
+        "IS_CLASS_METHOD_OUTPUT_KEY",
+        "PARENT_CLASS_NODE_KEY",
+        "PREV_CLASS_METHOD_CALL_KEY",
     ),
-    **later(
-        "compiled_dag",
-        "ClassNode",
-        instead="make the actor first (A.remote()) and bind its methods",
-    ),
-    **later("compiled_dag", "FunctionNode", instead="make it a method of an actor and bind that"),
+    **same(_STAND_INS, "DAGNODE_TYPE_KEY"),
 }
-_KEYS: Final = later(
-    "compiled_dag",
-    "BIND_INDEX_KEY",
-    "COLLECTIVE_OPERATION_KEY",
-    "DAGNODE_TYPE_KEY",
-    "IS_CLASS_METHOD_OUTPUT_KEY",
-    "PARENT_CLASS_NODE_KEY",
-    "PREV_CLASS_METHOD_CALL_KEY",
-    instead="nodes keep what they need in private attributes",
-)
 _FUTURES: Final = later(
     "compiled_dag",
     "DAGOperationFuture",
@@ -153,8 +146,12 @@ _CHANNELS: Final = missing(
     instead="compile a graph; ray.util.queue.Queue connects any processes",
 )
 _CHANNEL_TYPES: Final = {
-    **later("compiled_dag", "ChannelOutputType", instead=_HINTS),
-    **later("compiled_dag", "Communicator", instead=_CUSTOM),
+    **missing(
+        "ChannelOutputType",
+        why="there are two types of hints",
+        instead="use TorchTensorType, the base of both",
+    ),
+    **same("compiled_dag", "Communicator"),
     **later("compiled_dag", "CPUCommunicator", instead="allreduce works on CPUs by itself"),
     **missing(
         "ChannelContext",
@@ -187,7 +184,7 @@ _CHANNEL: Final[dict[str, Rows]] = {
         instead="leave it out: CUDA is found by itself",
     ),
     "ray.experimental.channel.auto_transport_type": {
-        **later("compiled_dag", "AutoTransportType", instead=_HINTS),
+        **same("compiled_dag", "AutoTransportType"),
         **missing("TypeHintResolver", why=_INTERNAL),
     },
     "ray.experimental.channel.common": {
@@ -209,7 +206,7 @@ _CHANNEL: Final[dict[str, Rows]] = {
     "ray.experimental.channel.communicator": {
         **_pick(_CHANNEL_TYPES, "Communicator"),
         "ReduceOp": Here(f"{_STAND_INS}:GraphReduceOp"),
-        **later("compiled_dag", "TorchTensorAllocator", instead=_CUSTOM),
+        "TorchTensorAllocator": Here("compiled_dag.communicator:TensorAllocator"),
     },
     "ray.experimental.channel.communicator_handle": later(
         "collective", "CommunicatorHandle", instead=_EAGER
@@ -219,9 +216,7 @@ _CHANNEL: Final[dict[str, Rows]] = {
         **missing("CPUCommBarrier", why=_INTERNAL),
     },
     "ray.experimental.channel.serialization_context": {},
-    "ray.experimental.channel.torch_tensor_type": later(
-        "compiled_dag", "TorchTensorType", instead=_HINTS
-    ),
+    "ray.experimental.channel.torch_tensor_type": same("compiled_dag", "TorchTensorType"),
 }
 
 _GROUPS: Final = later(

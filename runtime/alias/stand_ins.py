@@ -16,6 +16,8 @@ RAY_VERSION: Final = "2.60.0"
 
 SCRIPT_MODE: Final = 0
 WORKER_MODE: Final = 1
+DAGNODE_TYPE_KEY: Final = "__dag_node_type__"
+"""Where Ray puts the type of a node that is turned into JSON; nodes here are not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,8 @@ class EagerReduceOp(Enum):
     MAX = 3
 
 
-class Device(Enum):
-    """Where a tensor is to arrive."""
+class Device(str, Enum):
+    """Where a tensor is to arrive; equal to the names that hints take."""
 
     DEFAULT = "default"
     CPU = "cpu"

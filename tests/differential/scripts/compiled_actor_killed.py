@@ -1,0 +1,27 @@
+"""An actor killed while the graph is idle.
+
+Departs: E9
+"""
+
+import time
+
+import ray
+from ray.dag import InputNode
+from seen import attempt
+
+
+@ray.remote
+class A:
+    def f(self, x):
+        return x
+
+
+a = A.remote()
+with InputNode() as inp:
+    dag = a.f.bind(inp)
+compiled = dag.experimental_compile()
+print(ray.get(compiled.execute(1)))
+ray.kill(a)
+time.sleep(0.5)
+attempt(lambda: ray.get(compiled.execute(2)), "ActorDiedError", "RayActorError", "RayChannelError")
+compiled.teardown()

@@ -1,0 +1,35 @@
+"""A task that waits for its turn, and one that runs, can be cancelled."""
+
+import time
+
+import ray
+from seen import attempt
+
+
+@ray.remote
+class Signal:
+    def f(self):
+        return 1
+
+
+@ray.remote
+def sleep(s):
+    for _ in range(int(s * 100)):
+        time.sleep(0.01)
+    return "slept"
+
+
+long = sleep.options(num_cpus=4).remote(30)
+blocked = sleep.remote(0)
+ray.cancel(blocked)
+attempt(lambda: ray.get(blocked), "TaskCancelledError", "RayError")
+time.sleep(0.5)
+ray.cancel(long)
+attempt(lambda: ray.get(long), "TaskCancelledError")
+signal = Signal.remote()
+attempt(lambda: ray.cancel(signal.f.remote(), force=True), "ValueError")
+attempt(lambda: ray.cancel(3), "TypeError")
+done = sleep.remote(0)
+ray.get(done)
+ray.cancel(done)
+print(ray.get(done))

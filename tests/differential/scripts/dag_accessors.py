@@ -1,0 +1,25 @@
+"""What a node tells of itself."""
+
+import ray
+from ray.dag import ClassMethodNode, DAGNode, FunctionNode, InputNode
+
+
+@ray.remote
+def f(a, b=0):
+    return a + b
+
+
+@ray.remote
+class A:
+    def m(self, x):
+        return x
+
+
+with InputNode() as inp:
+    node = f.options(num_cpus=1, name="sum").bind(inp, b=2)
+print(isinstance(node, FunctionNode), isinstance(node, DAGNode), isinstance(inp, DAGNode))
+print(len(node.get_args()), node.get_args()[0] is inp, node.get_kwargs())
+print(node.get_options().get("name"), node.get_options().get("num_cpus"))
+print(isinstance(node.get_stable_uuid(), str), node.get_stable_uuid() == node.get_stable_uuid())
+print(isinstance(A.remote().m.bind(1), ClassMethodNode))
+print("FunctionNode" in str(node))
