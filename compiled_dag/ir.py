@@ -181,6 +181,20 @@ class Gpus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """Calls of functions that need the same kind of process, before each has a worker."""
+
+    id: ActorId
+    """Stands in place of an actor at these calls."""
+    label: str
+    """What messages call one of its workers."""
+    most: int
+    """Workers there is room for."""
+    alone: bool = False
+    """Whether it is one function with a worker of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Graph:
     """A whole graph. ``nodes[i].id == i``."""
 
