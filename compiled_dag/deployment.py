@@ -28,7 +28,7 @@ from compiled_dag.errors import (
 )
 from compiled_dag.gauge import Gauge
 from compiled_dag.package import Package, RankPart
-from compiled_dag.packing import constants_used, places_of
+from compiled_dag.packing import constants_used, functions_used, places_of
 from compiled_dag.program import CollectiveStart, CollectiveWait, Compute, Program, Read
 from compiled_dag.resident import load_graph, unload_graph
 from compiled_dag.tickets import Member, Tickets
@@ -180,6 +180,7 @@ class Deployment:
                 steps=steps,
                 num_slots=self.program.slots[participant],
                 constants={number: constants[number] for number in constants_used(steps)},
+                functions=functions_used(steps, self._captured.functions),
                 places={s.node: self.places[s.node] for s in steps if isinstance(s, Compute)},
                 parts=parts[participant],
                 with_torch=tensor.is_loaded() or self._is_hinted(participant),
@@ -355,6 +356,7 @@ class Deployment:
             self._tickets.leave(self.member)
             while self._bequests:
                 self._bequests.pop()()
+            self._captured.owned.close(deadline)
             self.segment.close()
             self._is_down = True
             # These refer to this: memory would wait for the collector.

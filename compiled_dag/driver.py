@@ -22,7 +22,9 @@ from compiled_dag.deployment import Deployment
 from compiled_dag.entries import Inputs, Output
 from compiled_dag.fetch import Fetching
 from compiled_dag.future import CompiledDAGFuture
+from compiled_dag.lint_nodes import warn_of_retries
 from compiled_dag.options import CompileOptions, teardown_timeout_s
+from compiled_dag.owned import place_functions
 from compiled_dag.program import Program, Read
 from compiled_dag.ref import CompiledDAGRef
 from compiled_dag.results import News, Results
@@ -304,6 +306,7 @@ def compile_dag(output: DAGNode, options: CompileOptions) -> CompiledDAG:
     """Capture, compile and bring up the graph that ends in `output`."""
     captured = capture(output, options.default_communicator)
     captured.host.check_owner()
+    captured = place_functions(captured, options.function_workers)
     check_constants(captured)
     program = compile_graph(captured.graph, options)
     check_backends(captured, program)
@@ -315,7 +318,13 @@ def compile_dag(output: DAGNode, options: CompileOptions) -> CompiledDAG:
         from compiled_dag.picture.schedule_dot import draw_schedule  # noqa: PLC0415  rarely wanted
 
         draw_schedule(captured.graph, program)
-    return CompiledDAG(captured, program, options)
+    warn_of_retries(output)
+    try:
+        captured, program = captured.owned.hire(captured, program, options.compile_timeout_s)
+        return CompiledDAG(captured, program, options)
+    except BaseException:
+        captured.owned.close(0.0)
+        raise
 
 
 def _warn_of_fakes(program: Program) -> None:

@@ -6,7 +6,7 @@ called on. Everything a graph needs from its processes goes through the few meth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NewType, Protocol, TypeAlias
 
 if TYPE_CHECKING:
@@ -133,6 +133,10 @@ class Host(Protocol):
         """Return why an actor is dead, or None while it lives."""
         ...
 
+    def end(self, actor_id: ActorId) -> None:
+        """Have an actor end after what it was asked for."""
+        ...
+
     def kill(self, actor_id: ActorId) -> None:
         """End an actor's process at once."""
         ...
@@ -249,8 +253,8 @@ class ClassMethod(Method, Protocol):
         ...
 
 
-class RemoteClass(Protocol):
-    """A remote class with its options: what `.bind()` was called on."""
+class Remote(Protocol):
+    """What is run in a process of its own, with its options: what `.bind()` was called on."""
 
     @property
     def name(self) -> str: ...
@@ -259,6 +263,28 @@ class RemoteClass(Protocol):
     def declared(self) -> Mapping[str, Any]:
         """What was given to the decorator and to ``.options()``."""
         ...
+
+    @property
+    def host(self) -> Host:
+        """The session it would run in; starts one if there is none."""
+        ...
+
+    @property
+    def num_gpus(self) -> float:
+        """Logical GPUs it asks for."""
+        ...
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """Run it the ordinary way.
+
+        Returns:
+            An actor's handle, or a task's ref or refs.
+        """
+        ...
+
+
+class RemoteClass(Remote, Protocol):
+    """A class whose instances are actors."""
 
     def method(self, name: str) -> ClassMethod | None:
         """Return one of its methods, or None."""
@@ -268,22 +294,33 @@ class RemoteClass(Protocol):
         """Return a hint at the methods with names like `name`, or nothing."""
         ...
 
-    def remote(self, *args: Any, **kwargs: Any) -> Any:
-        """Start an actor; returns its handle."""
+    def bound(self, handle: Any) -> Actor:
+        """Return what a graph knows of an actor, given by its handle."""
         ...
 
 
-class RemoteFunction(Protocol):
-    """A remote function with its options: what `.bind()` was called on."""
+class RemoteFunction(Remote, Protocol):
+    """A function that runs as tasks, or in workers that a graph has for itself."""
 
     @property
-    def name(self) -> str: ...
-
-    @property
-    def declared(self) -> Mapping[str, Any]:
-        """What was given to the decorator and to ``.options()``."""
+    def function(self) -> Callable[..., Any] | None:
+        """The plain function; None where its code is in another process."""
         ...
 
-    def remote(self, *args: Any, **kwargs: Any) -> Any:
-        """Run it as a task; returns a ref, or a list where `num_returns` is over 1."""
+    @property
+    def kind(self) -> Hashable:
+        """Functions of the same kind may share a process."""
+        ...
+
+    @property
+    def worker_name(self) -> str:
+        """What a worker for functions of this kind is called."""
+        ...
+
+    def room(self) -> int:
+        """Return how many workers of this kind there is room for now; at least 1."""
+        ...
+
+    def start_worker(self) -> Actor:
+        """Start a worker for functions of this kind."""
         ...

@@ -7,6 +7,7 @@ and prints, and is tested with no process alive.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NewType, TypeAlias
 
@@ -14,6 +15,8 @@ from compiled_dag.host import ActorId
 from compiled_dag.tree import Val, leaves
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from compiled_dag.tree import Arguments, Tree
 
 NodeId = NewType("NodeId", int)
@@ -220,6 +223,24 @@ class Graph:
         op = self.nodes[self.output].op
         assert isinstance(op, Output), f"not the output: {op}"
         return op.values
+
+    def with_actors(self, known: Mapping[ActorId, tuple[ActorId, str]]) -> Graph:
+        """Return the graph with other actors, given by number and label, in place of some."""
+
+        def now(actor: ActorId) -> ActorId:
+            return known[actor][0] if actor in known else actor
+
+        labels = zip(self.actors, self.labels, strict=True)
+        return dataclasses.replace(
+            self,
+            nodes=tuple(dataclasses.replace(node, actor=now(node.actor)) for node in self.nodes),
+            operations=tuple(
+                dataclasses.replace(one, members=tuple(map(now, one.members)))
+                for one in self.operations
+            ),
+            actors=tuple(map(now, self.actors)),
+            labels=tuple(known[actor][1] if actor in known else label for actor, label in labels),
+        )
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.nodes))

@@ -251,6 +251,7 @@ class DAGNode(Hinted):
         _capacity_policy: str | None = None,
         _max_queued_executions: int | None = None,
         _max_memory_bytes: int | None = None,
+        _function_workers: int | None = None,
     ) -> Any:
         """Compile the graph that ends in this node into one program per actor and start it.
 
@@ -269,6 +270,8 @@ class DAGNode(Hinted):
                 ``"queue"`` or ``"drop_oldest"``.
             _max_queued_executions: Executions whose inputs may wait (policy ``"queue"``).
             _max_memory_bytes: Cap on the payload memory of the graph.
+            _function_workers: Processes for calls of functions; by default as many as can run at
+                once, at most the free CPUs. A function with `num_gpus` has one of its own.
 
         Returns:
             A `CompiledDAG`.
@@ -288,6 +291,7 @@ class DAGNode(Hinted):
             _capacity_policy=_capacity_policy,
             _max_queued_executions=_max_queued_executions,
             _max_memory_bytes=_max_memory_bytes,
+            _function_workers=_function_workers,
             _default_communicator=_default_communicator,
         )
         return compile_dag(self, options)

@@ -45,6 +45,8 @@ class DAGContext:
     """Fetched results the driver keeps for refs not got yet."""
     max_memory_bytes: int | None = None
     """Cap on the payload memory of one graph, or None."""
+    function_workers: int | None = None
+    """Processes for calls of functions, in each graph; None: as many as can run at once."""
     capacity_policy: CapacityPolicy = "raise"
     """What `execute` does when `max_inflight_executions` are unfetched: refuse (``raise``), wait
     (``block``), keep the inputs (``queue``), or drop the oldest for the new (``drop_oldest``)."""
@@ -106,6 +108,7 @@ class CompileOptions:
     max_inflight: int = 10
     max_buffered_results: int = 1000
     max_memory_bytes: int | None = None
+    function_workers: int | None = None
     capacity_policy: CapacityPolicy = "raise"
     default_communicator: Communicator | Literal["create"] | None = "create"
     enable_detect_deadlock: bool = True
@@ -233,6 +236,12 @@ _OPTIONS: Final[dict[str, _Option]] = {
         "read_iteration_timeout",
         _is_slice,
         "a number of seconds over 0",
+    ),
+    "_function_workers": (
+        "function_workers",
+        "function_workers",
+        _is_count_or_none,
+        f"{_COUNT}, or None",
     ),
     "_capacity_policy": (
         "capacity_policy",

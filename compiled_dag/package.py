@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from compiled_dag.channel.layout import ChannelSpec
     from compiled_dag.ir import NodeId, OperationId
     from compiled_dag.operation import CollectiveOp
@@ -37,6 +39,8 @@ class Package:
     steps: tuple[Step, ...]
     num_slots: int
     constants: dict[int, Any]
+    functions: dict[NodeId, Callable[..., Any]]
+    """What calls of functions run; a call without one is of a method."""
     places: dict[NodeId, Place]
     parts: dict[OperationId, RankPart]
     with_torch: bool

@@ -9,7 +9,7 @@ from compiled_dag.program import Compute
 from compiled_dag.tree import Const, leaves
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from compiled_dag.capture import Captured
     from compiled_dag.ir import NodeId
@@ -37,3 +37,11 @@ def constants_used(steps: Sequence[Any]) -> set[int]:
         for leaf in leaves(tree)
         if isinstance(leaf, Const)
     }
+
+
+def functions_used(
+    steps: Sequence[Any], functions: Mapping[NodeId, Callable[..., Any]]
+) -> dict[NodeId, Callable[..., Any]]:
+    """Return what a participant's calls of functions run."""
+    used = (step.node for step in steps if isinstance(step, Compute))
+    return {node: functions[node] for node in used if node in functions}

@@ -197,7 +197,8 @@ class GraphResident:
             stamps[TAG] = stamps[TAG] or number << FAILED_SHIFT
             return Error.capture(error, place, execution=self.execution)
 
-        method = getattr(self._context.instance, step.method)
+        function = self._package.functions.get(step.node)
+        method = getattr(self._context.instance, step.method) if function is None else function
         columns = self._columns
         report = Report(
             self._words,

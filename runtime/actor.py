@@ -20,6 +20,7 @@ from runtime.signatures import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from compiled_dag.host import Host
     from runtime.objects import Lifeline
     from runtime.options import ActorOptions
 
@@ -103,6 +104,21 @@ class ActorClass:
     def nearest(self, name: str) -> str:
         """Return a hint at the methods with names like `name`, or nothing."""
         return nearest(name, self._methods)
+
+    @property
+    def host(self) -> Host:
+        """The session its actors would be in."""
+        host: Host = lifecycle.current(f"{self.__name__}.bind()").host
+        return host
+
+    @property
+    def num_gpus(self) -> float:
+        """Logical GPUs an actor asks for."""
+        return self._options.num_gpus or 0
+
+    def bound(self, handle: ActorHandle) -> BoundActor:
+        """Return what a graph knows of an actor."""
+        return BoundActor(handle)
 
     def __call__(self, *_args: Any, **_kwargs: Any) -> NoReturn:
         """Refuse: the class itself stays in the driver."""

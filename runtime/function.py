@@ -1,4 +1,4 @@
-"""Remote functions: what users hold of a task's code, and what the session keeps of it."""
+"""Remote functions: what users hold of a task's code."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from compiled_dag.function_node import FunctionNode
 from runtime import lifecycle
+from runtime.actor import ActorHandle
+from runtime.actor_method import BoundActor
 from runtime.checks import STREAM
+from runtime.function_worker import FunctionWorker, kind_of, room_for, worker_options
 from runtime.options import TaskOptions
 from runtime.signatures import MethodSpec, is_stream, spec_of
 from runtime.stream import ObjectRefGenerator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Hashable, Mapping
+
+    from compiled_dag.host import Host
 
 
 class RemoteFunction:
@@ -99,6 +104,46 @@ class RemoteFunction:
     def name(self) -> str:
         """Its name."""
         return self.__name__
+
+    @property
+    def function(self) -> Callable[..., Any] | None:
+        """The plain function; None where its code is in another process."""
+        return self._function
+
+    # --- for compiled graphs, which run it in processes of their own
+
+    @property
+    def host(self) -> Host:
+        """The session it would run in."""
+        host: Host = lifecycle.current(f"{self.__name__}.bind()").host
+        return host
+
+    @property
+    def num_gpus(self) -> float:
+        """Logical GPUs it asks for."""
+        return self._options.num_gpus or 0
+
+    @property
+    def kind(self) -> Hashable:
+        """Functions of the same kind may share a process; one with GPUs has its own."""
+        return kind_of(self._options), id(self._export) if self.num_gpus else None
+
+    @property
+    def worker_name(self) -> str:
+        """What a process for functions of this kind is called."""
+        return self.__name__ if self.num_gpus else "functions"
+
+    def room(self) -> int:
+        """Return how many processes of this kind there is room for now; at least 1."""
+        session = lifecycle.current(f"{self.__name__}.bind()")
+        return room_for(self._options, session.resources("available"))
+
+    def start_worker(self) -> BoundActor:
+        """Start a process for functions of this kind."""
+        session = lifecycle.current(f"{self.__name__}.bind()")
+        options = worker_options(self._options)
+        lifeline = session.create(self.worker_name, options, ((FunctionWorker,), {}), {})
+        return BoundActor(ActorHandle(lifeline, {}))
 
     def export_to(self, session: Any) -> int:
         """Have the session keep the function; returns its number there."""
@@ -201,12 +246,3 @@ def make_remote_function(function: Any, declared: Mapping[str, Any]) -> RemoteFu
         # What a library keeps on a GPU it gives back with its process only.
         declared = {**declared, "max_calls": 1}
     return RemoteFunction(function, TaskOptions().updated(declared, decorator=True), declared)
-
-
-@dataclass(frozen=True, slots=True)
-class Function:
-    """What the session keeps of a remote function."""
-
-    number: int
-    name: str
-    parcel: Any

@@ -109,6 +109,10 @@ class NestedHost:
         found: ActorDiedError | None = self._session.ask("death", actor_id)
         return found
 
+    def end(self, actor_id: ActorId) -> None:
+        """Have an actor end after what it was asked for."""
+        self._session.ask("end_after_calls", actor_id)
+
     def kill(self, actor_id: ActorId) -> None:
         """End an actor's process at once."""
         self._session.kill(actor_id)

@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from compiled_dag.errors import ActorDiedError
-    from runtime.function import Function
     from runtime.messages import Reply
     from runtime.options import TaskOptions
     from runtime.parcel import Parcel
     from runtime.session import Session
+    from runtime.store import Function
 
 _DEPTH: Final = 16
 """Tasks sent ahead to one worker."""

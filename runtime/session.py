@@ -248,6 +248,10 @@ class Session(Requests):
         """Return why an actor is dead, or None while it lives."""
         return self.processes[actor_id].death
 
+    def end(self, actor_id: ActorId) -> None:
+        """Have an actor end after what it was asked for."""
+        self.processes[actor_id].end_after_calls()
+
     def kill(
         self, actor_id: ActorId, reason: str = obituary.KILLED, *, no_restart: bool = True
     ) -> None:

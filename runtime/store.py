@@ -7,11 +7,20 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
 from compiled_dag.errors import ObjectStoreFullError
-from runtime.function import Function
 from runtime.parcel import Parcel
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """What the session keeps of a remote function."""
+
+    number: int
+    name: str
+    parcel: Any
 
 
 class Store:

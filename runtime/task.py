@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runtime.function import Function
     from runtime.link import Link
     from runtime.objects import ObjectRef
     from runtime.options import TaskOptions
     from runtime.parcel import Parcel
     from runtime.pool import PoolWorker
     from runtime.session import Session
+    from runtime.store import Function
 
 
 class Task:

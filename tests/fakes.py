@@ -169,6 +169,7 @@ class ThreadHost:
         self._enders: dict[int, Callable[[], object]] = {}
         self._keys = itertools.count()
         self.actors: dict[int, FakeActor] = {}
+        self.ended: list[int] = []
 
     def actor(self, instance: Any, *, gets: bool = False) -> FakeActor:
         number = next(self._numbers)
@@ -224,6 +225,17 @@ class ThreadHost:
 
     def death(self, actor_id: ActorId) -> ActorDiedError | None:
         return self.actors[actor_id].error
+
+    def end(self, actor_id: ActorId) -> None:
+        """Stop an actor after what it was asked for, and report it dead."""
+        self.ended.append(actor_id)
+        actor = self.actors[actor_id]
+
+        def stop() -> None:
+            actor.loop.stop()
+            self.report_death(actor_id)
+
+        actor.post(stop)
 
     def kill(self, actor_id: ActorId) -> None:
         """Stop an actor between two executions and report it dead."""

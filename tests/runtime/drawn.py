@@ -102,3 +102,36 @@ def execute(nodes: list[Any], *args: Any) -> Any:
 @runtime.remote
 def use(counter: Any, amount: int) -> Any:
     return runtime.get(counter.add.remote(amount))
+
+
+@runtime.remote
+def process_id(*_args: Any) -> int:
+    import os
+
+    return os.getpid()
+
+
+@runtime.remote
+def variable(name: str, *_args: Any) -> str | None:
+    import os
+
+    return os.environ.get(name)
+
+
+@runtime.remote
+def gpu_ids(*_args: Any) -> list[Any]:
+    return runtime.get_gpu_ids()
+
+
+@runtime.remote
+class Diary:
+    """An actor that notes its ordinary end."""
+
+    def __init__(self, path: str) -> None:
+        import atexit
+        from pathlib import Path
+
+        atexit.register(lambda: Path(path).write_text("ended"))
+
+    def echo(self, value: Any) -> Any:
+        return value

@@ -14,7 +14,6 @@ from compiled_dag.errors import ActorDiedError, WorkerCrashedError
 from compiled_dag.shm.board import REVOKED, Board
 from runtime.arguments import pack_arguments
 from runtime.events import EventLog
-from runtime.function import Function
 from runtime.gpus import GpuPool
 from runtime.interruption import Interruption
 from runtime.messages import Call, GoesOn, Skipped, Want
@@ -23,6 +22,7 @@ from runtime.parcel import Parcel
 from runtime.pool import NOTHING_REVOKED, PoolWorker
 from runtime.resources import Ledger
 from runtime.scheduler import Scheduler
+from runtime.store import Function
 from runtime.task_service import TaskService
 
 RAN: list[int] = []

@@ -1,0 +1,122 @@
+"""Where the nodes of a graph run: on which actors, those included that are to be made."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+from compiled_dag.collective_node import actor_call
+from compiled_dag.errors import GraphError
+from compiled_dag.function_node import FunctionNode
+from compiled_dag.host import ActorId
+from compiled_dag.ir import DRIVER, NodeId, Pool
+from compiled_dag.lint_nodes import check_constructor
+from compiled_dag.owned import NewActor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from compiled_dag.class_node import ClassNode
+    from compiled_dag.host import Actor, Host, RemoteFunction
+    from compiled_dag.node import DAGNode
+
+
+class Placing:
+    """The tables of actors and functions that fill while nodes are placed."""
+
+    def __init__(self, class_nodes: Sequence[ClassNode]) -> None:
+        """Place nodes of a graph with these class nodes.
+
+        Raises:
+            GraphError: An actor cannot be made before the graph runs.
+        """
+        self._numbers = itertools.count(DRIVER - 1, -1)
+        """For what has no number in its session yet."""
+        self._hosts: dict[int, Host] = {}
+        self._named: dict[str, None] = {}
+        """The actors there are, as messages name them."""
+        self._pools: dict[Any, tuple[Pool, RemoteFunction]] = {}
+        self._new = {
+            id(node): self._new_actor(node)
+            for node in sorted(class_nodes, key=lambda node: node._order)
+        }
+        self.actors: dict[ActorId, Actor] = {}
+        """In order of first use."""
+        self.functions: dict[NodeId, Callable[..., Any]] = {}
+        """What calls of functions run."""
+
+    @property
+    def new_actors(self) -> tuple[NewActor, ...]:
+        """The actors that are to be made, in that order."""
+        return tuple(self._new.values())
+
+    @property
+    def pools(self) -> tuple[Pool, ...]:
+        """The pools of functions."""
+        return tuple(pool for pool, _ in self._pools.values())
+
+    @property
+    def pooled(self) -> dict[ActorId, RemoteFunction]:
+        """One function of each pool."""
+        return {pool.id: function for pool, function in self._pools.values()}
+
+    def host(self) -> Host:
+        """Return the session of everything that was placed.
+
+        Raises:
+            GraphError: There is nothing, or there are two sessions.
+        """
+        if not self._hosts:
+            msg = "the graph calls nothing: bind at least one method of an actor, or a function"
+            raise GraphError(msg)
+        if len(self._hosts) > 1:
+            msg = f"the graph's actors belong to different sessions: {', '.join(self._named)}"
+            raise GraphError(msg)
+        return next(iter(self._hosts.values()))
+
+    def place(self, node: DAGNode, number: NodeId) -> ActorId:
+        """Return the actor on which a node runs, or what stands for it.
+
+        Raises:
+            GraphError: A function's code is not in this process.
+        """
+        if isinstance(node, FunctionNode):
+            return self._pool(node, number).id
+        call = actor_call(node)
+        if call is None:
+            return DRIVER
+        target = call._target
+        actor: Actor = self._new[id(call._parent)] if target is None else target.actor
+        self.actors.setdefault(actor.actor_id, actor)
+        self._hosts[id(actor.host)] = actor.host
+        self._named[f"{actor.label} (called by {call._label}, bound at {call._source})"] = None
+        return actor.actor_id
+
+    def _new_actor(self, node: ClassNode) -> NewActor:
+        check_constructor(node)
+        remote_class = node._class
+        host = remote_class.host
+        self._hosts[id(host)] = host
+        number = ActorId(next(self._numbers))
+        return NewActor(number, node._label, host, remote_class.num_gpus, node)
+
+    def _pool(self, node: FunctionNode, number: NodeId) -> Pool:
+        """Return the pool of a function, a new one the first time."""
+        function = node._function
+        if function.function is None:
+            msg = (
+                f"{node._label}, bound at {node._source}: the function's code is in another "
+                "process, from where it came here. Compile the graph there"
+            )
+            raise GraphError(msg)
+        self.functions[number] = function.function
+        if function.kind not in self._pools:
+            self._hosts[id(function.host)] = function.host
+            pool = Pool(
+                id=ActorId(next(self._numbers)),
+                label=function.worker_name,
+                most=function.room(),
+                alone=bool(function.num_gpus),
+            )
+            self._pools[function.kind] = (pool, function)
+        return self._pools[function.kind][0]
