@@ -33,8 +33,8 @@ class Placing:
         self._numbers = itertools.count(DRIVER - 1, -1)
         """For what has no number in its session yet."""
         self._hosts: dict[int, Host] = {}
-        self._named: dict[str, None] = {}
-        """The actors there are, as messages name them."""
+        self._named: dict[tuple[int, ActorId], str] = {}
+        """By host and number, what messages call an actor: two sessions may number alike."""
         self._pools: dict[Any, tuple[Pool, RemoteFunction]] = {}
         self._new = {
             id(node): self._new_actor(node)
@@ -70,7 +70,8 @@ class Placing:
             msg = "the graph calls nothing: bind at least one method of an actor, or a function"
             raise GraphError(msg)
         if len(self._hosts) > 1:
-            msg = f"the graph's actors belong to different sessions: {', '.join(self._named)}"
+            names = ", ".join(self._named.values())
+            msg = f"the graph's actors belong to different sessions: {names}"
             raise GraphError(msg)
         return next(iter(self._hosts.values()))
 
@@ -89,7 +90,8 @@ class Placing:
         actor: Actor = self._new[id(call._parent)] if target is None else target.actor
         self.actors.setdefault(actor.actor_id, actor)
         self._hosts[id(actor.host)] = actor.host
-        self._named[f"{actor.label} (called by {call._label}, bound at {call._source})"] = None
+        name = f"{actor.label} (called by {call._label}, bound at {call._source})"
+        self._named.setdefault((id(actor.host), actor.actor_id), name)
         return actor.actor_id
 
     def _new_actor(self, node: ClassNode) -> NewActor:
