@@ -9,6 +9,8 @@ from compiled_dag.channel import layout as at
 from compiled_dag.links import links
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from compiled_dag.capture import Captured
     from compiled_dag.memory import ChannelMemory, GraphMemory
     from compiled_dag.operation import CollectiveOp
@@ -59,16 +61,32 @@ class Collective:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """A process of the graph's own that runs calls of functions, one after the other."""
+
+    name: str
+    calls: tuple[tuple[int, str], ...]
+    """Node number and function."""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {', '.join(f'{node} {name}' for node, name in self.calls)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """The transport of every edge and the backend of every collective; `str` is a report."""
+    """Transports of all edges, backends of collectives, workers of functions; `str` is a report."""
 
     edges: tuple[Edge, ...]
     collectives: tuple[Collective, ...]
+    workers: tuple[Worker, ...]
+    """Calls of functions by the worker they were given to."""
 
     def __str__(self) -> str:
         lines = ["Edges:", *(f"  {_indented(edge)}" for edge in self.edges)]
         if self.collectives:
             lines += ["Collectives:", *(f"  {one}" for one in self.collectives)]
+        if self.workers:
+            lines += ["Workers for functions:", *(f"  {one}" for one in self.workers)]
         return "\n".join(lines)
 
 
@@ -92,7 +110,16 @@ def explain(captured: Captured, program: Program, memory: GraphMemory) -> Explan
             _collective(captured, program, spec, op)
             for spec, op in zip(program.operations, captured.operations, strict=True)
         ),
+        workers=tuple(_workers(captured)),
     )
+
+
+def _workers(captured: Captured) -> Iterator[Worker]:
+    graph = captured.graph
+    for actor, label in zip(graph.actors, graph.labels, strict=True):
+        calls = [n for n in graph.nodes if n.actor == actor and n.id in captured.functions]
+        if calls:
+            yield Worker(name=label, calls=tuple((node.id, node.label) for node in calls))
 
 
 def _collective(

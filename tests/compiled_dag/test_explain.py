@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pickle
 
-from compiled_dag import Explanation, InputNode
+from compiled_dag import Explanation, InputNode, MultiOutputNode
 from compiled_dag.explain import Collective
 from tests.graphs import Keeper, Worker, data_parallel, nested
+from tests.remotes import FakeFunction
 
 
 def test_every_edge_has_its_transport_and_why(host) -> None:
@@ -67,3 +68,25 @@ def test_a_collective_has_its_backend_and_why(host) -> None:
     )
     assert isinstance(explanation, Explanation)
     assert pickle.loads(pickle.dumps(explanation)) == explanation
+
+
+def add(left, right):
+    return left + right
+
+
+def test_calls_of_functions_are_told_by_their_workers(host) -> None:
+    remote, actor = FakeFunction(host, add), host.actor(Worker(1))
+    with InputNode() as inp:
+        first, other = remote.bind(inp, 1), remote.bind(inp, 2)
+        both = remote.bind(first, other)
+        output = MultiOutputNode([both, actor.add.bind(first)])
+    with output.experimental_compile() as graph:
+        explanation = graph.explain()
+        assert graph.execute(1)[0].get(30) == 5
+    named = {worker.name: worker.calls for worker in explanation.workers}
+    assert sorted(node for calls in named.values() for node, _ in calls) == [1, 2, 3]
+    assert {name for calls in named.values() for _, name in calls} == {"add"}
+    assert len(named) == 2  # the two that can run at once; the third waits for both
+    report = str(explanation).split("Workers for functions:\n")[1]
+    assert report.splitlines() == [f"  {worker}" for worker in explanation.workers]
+    assert all(name in graph.visualize(format="ascii") for name in named)
