@@ -82,7 +82,7 @@ class Deployment:
         self._tickets = Tickets.of(self.host)
         self.member = Member(self._tickets, self.graph_id)
         deadline = time.monotonic() + options.compile_timeout_s
-        lines = tuple(self._line(actor.actor_id, deadline, options) for actor in self.actors)
+        lines = tuple(self._line(actor, deadline, options) for actor in self.actors)
         processes = (self.host.process, *lines)
         segment = GraphSegment.create(len(processes), program.channels, self.graph_id)
         self.segment = GraphSegment(segment.fd, self.host.board, processes, program.channels)
@@ -105,19 +105,15 @@ class Deployment:
             self.close(_ROLLBACK_S)
             raise
 
-    def _line(self, actor_id: ActorId, deadline: float, options: CompileOptions) -> int:
+    def _line(self, actor: Actor, deadline: float, options: CompileOptions) -> int:
         try:
-            return self.host.line(actor_id, deadline)
+            return self.host.line(actor.actor_id, deadline)
         except TimeoutError as error:
-            label = self._label(actor_id)
             msg = (
-                f"actor {label} was not up within compile_timeout={options.compile_timeout_s} s: "
-                f"{error}"
+                f"actor {actor.label} was not up within "
+                f"compile_timeout={options.compile_timeout_s} s: {error}"
             )
             raise GraphError(msg) from error
-
-    def _label(self, actor_id: ActorId) -> str:
-        return next(actor.label for actor in self.actors if actor.actor_id == actor_id)
 
     def _check_alive(self) -> None:
         """Deaths before the watch began do not reach it."""
