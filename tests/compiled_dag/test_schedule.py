@@ -79,7 +79,7 @@ def test_one_forward_one_backward_of_two_stages_interleaves_in_bind_order() -> N
 # --- any graph ------------------------------------------------------------------------------------
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(recipes(collectives=True))
 def test_any_schedule_prints_parses_back_and_is_proved_again(recipe) -> None:
     schedule = schedule_of(draw(recipe, paper(recipe.num_actors, kind=Machine)))
@@ -88,7 +88,7 @@ def test_any_schedule_prints_parses_back_and_is_proved_again(recipe) -> None:
     schedule.verify()
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(recipes(collectives=True))
 def test_every_actor_works_in_the_order_its_nodes_were_bound(recipe) -> None:
     graph = capture(draw(recipe, paper(recipe.num_actors, kind=Machine))).graph

@@ -85,7 +85,7 @@ def test_a_hint_for_an_accelerator_is_marked_by_its_edges() -> None:
     assert "  n1 ==> n3" in mermaid_text(drawing(output))
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(recipes(collectives=True))
 def test_any_graph_is_listed_in_the_form_that_scripts_read(recipe) -> None:
     drawn = drawing(draw(recipe, paper(recipe.num_actors, kind=Machine)))
@@ -211,7 +211,7 @@ def test_the_eye_finds_every_edge_of_any_graph_and_no_other(graph) -> None:
     assert seen(drawn) == set(arrows)
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(recipes(collectives=True))
 def test_the_eye_finds_every_edge_of_any_graph_of_calls(recipe) -> None:
     drawn = drawing(draw(recipe, paper(recipe.num_actors, kind=Machine)))

@@ -13,7 +13,7 @@ from tests.graphs import paper
 from tests.recipes import Machine, draw, recipes
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(recipes(collectives=True))
 def test_nodes_are_called_by_their_numbers_and_all_edges_are_there(recipe) -> None:
     drawn = drawing(draw(recipe, paper(recipe.num_actors, kind=Machine)))

@@ -37,7 +37,7 @@ def test_a_frame_holds_what_an_actor_does() -> None:
     ]
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(recipes(collectives=True))
 def test_every_node_and_edge_is_there(recipe) -> None:
     drawn = drawing(draw(recipe, paper(recipe.num_actors, kind=Machine)))
