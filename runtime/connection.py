@@ -42,7 +42,7 @@ class Connection:
         *,
         receiver: Callable[[Any], None],
         find: Callable[[int], Any],
-        lend: Callable[[Sequence[Any]], None],
+        lend: Callable[[Sequence[Any]], list[Any]],
         flusher: Callable[[], None],
         breaker: Callable[[OSError], None],
     ) -> tuple[Link, tuple[int, ...]]:

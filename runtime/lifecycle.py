@@ -13,6 +13,7 @@ from runtime.checks import check_amount, check_bytes, check_resources
 from runtime.environment import check_runtime_env
 from runtime.interrupts import Interrupts
 from runtime.objects import set_admission
+from runtime.parcel import set_stock
 from runtime.references import set_strays
 from runtime.session import Session
 
@@ -182,6 +183,7 @@ def _start(**options: Any) -> None:
     session = _Current.session = Session(**options)
     set_strays(session.store.pin, session.store.find_stray)
     set_admission(session.store.admit)
+    set_stock(session.memory.take)
 
 
 def _facts() -> SessionContext:
@@ -219,6 +221,7 @@ def _end(interrupts: Interrupts) -> None:
                 _Current.session = None
                 set_strays(None, None)
                 set_admission(None)
+                set_stock(None)
 
 
 def _shut_down_at_exit() -> None:

@@ -13,9 +13,10 @@ import contextlib
 import os
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from runtime import wire
+from runtime.messages import Call, Resolved
 from runtime.supervisor import READABLE, WRITABLE, Supervisor
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
     from compiled_dag.shm.board import Board
     from runtime.messages import Message
+
+_MOST_SENT_ALONG: Final = 8
+_SENT_ALONG_BYTES: Final = 16 * 1024
 
 
 class Link:
@@ -38,7 +42,7 @@ class Link:
         *,
         receiver: Callable[[Any], None],
         find: Callable[[int], Any],
-        lend: Callable[[Sequence[Any]], None],
+        lend: Callable[[Sequence[Any]], list[Any]],
         flusher: Callable[[], None],
         breaker: Callable[[OSError], None],
     ) -> None:
@@ -51,7 +55,8 @@ class Link:
             supervisor: Reads unless somebody attends.
             receiver: Handles one message.
             find: Returns a reference that the process has, by number.
-            lend: Takes note of references that are sent to the process.
+            lend: Takes note of references that are sent to the process; returns those that are
+                new to it.
             flusher: Calls `flush`, with the actor's lock held.
             breaker: Handles that messages cannot be received any more.
         """
@@ -81,9 +86,7 @@ class Link:
         """Send `message` now if the socket takes it, else from the supervising thread."""
         if self._closed:
             return  # the actor is dead; its death settles what was pending
-        for parcel in getattr(message, "parcels", ()):
-            if parcel.references:
-                self._lend(parcel.references)
+        fresh = self._note(message)
         data, fds = wire.pack(message)
         if self._outbox:
             self._outbox.append((memoryview(data), tuple(os.dup(fd) for fd in fds)))
@@ -101,6 +104,29 @@ class Link:
             self._outbox.append((left, tuple(os.dup(fd) for fd in fds)))
             self._update()
         self._post()
+        if fresh and isinstance(message, Call):
+            self._send_along(fresh)
+
+    def _note(self, message: Message) -> list[Any]:
+        """Note what of a message's values the process sees; returns the references new to it."""
+        fresh: list[Any] = []
+        tracked = isinstance(message, Resolved)
+        for parcel in getattr(message, "parcels", ()):
+            if not tracked:
+                parcel.exclusive = False  # its receiver maps it without a reference
+            if parcel.references:
+                fresh += self._lend(parcel.references)
+        return fresh
+
+    def _send_along(self, references: Sequence[Any]) -> None:
+        """Send values that are known, small or in memory of their own: nobody need ask for them.
+
+        That saves two of the four trips of a call that gets a reference it was given in a list.
+        """
+        for ref in references[:_MOST_SENT_ALONG]:
+            parcel = getattr(ref, "parcel", None)  # an actor's lifeline has none
+            if parcel is not None and (parcel.fd >= 0 or parcel.size <= _SENT_ALONG_BYTES):
+                self.send(Resolved(ref.number, b"", (parcel,)))
 
     def flush(self) -> None:
         """Send what the outbox holds as far as it fits."""

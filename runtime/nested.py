@@ -235,7 +235,9 @@ class NestedSession:
     def expecting(self, refs: Sequence[ObjectRef]) -> Iterator[None]:
         """Have outcomes brought while the caller waits."""
         self.report_gone()
+        self._mailbox.pump()  # what was sent along with the call may be all
         blocks = self.in_task and threading.current_thread() is threading.main_thread()
+        blocks = blocks and not (refs and all(ref.done for ref in refs))
         self._want(refs, blocks=blocks)
         try:
             yield

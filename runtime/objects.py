@@ -275,7 +275,7 @@ class ObjectRef:
             raise copy.copy(self.error)  # a fresh one: tracebacks pile up on a raised exception
         assert self.parcel is not None
         try:
-            value = self.parcel.load()
+            value = self.parcel.load(self)
         except Exception as cause:
             text = f"the value of {self!r} cannot be rebuilt here: {cause!r}"
             error = DeserializationError(text)

@@ -19,6 +19,7 @@ from compiled_dag.channel.codec import Encoded, Kind, decode, encode
 from compiled_dag.channel.layout import ALIGN
 from compiled_dag.shm.segment import PAGE, Segment, require_memory, round_up
 from runtime.references import collecting, supplying
+from runtime.warm import capacity_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -42,6 +43,7 @@ class Parcel:
 
     __slots__ = (
         "body",
+        "exclusive",
         "fd",
         "head_bytes",
         "kind",
@@ -70,8 +72,11 @@ class Parcel:
         self.fd = fd
         """Owned; -1 if the body is inline."""
         self.references = references
-        self.on_free: Callable[[int], None] | None = None
-        """Told the size when a body in `fd` is given back. Must be safe in finalizers."""
+        self.exclusive = True
+        """Whether whoever maps a body in `fd` has a reference of the value."""
+        self.on_free: Callable[[Parcel], bool] | None = None
+        """Told when a body in `fd` is given back; tells whether it has taken the descriptor over.
+        Must be safe in finalizers."""
 
     @classmethod
     def of(cls, value: Any) -> Parcel:
@@ -117,22 +122,25 @@ class Parcel:
             meta += struct.pack(f"<{len(numbers)}q", *numbers)
         return meta
 
-    def load(self) -> Any:
+    def load(self, keeper: object = None) -> Any:
         """Rebuild the value; every call gives a new one.
+
+        Args:
+            keeper: Kept alive as long as anything of the value that is mapped.
 
         Raises:
             Exception: Whatever unpickling the user's value raises.
         """
         if self.references:
             with supplying(self.references):
-                return self._load()
-        return self._load()
+                return self._load(keeper)
+        return self._load(keeper)
 
-    def _load(self) -> Any:
+    def _load(self, keeper: object) -> Any:
         if not self.num_buffers and self.fd < 0:
             return decode(self.kind, self.body, ())
         if self.fd >= 0:
-            return self._load_mapped()
+            return self._load_mapped(keeper)
         view = memoryview(self.body)
         table = 8 * self.num_buffers
         head = self.body[table : table + self.head_bytes]
@@ -142,8 +150,8 @@ class Parcel:
         ]
         return decode(self.kind, head, buffers)
 
-    def _load_mapped(self) -> Any:
-        mapping = _PrivateMapping(self.fd, self.size)
+    def _load_mapped(self, keeper: object) -> Any:
+        mapping = _PrivateMapping(self.fd, self.size, keeper)
         whole = mapping.array(0, self.size)
         view = memoryview(whole).cast("B")
         table = 8 * self.num_buffers
@@ -164,10 +172,8 @@ class Parcel:
             yield start, at, bool(entry & 1)
 
     def __del__(self, _close=os.close) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
-        if self.fd >= 0:
+        if self.fd >= 0 and (self.on_free is None or not self.on_free(self)):
             _close(self.fd)
-            if self.on_free is not None:
-                self.on_free(self.size)
 
 
 def _nbytes(chunk: Any) -> int:
@@ -190,18 +196,34 @@ def _chunks(encoded: Encoded) -> Iterator[Any]:
 
 
 def _store(chunks: list[Any], size: int) -> int:
-    """Write a body into a new memfd. Writing is faster than mapping: no page faults one by one."""
-    if size >= _CHECK_BYTES:
-        require_memory(size, "a value")
-    segment = Segment.create("compiled-dag-value", round_up(size))
+    """Write a body into a memfd. Writing is faster than mapping: no page faults one by one."""
+    segment = Segment(_Stock.take(size))
+    if segment.fd < 0:
+        if size >= _CHECK_BYTES:
+            require_memory(size, "a value")
+        segment = Segment.create("compiled-dag-value", capacity_for(size))
     try:
         left = [memoryview(chunk).cast("B") for chunk in chunks if _nbytes(chunk)]
+        at = 0
         while left:
-            left = _skip(left, os.writev(segment.fd, left[:_MOST_CHUNKS]))
+            written = os.pwritev(segment.fd, left[:_MOST_CHUNKS], at)
+            left = _skip(left, written)
+            at += written
     except BaseException:
         segment.close()
         raise
     return segment.fd
+
+
+class _Stock:
+    """Where memory comes from that was used before."""
+
+    take: Callable[[int], int] = staticmethod(lambda _size: -1)
+
+
+def set_stock(take: Callable[[int], int] | None) -> None:
+    """Have `take` return memory for so many bytes, or -1."""
+    _Stock.take = staticmethod(take or (lambda _size: -1))
 
 
 def _skip(views: list[memoryview], nbytes: int) -> list[memoryview]:
@@ -245,9 +267,10 @@ class _PrivateMapping:
     Unlike `mmap.mmap` it holds no descriptor, so many large values may be held at once.
     """
 
-    __slots__ = ("_address", "_size")
+    __slots__ = ("_address", "_keeper", "_size")
 
-    def __init__(self, fd: int, size: int) -> None:
+    def __init__(self, fd: int, size: int, keeper: object) -> None:
+        self._keeper = keeper
         self._size = 0  # so that __del__ has nothing to do if mmap fails
         nbytes = round_up(size, PAGE)
         address = _mmap(None, nbytes, _PROT_READ_WRITE, _MAP_PRIVATE, fd, 0)

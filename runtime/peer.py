@@ -74,11 +74,16 @@ class Peer:
 
     # --- references it holds
 
-    def lend(self, references: Sequence[Any]) -> None:
-        """Take note of references that are being sent to it."""
+    def lend(self, references: Sequence[Any]) -> list[Any]:
+        """Take note of references that are being sent to it; returns those that are new to it."""
+        fresh = []
         with self._lock:
             for reference in references:
-                self._held.setdefault(reference.number, [reference, 0])[1] += 1
+                entry = self._held.setdefault(reference.number, [reference, 0])
+                entry[1] += 1
+                if entry[1] == 1:
+                    fresh.append(reference)
+        return fresh
 
     def find(self, number: int) -> Any:
         """Return a reference that it holds."""

@@ -36,6 +36,7 @@ from runtime.supervisor import Supervisor
 from runtime.system_call import SystemCall
 from runtime.traces import Traces
 from runtime.waiting import get_all
+from runtime.warm import WarmMemory
 from runtime.zygotes import Zygotes
 
 if TYPE_CHECKING:
@@ -93,12 +94,10 @@ class Session(Requests):
         self.questions = Questions(self)
         self.names = Names(namespace)
         self.claims = Claims(self)
-        """Of graphs."""
         self.events = EventLog()
         self.traces = Traces()
         self.detached: list[Lifeline] = []
         """Of actors that outlive their handles."""
-        self.store = Store(object_store_memory)
         self.processes = Processes(self)
         self._closers: dict[int, Callable[[], object]] = {}
         self._closer_keys = itertools.count()
@@ -108,6 +107,8 @@ class Session(Requests):
         self.board = Board(self._segment.fd)
         self._doorbell = Doorbell(self.board, self.process)
         self.supervisor = Supervisor()
+        self.memory = WarmMemory(self.supervisor.call_soon, self.supervisor.call_later)
+        self.store = Store(object_store_memory, self.memory)
         dedup = Deduplicator(write_to_stderr, self.supervisor.call_later)
         self.log_sink = dedup if log_to_driver else None
         """Takes what processes print."""
@@ -295,8 +296,6 @@ class Session(Requests):
         """Return the values of `refs`; see `runtime.waiting`."""
         return get_all(self, refs, timeout)
 
-    # --- objects
-
     def put(self, value: Any) -> ObjectRef:
         """Store `value`."""
         self.check_owner()
@@ -381,6 +380,7 @@ class Session(Requests):
             actor.die(obituary.of_session(actor.label))
             actor.close_descriptors()
         self.claims.close()
+        self.memory.close()
         self._segment.close()
         self.ring()
 
@@ -392,6 +392,7 @@ class Session(Requests):
         for actor in self.processes:
             actor.close_descriptors()
         self.claims.close()
+        self.memory.close()
         self._segment.close()
 
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compiled_dag.errors import ObjectStoreFullError
 from runtime.parcel import Parcel
+
+if TYPE_CHECKING:
+    from runtime.warm import WarmMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +32,15 @@ class Store:
     Any thread may use it.
     """
 
-    def __init__(self, cap_bytes: int | None) -> None:
-        """Make an empty store; large objects may take `cap_bytes` together (None: any amount)."""
+    def __init__(self, cap_bytes: int | None, memory: WarmMemory) -> None:
+        """Make an empty store.
+
+        Args:
+            cap_bytes: What large objects may take together; None: any amount.
+            memory: Takes over what they leave behind.
+        """
         self.cap_bytes = cap_bytes
+        self._memory = memory
         self._used_bytes = 0
         self._freed: deque[int] = deque()
         """Sizes of bodies that are gone: finalizers take no locks."""
@@ -58,8 +67,13 @@ class Store:
             )
         with self._lock:
             self._used_bytes += parcel.size
-        parcel.on_free = self._freed.append
+        parcel.on_free = self._free
         return None
+
+    def _free(self, parcel: Parcel) -> bool:
+        """Count a value no more; tells whether its memory is kept for others."""
+        self._freed.append(parcel.size)
+        return parcel.exclusive and self._memory.give(parcel.fd)
 
     def export(self, number: int, name: str, function: Any) -> None:
         """Keep a function for tasks.
