@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 
 from collective import header as head
 from collective.header import GroupHeader, Preflight
+from compiled_dag.communicators import CommunicatorPart, end_in
 from compiled_dag.errors import ActorDiedError, ChannelClosedError, GraphError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from collective.torch_group import TorchGroup
     from compiled_dag.host import Actor, ActorContext, ActorId, Host, Pending, SystemCall
     from compiled_dag.shm.waiter import Waiter
 
@@ -34,13 +36,22 @@ class Join:
     processes: tuple[int, ...]
     """Board line of each rank."""
     backend: str
+    communicator: CommunicatorPart | None
+    """The user's, which does the work."""
     timeout_s: float
 
 
 class DriverGroup:
     """The driver's end of a group."""
 
-    def __init__(self, host: Host, actors: Sequence[Actor], backend: str, deadline: float) -> None:
+    def __init__(
+        self,
+        host: Host,
+        actors: Sequence[Actor],
+        backend: str,
+        deadline: float,
+        communicator: CommunicatorPart | None = None,
+    ) -> None:
         """Form the group and wait until every rank has joined.
 
         Raises:
@@ -52,6 +63,7 @@ class DriverGroup:
         self.needs_calm = backend == "gloo"
         self._host = host
         self._actors = tuple(actors)
+        self._communicator = communicator
         self._leaving: dict[ActorId, Pending] = {}
         """Replies of the ranks that were asked to leave."""
         self._closed = False
@@ -119,6 +131,7 @@ class DriverGroup:
                 rank=rank,
                 processes=processes,
                 backend=backend,
+                communicator=self._communicator,
                 timeout_s=max(0.0, deadline - time.monotonic()),
             )
             fds = (self._header.segment.fd,)
@@ -159,9 +172,15 @@ def _settle(reply: Pending, deadline: float) -> None:
         return
 
 
-def open_group(host: Host, actors: Sequence[Actor], backend: str, deadline: float) -> DriverGroup:
+def open_group(
+    host: Host,
+    actors: Sequence[Actor],
+    backend: str,
+    deadline: float,
+    communicator: CommunicatorPart | None = None,
+) -> DriverGroup:
     """Form a group of `actors`, ranks in this order."""
-    return DriverGroup(host, actors, backend, deadline)
+    return DriverGroup(host, actors, backend, deadline, communicator)
 
 
 # --- what the driver has an actor run -------------------------------------------------------------
@@ -172,15 +191,12 @@ def join_group(context: ActorContext, payload: bytes, fds: Sequence[int]) -> byt
     try:
         # torch is imported by the first group only, and never by the driver.
         from collective.rank import RankGroup  # noqa: PLC0415
-        from collective.store import SharedMemoryStore  # noqa: PLC0415
-        from collective.torch_group import make_group  # noqa: PLC0415
 
         join: Join = pickle.loads(payload)
         world_size = len(join.processes)
         header = GroupHeader(fds[0], world_size, context.board, join.processes)
         _meet(header, join, context.waiter)
-        store = SharedMemoryStore(header, context.waiter, join.timeout_s)
-        torch_group = make_group(join.backend, store, join.rank, world_size)
+        torch_group = _make_group(context, header, join)
     except BaseException:
         os.close(fds[0])
         raise
@@ -189,6 +205,19 @@ def join_group(context: ActorContext, payload: bytes, fds: Sequence[int]) -> byt
         header, preflight, torch_group, join.rank, context.waiter
     )
     return b""
+
+
+def _make_group(context: ActorContext, header: GroupHeader, join: Join) -> TorchGroup:
+    if join.communicator is not None:
+        from collective.communicator_group import CommunicatorGroup  # noqa: PLC0415
+
+        part = join.communicator
+        return CommunicatorGroup(end_in(context, part.graph_id, part.number), part.ranks)
+    from collective.store import SharedMemoryStore  # noqa: PLC0415
+    from collective.torch_group import make_group  # noqa: PLC0415
+
+    store = SharedMemoryStore(header, context.waiter, join.timeout_s)
+    return make_group(join.backend, store, join.rank, header.world_size)
 
 
 def _meet(header: GroupHeader, join: Join, waiter: Waiter) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from collective.group import DriverGroup
+    from compiled_dag.communicators import CommunicatorPart
     from compiled_dag.host import Actor, ActorContext, Host
     from compiled_dag.outcome import Place
 
@@ -76,9 +77,16 @@ class Operation:
             return f"transport={self.transport!r} was asked for"
         return _why_not_nccl(actors) or "every actor has a physical GPU of its own"
 
-    def open_group(self, host: Host, actors: Sequence[Actor], deadline: float) -> DriverGroup:
-        """Form a group of `actors`, ranks in this order."""
-        return open_group(host, actors, self.backend(actors), deadline)
+    def open_group(
+        self,
+        host: Host,
+        actors: Sequence[Actor],
+        deadline: float,
+        communicator: CommunicatorPart | None = None,
+    ) -> DriverGroup:
+        """Form a group of `actors`, ranks in this order; a user's communicator may do the work."""
+        backend = "communicator" if communicator else self.backend(actors)
+        return open_group(host, actors, backend, deadline, communicator)
 
     def bind_rank(
         self, context: ActorContext, group_id: int, rank: int, places: Sequence[Place]

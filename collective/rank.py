@@ -211,7 +211,7 @@ class RankOperation(_RankPart):
         if not (self._gets or self._kind.in_place):
             return None
         try:
-            return self._group.torch_group.empty(self._shape, value.dtype)
+            return self._group.torch_group.empty(self._shape, value.dtype, value.device)
         except RuntimeError as failure:  # no memory: an error of this execution on all ranks
             return self._capture(failure, execution)
 
@@ -228,7 +228,7 @@ class RankOperation(_RankPart):
         dtype, device, shape = _tensor_of(met[self._root])
         try:
             shape = self._kind.shape_of_result(shape, self._world_size)
-            memory = self._group.torch_group.empty(shape, dtype)
+            memory = self._group.torch_group.empty(shape, dtype, device)
         except RuntimeError as failure:
             return self._fault(failure, execution)
         return self._launch(None, memory, device, execution)

@@ -65,8 +65,8 @@ class TorchGroup(Protocol):
         """Return why this backend cannot reduce `tensor` with `op`, or None."""
         ...
 
-    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """Return contiguous memory that this backend can use."""
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype, device: Any) -> torch.Tensor:
+        """Return contiguous memory that this backend can use, for tensors of `device`."""
         ...
 
     def stage(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -169,9 +169,9 @@ class GlooGroup:
         """Return why gloo cannot reduce `tensor` with `op`, or None."""
         if tensor.dtype not in _GLOO_DTYPES:
             return f"gloo cannot reduce {tensor.dtype}"
-        return _why_not_op(tensor, op)
+        return why_not_op(tensor, op)
 
-    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype, _device: Any) -> torch.Tensor:
         """Return contiguous host memory."""
         return torch.empty(shape, dtype=dtype)
 
@@ -241,9 +241,9 @@ class NcclGroup:
             return f"NCCL cannot reduce {tensor.dtype}"
         if op in _BITWISE:
             return f"NCCL has no {op}: use transport='gloo'"
-        return _why_not_op(tensor, op)
+        return why_not_op(tensor, op)
 
-    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype, _device: Any) -> torch.Tensor:
         """Return contiguous memory of this rank's GPU."""
         return torch.empty(shape, dtype=dtype, device=self._device)
 
@@ -271,7 +271,8 @@ class NcclGroup:
             group.abort()
 
 
-def _why_not_op(tensor: torch.Tensor, op: str) -> str | None:
+def why_not_op(tensor: torch.Tensor, op: str) -> str | None:
+    """Return why no backend can reduce `tensor` with `op`, or None."""
     if op == "AVG" and not (tensor.is_floating_point() or tensor.is_complex()):
         return f"AVG of {tensor.dtype} is not defined: reduce with SUM, or convert to a float"
     if op in _BITWISE and (tensor.is_floating_point() or tensor.is_complex()):

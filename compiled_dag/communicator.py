@@ -118,10 +118,10 @@ class Communicator(ABC):
         """The stream context that sends, or None."""
         return None
 
-    # --- of all ranks together; an `op` is a `collective.ReduceOp`
+    # --- of all ranks together; an `op` is a `collective.ReduceOp`, never AVG (sum and divide)
 
     def allreduce(self, send_buf: torch.Tensor, recv_buf: torch.Tensor, op: Any) -> None:
-        """Reduce every rank's `send_buf`; all get the result. The two may be one tensor."""
+        """Reduce every rank's `send_buf` into `recv_buf`; all get the result."""
         raise NotImplementedError
 
     def allgather(self, send_buf: torch.Tensor, recv_buf: torch.Tensor) -> None:
@@ -133,29 +133,25 @@ class Communicator(ABC):
         raise NotImplementedError
 
     def broadcast(self, send_buf: torch.Tensor, recv_buf: torch.Tensor, src_rank: int) -> None:
-        """Give every rank the source's `send_buf`."""
+        """Give every rank the source's `send_buf`; elsewhere only its shape counts."""
         raise NotImplementedError
 
     def reduce(
         self, send_buf: torch.Tensor, recv_buf: torch.Tensor, dst_rank: int, op: Any
     ) -> None:
-        """Reduce every rank's `send_buf`; the destination gets the result."""
+        """Reduce every rank's `send_buf` into the destination's `recv_buf`."""
         raise NotImplementedError
 
-    def gather(self, send_buf: torch.Tensor, recv_buf: torch.Tensor, dst_rank: int) -> None:
-        """Give the destination every rank's `send_buf`, by rank."""
+    def gather(self, send_buf: torch.Tensor, recv_buf: torch.Tensor | None, dst_rank: int) -> None:
+        """Put every rank's `send_buf` into the destination's `recv_buf`; elsewhere it is None."""
         raise NotImplementedError
 
-    def scatter(self, send_buf: torch.Tensor, recv_buf: torch.Tensor, src_rank: int) -> None:
-        """Give rank r part r of the source's `send_buf`."""
+    def scatter(self, send_buf: torch.Tensor | None, recv_buf: torch.Tensor, src_rank: int) -> None:
+        """Give rank r part r of the source's `send_buf`; elsewhere it is None."""
         raise NotImplementedError
 
     def all_to_all(self, send_buf: torch.Tensor, recv_buf: torch.Tensor) -> None:
         """Give rank r part r of every rank's `send_buf`, by rank."""
-        raise NotImplementedError
-
-    def barrier(self) -> None:
-        """Wait until all ranks are here."""
         raise NotImplementedError
 
 
@@ -170,7 +166,6 @@ OPERATIONS: Final = (
     "gather",
     "scatter",
     "all_to_all",
-    "barrier",
 )
 
 

@@ -20,6 +20,7 @@ from compiled_dag.channel import codec, tensor
 from compiled_dag.channel import layout as at
 from compiled_dag.channel.graph_segment import GraphSegment
 from compiled_dag.channel.transport import UNHINTED
+from compiled_dag.communicators import DriverCommunicators, leave_communicators, used_by
 from compiled_dag.errors import (
     ActorDiedError,
     ChannelClosedError,
@@ -29,7 +30,7 @@ from compiled_dag.errors import (
 from compiled_dag.gauge import Gauge
 from compiled_dag.package import Package, RankPart
 from compiled_dag.packing import constants_used, functions_used, places_of
-from compiled_dag.program import CollectiveStart, CollectiveWait, Compute, Program, Read
+from compiled_dag.program import CollectiveStart, CollectiveWait, Compute, Program, Read, Write
 from compiled_dag.resident import load_graph, unload_graph
 from compiled_dag.tickets import Member, Tickets
 
@@ -70,6 +71,9 @@ class Deployment:
         self.fault: BaseException | None = None
         self.closed_at: float | None = None
         self._captured = captured
+        self._communicators = DriverCommunicators(
+            self.graph_id, self.host, captured.communicators, used_by(program)
+        )
         self._groups: list[Group] = []
         self._loaded: list[ActorId] = []
         self._unloading: dict[int, Pending] = {}
@@ -99,6 +103,7 @@ class Deployment:
             self._bequests.append(self.host.claim(self.graph_id, self.actors))
             text = str(self.graph_id).encode()
             self._leave_word(self.actors, self.segment.segment.fd, unload_graph, text)
+            self._open_communicators(text, deadline)
             parts = self._open_groups(deadline)
             self._load(processes, captured.constants, parts, options, deadline)
         except BaseException:
@@ -122,15 +127,24 @@ class Deployment:
             if error is not None:
                 raise copy.copy(error)
 
+    def _open_communicators(self, payload: bytes, deadline: float) -> None:
+        members = self._communicators.members
+        if members:
+            memory = self.segment.segment.fd
+            self._leave_word(members, memory, leave_communicators, payload)
+            self._communicators.open(deadline)
+
     def _open_groups(self, deadline: float) -> dict[int, dict[OperationId, RankPart]]:
         """Form one group per distinct (actors, backend); returns every participant's parts."""
         parts: dict[int, dict[OperationId, RankPart]] = defaultdict(dict)
         opened: dict[tuple[tuple[int, ...], str], Group] = {}
         for spec, op in zip(self.program.operations, self._captured.operations, strict=True):
             actors = [self.actors[member - 1] for member in spec.members]
-            key = (spec.members, op.backend(actors))
+            number = spec.communicator
+            by = None if number is None else self._communicators.part_of(number, actors)
+            key = (spec.members, op.backend(actors) if by is None else f"communicator {number}")
             if key not in opened:
-                group = opened[key] = op.open_group(self.host, actors, deadline)
+                group = opened[key] = op.open_group(self.host, actors, deadline, by)
                 self._groups.append(group)
                 text = str(group.id).encode()
                 self._leave_word(actors, group.memory_fd, group.leave, text)
@@ -165,6 +179,7 @@ class Deployment:
                 for actor, line in zip(self.actors, processes[1:], strict=True)
             },
         )
+        ranks = self._communicators.ranks_of(self.actors)
         for participant, actor in enumerate(self.actors, 1):
             steps = self.program.steps[participant]
             part, ring = shared.get(actor.actor_id, (None, None))
@@ -182,6 +197,7 @@ class Deployment:
                 with_torch=tensor.is_loaded() or self._is_hinted(participant),
                 slot_bytes=options.buffer_size_bytes,
                 cap_bytes=options.max_memory_bytes,
+                ranks=ranks,
                 tickets=part,
                 wait_slice_s=options.wait_slice_s,
             )
@@ -273,6 +289,10 @@ class Deployment:
                 spec = self.program.channels[channel]
                 writer = self.program.participants[spec.writer]
                 return f"waiting for {spec.label} from {writer}"
+            case Write(channel=channel):
+                spec = self.program.channels[channel]
+                readers = ", ".join(self.program.participants[reader] for reader in spec.readers)
+                return f"sending {spec.label} to {readers}"
             case CollectiveStart(operation=number) | CollectiveWait(operation=number):
                 spec_ = self.program.operations[number]
                 rank = spec_.members.index(participant)
@@ -339,11 +359,13 @@ class Deployment:
         self._unload()
         for group in self._groups:
             group.release()
+        self._communicators.release()  # last: the others use them to their end
         try:
             busy = [line for one in self._unloading.items()
                     for line in self._await_unload(*one, deadline)]  # fmt: skip
             for group in self._groups:
                 group.close(deadline)
+            self._communicators.close(deadline)
         finally:  # also when Ctrl-C ends the waiting
             for group in self._groups:
                 group.close(0.0)

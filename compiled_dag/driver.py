@@ -310,9 +310,6 @@ def compile_dag(output: DAGNode, options: CompileOptions) -> CompiledDAG:
     check_constants(captured)
     program = compile_graph(captured.graph, options)
     check_backends(captured, program)
-    if captured.communicators:
-        names = ", ".join(type(one.communicator).__name__ for one in captured.communicators)
-        raise NotImplementedError(f"{names}: communicators of your own are not used yet")
     _warn_of_fakes(program)
     if options.visualize_schedule:
         from compiled_dag.picture.schedule_dot import draw_schedule  # noqa: PLC0415  rarely wanted

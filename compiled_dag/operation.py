@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from compiled_dag.communicators import CommunicatorPart
     from compiled_dag.host import Actor, ActorContext, Host, SystemCall
     from compiled_dag.outcome import Place
 
@@ -91,8 +92,21 @@ class CollectiveOp(Protocol):
         """Return why `backend` is what it is for these actors, to follow "since"."""
         ...
 
-    def open_group(self, host: Host, actors: Sequence[Actor], deadline: float) -> Group:
-        """Form a group of `actors` (by rank) and wait until every rank has joined."""
+    def open_group(
+        self,
+        host: Host,
+        actors: Sequence[Actor],
+        deadline: float,
+        communicator: CommunicatorPart | None = None,
+    ) -> Group:
+        """Form a group of `actors` (by rank) and wait until every rank has joined.
+
+        Args:
+            host: The session.
+            actors: By rank.
+            deadline: When to give up.
+            communicator: The user's communicator that does the work; every actor has its copy.
+        """
         ...
 
     def bind_rank(

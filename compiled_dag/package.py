@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from compiled_dag.channel.layout import ChannelSpec
-    from compiled_dag.ir import NodeId, OperationId
+    from compiled_dag.ir import CommunicatorId, NodeId, OperationId
     from compiled_dag.operation import CollectiveOp
     from compiled_dag.outcome import Place
     from compiled_dag.program import Step
@@ -47,6 +47,8 @@ class Package:
     """Whether the driver has imported torch, so that tensors may come."""
     slot_bytes: int
     cap_bytes: int | None
+    ranks: dict[CommunicatorId, dict[int, int]]
+    """What participants are called in users' communicators."""
     tickets: TicketPart | None
     """Where the actor takes its turns in several graphs."""
     wait_slice_s: float

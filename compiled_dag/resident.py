@@ -15,6 +15,8 @@ from compiled_dag.channel import layout as at
 from compiled_dag.channel import tensor
 from compiled_dag.channel.graph_segment import GraphSegment
 from compiled_dag.channel.hinted import open_reader, open_writer
+from compiled_dag.channel.rendezvous import Peers
+from compiled_dag.communicators import end_in
 from compiled_dag.compute import Report, Run, Slots, bind_compute
 from compiled_dag.errors import ChannelClosedError
 from compiled_dag.outcome import Error, Place
@@ -34,6 +36,7 @@ from compiled_dag.turns import TicketPart, Turns
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from compiled_dag.channel.layout import ChannelSpec
     from compiled_dag.channel.reader import Reader
     from compiled_dag.channel.writer import Writer
     from compiled_dag.host import ActorContext
@@ -133,7 +136,9 @@ class GraphResident:
     def _bind_read(self, number: int, channel: int, slot: int) -> Run:
         package, stamps, clock = self._package, self._stamps, time.monotonic_ns
         label = self._context.label
-        reader = open_reader(self._graph, package.channels[channel], package.participant, label)
+        spec = package.channels[channel]
+        peers = self._peers(spec)
+        reader = open_reader(self._graph, spec, package.participant, label, peers)
         reader.site = Site(slice_s=package.wait_slice_s)
         self._readers.append(reader)
         reader.stamps, reader.arrived = stamps, self._columns.last[number - 1]
@@ -151,15 +156,35 @@ class GraphResident:
             slots[slot] = peek()
             advance()
 
+        return run if peers is None else self._noted(number, run)
+
+    def _peers(self, spec: ChannelSpec) -> Peers | None:
+        """Return who there is in the communicator that carries a channel's tensors, if one does."""
+        number = spec.transport.communicator
+        if number is None:
+            return None
+        end = end_in(self._context, self.key, number)
+        return Peers(end, self._package.ranks[number], self._context.waiter)
+
+    def _noted(self, number: int, step: Run) -> Run:
+        """Return a step that others may hold up, with a note that it has begun."""
+        note = self._note
+
+        def run(slots: Slots) -> None:
+            note(number)
+            step(slots)
+
         return run
 
     def _bind_write(self, number: int, channel: int, slot: int) -> Run:
         package, stamps, clock = self._package, self._stamps, time.monotonic_ns
         done = self._columns.last[number - 1]
+        peers = self._peers(package.channels[channel])
         writer = open_writer(
             self._graph,
             package.channels[channel],
             self._maker(slot),
+            peers=peers,
             slot_bytes=package.slot_bytes,
             cap_bytes=package.cap_bytes,
         )
@@ -168,11 +193,13 @@ class GraphResident:
         def run(slots: Slots) -> None:
             try:
                 write(slots[slot])
+            except ChannelClosedError:
+                raise  # while it waited for its readers
             except Exception as error:  # noqa: BLE001  pickling runs user code
                 self._write_failure(writer, slot, error)
             stamps[done] = clock()
 
-        return run
+        return run if peers is None else self._noted(number, run)
 
     def _write_failure(self, writer: Writer, slot: int, cause: Exception) -> None:
         """Send what went wrong in place of a value that could not be sent."""

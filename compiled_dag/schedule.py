@@ -24,6 +24,7 @@ Kind: TypeAlias = Literal["READ", "COMPUTE", "WRITE", "START", "WAIT"]
 
 _KINDS: Final[dict[str, Kind]] = {kind: kind for kind in get_args(Kind)}
 _DRIVER: Final = "driver"
+_MEETINGS: Final = "meetings on channels"
 _COLUMNS: Final = ("actor", "operation", "node", "channel", "peers", "name")
 
 
@@ -53,6 +54,8 @@ class Schedule(Mapping[str, tuple[Op, ...]]):
     """Label and operations of everybody; the driver first."""
     names: tuple[tuple[int, str], ...]
     """Node number and what messages call it, of every node that has an operation."""
+    meetings: tuple[int, ...] = ()
+    """Channels whose writer and readers meet: a user's communicator carries their values."""
 
     @property
     def driver(self) -> tuple[Op, ...]:
@@ -68,7 +71,8 @@ class Schedule(Mapping[str, tuple[Op, ...]]):
         )
         used = sorted({op.node for _, ops in lanes for op in ops})
         names = tuple((node, graph.nodes[node].label) for node in used)
-        return cls(depth=program.depth, lanes=lanes, names=names)
+        met = tuple(spec.index for spec in program.channels if spec.transport.is_rendezvous)
+        return cls(depth=program.depth, lanes=lanes, names=names, meetings=met)
 
     @classmethod
     def parse(cls, text: str) -> Schedule:
@@ -108,6 +112,8 @@ class Schedule(Mapping[str, tuple[Op, ...]]):
         rows = [_COLUMNS, *(_row(label, op, names) for label, ops in self.lanes for op in ops)]
         widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
         lines = [f"schedule inflight={self.depth} of {', '.join(self)}"]
+        if self.meetings:
+            lines.append(f"{_MEETINGS} {', '.join(map(str, self.meetings))}")
         lines += [
             " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in rows
@@ -150,6 +156,7 @@ def _row(label: str, op: Op, names: dict[int, str]) -> tuple[str, ...]:
 def _parse(text: str) -> Schedule:
     lanes: dict[str, list[Op]] = {_DRIVER: []}
     names: dict[int, str] = {}
+    meetings: tuple[int, ...] = ()
     depth = None
     for number, line in enumerate(text.splitlines(), 1):
         try:
@@ -157,6 +164,8 @@ def _parse(text: str) -> Schedule:
                 if line.strip():
                     depth, actors = _parse_head(line.strip())
                     lanes |= {actor: [] for actor in actors}
+            elif line.strip().startswith(_MEETINGS):
+                meetings = tuple(map(int, line.strip().removeprefix(_MEETINGS).split(",")))
             elif line.strip() and tuple(map(str.strip, line.split("|"))) != _COLUMNS:
                 label, op, name = _parse_row(line)
                 if label not in lanes:
@@ -176,6 +185,7 @@ def _parse(text: str) -> Schedule:
         depth=depth,
         lanes=tuple((label, tuple(ops)) for label, ops in lanes.items()),
         names=tuple(sorted(names.items())),
+        meetings=meetings,
     )
 
 

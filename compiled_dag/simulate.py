@@ -1,7 +1,8 @@
 """Dry-run a program: prove that no participant can wait for ever.
 
-All participants' steps run against channels of their real depth and collectives that need every
-rank, without processes or values, for two executions submitted one after the other. What one
+All participants' steps run against channels of their real depth, collectives that need every rank
+and communicators whose writer and readers must meet, all at once, for a value to travel; without
+processes or values, for two executions submitted one after the other. What one
 participant does never depends on values, so a run that ends proves that every run ends: each step
 is enabled by steps earlier in the same total order, whatever the timing.
 """
@@ -75,9 +76,13 @@ class _Simulation:
             return False
         match self._lists[number][self._at[number]]:
             case Read(channel=channel):
+                if self._meets_at(channel):
+                    return not self._absent(channel)
                 return self._read[channel, number] < self._written[channel]
             case Write(channel=channel):
                 spec = self._program.channels[channel]
+                if self._meets_at(channel):
+                    return not self._absent(channel)
                 slowest = min(self._read[channel, reader] for reader in spec.readers)
                 return self._written[channel] - slowest < spec.depth
             case CollectiveWait(operation=operation):
@@ -86,6 +91,19 @@ class _Simulation:
                 return all(self._arrived[operation, member] > turn for member in members)
             case _:
                 return True
+
+    def _meets_at(self, channel: int) -> bool:
+        return self._program.channels[channel].transport.is_rendezvous
+
+    def _absent(self, channel: int) -> tuple[int, ...]:
+        spec = self._program.channels[channel]
+        return tuple(end for end in (spec.writer, *spec.readers) if not self._is_at(end, channel))
+
+    def _is_at(self, number: int, channel: int) -> bool:
+        if self._at[number] == len(self._lists[number]):
+            return False
+        step = self._lists[number][self._at[number]]
+        return isinstance(step, Read | Write) and step.channel == channel
 
     def _step(self, number: int) -> None:
         match self._lists[number][self._at[number]]:
@@ -141,6 +159,8 @@ class _Simulation:
     def _awaited(self, step: Step, number: int) -> tuple[int, ...]:
         """Return the participants that `number` waits for in `step`."""
         match step:
+            case Read(channel) | Write(channel) if self._meets_at(channel):
+                return self._absent(channel)
             case Read(channel=channel):
                 return (self._program.channels[channel].writer,)
             case Write(channel=channel):
@@ -158,6 +178,9 @@ class _Simulation:
     def _waits(self, step: Step, number: int) -> str:
         names = ", ".join(self._program.participants[n] for n in self._awaited(step, number))
         match step:
+            case Read(channel) | Write(channel) if self._meets_at(channel):
+                label = self._program.channels[channel].label
+                return f"waits for {names} to take part in {label}"
             case Read(channel=channel):
                 return f"waits for {names} to write {self._program.channels[channel].label}"
             case Write(channel=channel):

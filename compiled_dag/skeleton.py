@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from compiled_dag.channel.layout import ChannelSpec
+from compiled_dag.channel.transport import UNHINTED, Transport
 from compiled_dag.errors import GraphError
 from compiled_dag.ir import NodeId, OperationId
 from compiled_dag.program import (
@@ -21,6 +22,9 @@ from compiled_dag.tree import Arguments
 
 if TYPE_CHECKING:
     from compiled_dag.schedule import Op, Schedule
+
+
+_MEETING = Transport(mechanism="communicator")
 
 
 def skeleton(schedule: Schedule) -> Program:
@@ -89,6 +93,7 @@ def _channels(schedule: Schedule, number_of: dict[str, int]) -> dict[int, Channe
             depth=schedule.depth,
             label=f"{names[node]}#{node}",
             node=node,
+            transport=_MEETING if number in schedule.meetings else UNHINTED,
         )
         for index, (number, (writer, readers, node)) in enumerate(sorted(ends.items()))
     }

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from compiled_dag import Communicator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 
 class Bare(Communicator):
@@ -50,3 +54,124 @@ class PaperCommunicator(Bare):
 
     def allreduce(self, send_buf: Any, recv_buf: Any, op: Any) -> None:
         raise AssertionError
+
+
+class Pipes(Bare):
+    """A communicator over named pipes: threads of one process, or processes, can be its ranks.
+
+    What happens to its copies is noted in files of the folder.
+    """
+
+    def __init__(self, actors: Sequence[Any], folder: Path, *, fails: str = "") -> None:
+        super().__init__(actors, "pipes")
+        self._folder = folder
+        self._fails = fails
+        self._ends: dict[tuple[int, int], int] = {}
+        for pair in self._pairs():
+            path = self._path(*pair)
+            if not path.exists():
+                os.mkfifo(path)
+
+    def _pairs(self) -> list[tuple[int, int]]:
+        ranks = range(len(self._actors))
+        return [(source, target) for source in ranks for target in ranks if source != target]
+
+    def _path(self, source: int, target: int) -> Path:
+        return self._folder / f"{source}-{target}"
+
+    def note(self, what: str) -> None:
+        with (self._folder / f"rank {self._rank}").open("a") as file:
+            file.write(f"{what}\n")
+
+    def initialize(self, rank: int) -> None:
+        super().initialize(rank)
+        self.note("initialize")
+        if self._fails == f"initialize {rank}":
+            raise OSError("no pipes today")
+        for source, target in self._pairs():
+            # One order on all ranks, because each open waits for the other end's.
+            if rank == source:
+                self._ends[source, target] = os.open(self._path(source, target), os.O_WRONLY)
+            elif rank == target:
+                self._ends[source, target] = os.open(self._path(source, target), os.O_RDONLY)
+
+    def destroy(self) -> None:
+        self.note("destroy")
+        while self._ends:
+            os.close(self._ends.popitem()[1])
+        if self._fails == "destroy":
+            raise OSError("the pipes are rusty")
+
+    def send(self, value: Any, peer_rank: int) -> None:
+        assert value.is_contiguous()
+        assert not value.requires_grad
+        if self._fails == "send":
+            self.destroy()
+            raise OSError("the pipe burst")
+        data = memoryview(value.reshape(-1).view(torch.uint8).numpy())
+        while data:
+            data = data[os.write(self._ends[self._rank, peer_rank], data) :]
+
+    def recv(self, shape: Any, dtype: Any, peer_rank: int, allocator: Any = None) -> Any:
+        value = torch.empty(shape, dtype=dtype)
+        rest = memoryview(value.reshape(-1).view(torch.uint8).numpy())
+        while rest:
+            count = os.readv(self._ends[peer_rank, self._rank], [rest])
+            if not count:
+                raise EOFError(f"rank {peer_rank} has closed its end")
+            rest = rest[count:]
+        return value if self._fails != "recv" else value.reshape(-1)
+
+    def _exchange(self, chunks: Sequence[Any]) -> list[Any]:
+        """Send chunk r to rank r; return what all ranks sent here."""
+        for peer, chunk in enumerate(chunks):
+            if peer != self._rank:
+                self.send(chunk.contiguous(), peer)
+        own = chunks[self._rank]
+        return [
+            own if peer == self._rank else self.recv(own.shape, own.dtype, peer)
+            for peer in range(len(chunks))
+        ]
+
+    def _from_all(self, value: Any) -> list[Any]:
+        return self._exchange([value] * self.get_world_size())
+
+    def allreduce(self, send_buf: Any, recv_buf: Any, op: Any) -> None:
+        recv_buf.copy_(reduced(self._from_all(send_buf), op))
+
+    def allgather(self, send_buf: Any, recv_buf: Any) -> None:
+        recv_buf.copy_(torch.cat(self._from_all(send_buf)))
+
+    def reducescatter(self, send_buf: Any, recv_buf: Any, op: Any) -> None:
+        recv_buf.copy_(reduced(self._exchange(send_buf.chunk(self.get_world_size())), op))
+
+    def broadcast(self, send_buf: Any, recv_buf: Any, src_rank: int) -> None:
+        recv_buf.copy_(self._from_all(send_buf)[src_rank])
+
+    def reduce(self, send_buf: Any, recv_buf: Any, dst_rank: int, op: Any) -> None:
+        result = reduced(self._from_all(send_buf), op)
+        if self._rank == dst_rank:
+            recv_buf.copy_(result)
+
+    def gather(self, send_buf: Any, recv_buf: Any, dst_rank: int) -> None:
+        parts = self._from_all(send_buf)
+        assert (recv_buf is None) == (self._rank != dst_rank)
+        if recv_buf is not None:
+            recv_buf.copy_(torch.cat(parts))
+
+    def scatter(self, send_buf: Any, recv_buf: Any, src_rank: int) -> None:
+        if send_buf is None:
+            recv_buf.copy_(self.recv(recv_buf.shape, recv_buf.dtype, src_rank))
+            return
+        for peer, chunk in enumerate(send_buf.chunk(self.get_world_size())):
+            if peer == src_rank:
+                recv_buf.copy_(chunk)
+            else:
+                self.send(chunk.contiguous(), peer)
+
+    def all_to_all(self, send_buf: Any, recv_buf: Any) -> None:
+        recv_buf.copy_(torch.cat(self._exchange(send_buf.chunk(self.get_world_size()))))
+
+
+def reduced(parts: Sequence[Any], op: Any) -> Any:
+    return {"SUM": torch.sum, "MAX": torch.amax}[op.name](torch.stack(parts), 0)

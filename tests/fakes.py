@@ -14,7 +14,8 @@ import threading
 import time
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakValueDictionary
 
 from compiled_dag.class_node import bind_method
 from compiled_dag.errors import ActorDiedError
@@ -75,6 +76,9 @@ class FakeActor:
         self.thread = threading.Thread(target=self.loop.run, name=label, daemon=True)
         self.thread.start()
 
+    def __reduce__(self) -> Any:
+        return _fake_actor, (id(self.host), self.actor_id)
+
     def post(self, work: Callable[[], None]) -> None:
         self.inbox.append(work)
         self.sent += 1
@@ -91,6 +95,10 @@ class FakeActor:
             raise AttributeError(name)
         getattr(type(self.instance), name)
         return FakeMethod(self, name)
+
+
+def _fake_actor(host: int, number: int) -> FakeActor:
+    return ThreadHost.live[host].actors[number]
 
 
 class FakeMethod:
@@ -157,7 +165,10 @@ def bound_by_caller(nodes: Any) -> Any:
 class ThreadHost:
     """A session of actors on threads."""
 
+    live: ClassVar[WeakValueDictionary[int, ThreadHost]] = WeakValueDictionary()
+
     def __init__(self) -> None:
+        self.live[id(self)] = self
         segment = Board.create()
         self.board = Board(segment.fd)
         segment.close()

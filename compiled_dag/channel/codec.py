@@ -24,7 +24,7 @@ from compiled_dag.channel import tensor as tensors
 from compiled_dag.outcome import Error
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 Buffer = Any  # anything with the buffer protocol, one-dimensional bytes
 
@@ -45,6 +45,8 @@ class Kind(IntEnum):
     """None (channels only)."""
     FLOAT = 7
     """A double in the descriptor itself (channels only)."""
+    APART = 8
+    """Two pickles: what the tensors look like, and a value without them (channels only)."""
 
 
 class Encoded(NamedTuple):
@@ -116,6 +118,56 @@ def decode(kind: int, head: bytes, buffers: Sequence[Buffer]) -> Any:
     return loads(head, buffers=buffers)
 
 
+def encode_apart(value: Any, met: list[Any]) -> tuple[Encoded, list[Any]]:
+    """Turn `value` into a head and buffers without its tensors.
+
+    Args:
+        value: Anything that can be pickled.
+        met: Where to note every tensor inside, in the order they are met.
+
+    Returns:
+        What is left, and the tensors (and parameters) to be given to `decode_apart`; if there are
+        none, what `encode` returns. Tensors of other classes stay in the value.
+
+    Raises:
+        TypeError: Part of the value cannot be pickled; the message names the path to it.
+    """
+    apart: list[Any] = []
+    encoded = _pickle(value, met, apart)
+    if not apart:
+        return encoded, []
+    looks = dumps(tuple(map(tensors.look, apart)), 5)
+    return encoded._replace(kind=Kind.APART, head=looks + encoded.head), apart
+
+
+def split_apart(head: bytes) -> tuple[Sequence[tensors.Look], io.BytesIO]:
+    """Return what the tensors of a value look like, and the rest of its head."""
+    stream = io.BytesIO(head)
+    return pickle.load(stream), stream
+
+
+def decode_apart(stream: io.BytesIO, buffers: Sequence[Buffer], apart: Sequence[Any]) -> Any:
+    """Rebuild a value around its tensors.
+
+    Raises:
+        Exception: Whatever unpickling the user's value raises.
+    """
+    return _Joiner(stream, buffers, apart).load()
+
+
+class _Joiner(pickle.Unpickler):
+    """Puts tensors back where they were."""
+
+    def __init__(self, stream: io.BytesIO, buffers: Sequence[Buffer], apart: Sequence[Any]) -> None:
+        super().__init__(stream, buffers=buffers)
+        self._apart = apart
+
+    def persistent_load(self, pid: tuple[int, bool | None]) -> Any:
+        index, requires_grad = pid
+        found = self._apart[index]
+        return found if requires_grad is None else tensors.parameter_of(found, requires_grad)
+
+
 def decode_onto(device: str, kind: int, head: bytes, buffers: Sequence[Buffer]) -> Any:
     """Rebuild a value as `decode` does, its tensors on `device` (see `tensor.from_buffer`)."""
     if kind == Kind.TENSOR:
@@ -169,21 +221,22 @@ def _array_bytes(array: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uin
 # --- pickle ---------------------------------------------------------------------------------------
 
 
-def _pickle(value: Any, met: list[Any] | None = None) -> Encoded:
+def _pickle(value: Any, met: list[Any] | None = None, apart: list[Any] | None = None) -> Encoded:
     buffers: list[Buffer] = []
     private: list[int] = []
     try:
-        head = _pickle_with(_Pickler, value, buffers, private, met)
+        head = _pickle_with(_pickler(apart), value, buffers, private, met)
         if b"__main__" not in head:
             return Encoded(Kind.PICKLE, head, buffers, tuple(private))
     except Exception:  # noqa: BLE001, S110  pickle raises many types; cloudpickle decides below
         pass
     buffers.clear()
     private.clear()
-    if met is not None:
-        met.clear()
+    for tensors_found in (met, apart):
+        if tensors_found is not None:
+            tensors_found.clear()
     try:
-        head = _pickle_with(_CloudPickler, value, buffers, private, met)
+        head = _pickle_with(_cloud_pickler(apart), value, buffers, private, met)
     except Exception as error:
         path = _path_to_culprit(value)
         msg = f"cannot send {path}: it cannot be pickled ({type(error).__name__}: {error})"
@@ -192,7 +245,7 @@ def _pickle(value: Any, met: list[Any] | None = None) -> Encoded:
 
 
 def _pickle_with(
-    pickler: type[_Pickler | _CloudPickler],
+    pickler: Callable[..., Any],
     value: Any,
     buffers: list[Buffer],
     private: list[int],
@@ -252,6 +305,58 @@ class _CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]  # it comes with
     def reducer_override(self, value: Any) -> Any:
         reduced = _reduce(self, value)
         return super().reducer_override(value) if reduced is NotImplemented else reduced
+
+
+class _ApartPickler(_Pickler):
+    """Leaves tensors out."""
+
+    def __init__(self, apart: list[Any], *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._leave_out = _LeaveOut(self, apart)
+
+    def persistent_id(self, value: Any) -> Any:
+        return self._leave_out(value)
+
+
+class _ApartCloudPickler(_CloudPickler):
+    """Leaves tensors out."""
+
+    def __init__(self, apart: list[Any], *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._leave_out = _LeaveOut(self, apart)
+
+    def persistent_id(self, value: Any) -> Any:
+        return self._leave_out(value)
+
+
+class _LeaveOut:
+    """Says what stands for an object: for a dense tensor its number, and what it is."""
+
+    def __init__(self, pickler: _Pickler | _CloudPickler, apart: list[Any]) -> None:
+        self._pickler = pickler
+        self._apart = apart
+        self._numbers: dict[int, int] = {}
+
+    def __call__(self, value: Any) -> tuple[int, bool | None] | None:
+        kind = type(value)
+        parameter = tensors.is_parameter(kind)
+        if not (parameter or tensors.is_tensor(kind)) or not tensors.is_plain(value):
+            return None
+        number = self._numbers.get(id(value))
+        if number is None:
+            number = self._numbers[id(value)] = len(self._apart)
+            self._apart.append(value)
+            if self._pickler.met is not None:
+                self._pickler.met.append(value)
+        return number, value.requires_grad if parameter else None
+
+
+def _pickler(apart: list[Any] | None) -> Callable[..., Any]:
+    return _Pickler if apart is None else partial(_ApartPickler, apart)
+
+
+def _cloud_pickler(apart: list[Any] | None) -> Callable[..., Any]:
+    return _CloudPickler if apart is None else partial(_ApartCloudPickler, apart)
 
 
 def _path_to_culprit(value: Any) -> str:

@@ -1,29 +1,21 @@
-"""The ends of channels whose values the user has hinted; others never come here.
-
-The writer keeps the user's promises: a value that breaks one is an error of its execution, sent in
-the value's place. The reader lands tensors where the hint says. Both find tensors where they are
-met anyway, while the value is pickled and unpickled, and so at any depth and in any object.
-"""
+"""The ends of channels, as the hint on their value wants them; most are the plain ones."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from compiled_dag.channel import codec
-from compiled_dag.channel import tensor as tensors
+from compiled_dag.channel.checked import CheckedWriter
 from compiled_dag.channel.reader import Reader
+from compiled_dag.channel.rendezvous import RendezvousReader, RendezvousWriter
 from compiled_dag.channel.writer import Writer
-from compiled_dag.outcome import Error, Place
+from compiled_dag.outcome import Place
 
 if TYPE_CHECKING:
-    from compiled_dag.channel.codec import Encoded
     from compiled_dag.channel.graph_segment import GraphSegment
     from compiled_dag.channel.layout import ChannelSpec
-    from compiled_dag.channel.transport import Transport
-
-_SHOWN = 8
-"""How many tensors a message lists."""
+    from compiled_dag.channel.rendezvous import Peers
 
 
 def open_writer(
@@ -31,6 +23,7 @@ def open_writer(
     spec: ChannelSpec,
     place: Place | None = None,
     *,
+    peers: Peers | None = None,
     slot_bytes: int,
     cap_bytes: int | None = None,
 ) -> Writer:
@@ -40,139 +33,31 @@ def open_writer(
         graph: The graph's segment.
         spec: The channel.
         place: Where its values are made: what errors are of.
+        peers: For a channel whose tensors a communicator carries.
         slot_bytes: First capacity of a payload slot.
         cap_bytes: Cap on the payload memory of the whole graph, or None.
     """
     if not spec.transport.is_checked:
         return Writer(graph, spec, slot_bytes=slot_bytes, cap_bytes=cap_bytes)
     place = place or Place(method=spec.label, actor=spec.transport.writer)
+    if peers is not None:
+        return RendezvousWriter(
+            graph, spec, place, peers, slot_bytes=slot_bytes, cap_bytes=cap_bytes
+        )
     return CheckedWriter(graph, spec, place, slot_bytes=slot_bytes, cap_bytes=cap_bytes)
 
 
 def open_reader(
-    graph: GraphSegment, spec: ChannelSpec, participant: int, label: str = "the driver"
+    graph: GraphSegment,
+    spec: ChannelSpec,
+    participant: int,
+    label: str = "the driver",
+    peers: Peers | None = None,
 ) -> Reader:
     """Open a reading end, which lands tensors where the hint says."""
+    if peers is not None:
+        return RendezvousReader(graph, spec, participant, label, peers)
     reader = Reader(graph, spec, participant, label)
     if spec.transport.device != "default":
         reader.rebuild = partial(codec.decode_onto, spec.transport.device)
     return reader
-
-
-class CheckedWriter(Writer):
-    """A writer that looks at every value first."""
-
-    def __init__(
-        self,
-        graph: GraphSegment,
-        spec: ChannelSpec,
-        place: Place,
-        *,
-        slot_bytes: int,
-        cap_bytes: int | None,
-    ) -> None:
-        super().__init__(graph, spec, slot_bytes=slot_bytes, cap_bytes=cap_bytes)
-        self._promises = Promises(spec.transport)
-        self._place = place
-
-    def stage(self, value: Any) -> None:
-        """Write `value`, or the error that it is none the hint allows.
-
-        Raises:
-            TypeError: The value cannot be pickled.
-            MemoryCapError: There is no memory for it.
-        """
-        self.stage_encoded(self._encode(value))
-
-    def capture(self, value: Any) -> Any:
-        """Return `value` as it is now, or the error; raises TypeError as `stage` does."""
-        return codec.copied(self._encode(value))
-
-    def _encode(self, value: Any) -> Encoded:
-        try:
-            return self._promises.encode(value)
-        except BrokenPromiseError as broken:
-            error = Error.capture(broken.cause, self._place, execution=self.published())
-            return codec.encode(error)
-
-
-class BrokenPromiseError(Exception):
-    """A value is not what its hint says; `cause` is what the user gets."""
-
-    def __init__(self, cause: ValueError | TypeError) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
-
-
-class Promises:
-    """What one channel's hint says of its values."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-        self._known: tuple[tensors.Look, ...] | None = None
-        """The tensors of the first value, where all are to be alike."""
-
-    def encode(self, value: Any) -> Encoded:
-        """Encode `value` if it keeps the promises; an `Error` always does.
-
-        Raises:
-            BrokenPromiseError: It does not.
-            TypeError: It cannot be pickled.
-        """
-        if value.__class__ is Error:
-            return codec.encode(value)
-        if self._transport.direct_return and not tensors.is_any_tensor(value):
-            raise BrokenPromiseError(self._not_direct(value))
-        met: list[Any] = []
-        try:
-            encoded = codec.encode(value, met)
-        except TypeError:
-            self._check(met)  # what cannot be pickled may be just what is not allowed
-            raise
-        self._check(met)
-        return encoded
-
-    def _check(self, met: list[Any]) -> None:
-        if self._transport.on_accelerator:
-            for one in met:
-                if not tensors.is_plain(one):
-                    raise BrokenPromiseError(self._no_layout(one))
-        if self._transport.static_shape:
-            found = tuple(map(tensors.look, met))
-            if self._known is None:
-                self._known = found
-            elif found != self._known:
-                raise BrokenPromiseError(self._not_static(self._known, found))
-
-    def _not_direct(self, value: Any) -> ValueError:
-        kind = type(value)
-        size = f" of {len(value)}" if isinstance(value, (list, tuple, dict, set)) else ""
-        return ValueError(
-            f"{self._transport.node} was hinted _direct_return=True, which promises one "
-            f"torch.Tensor, and made a {kind.__module__}.{kind.__qualname__}{size}. Return the "
-            "tensor itself, or leave the hint out"
-        )
-
-    def _not_static(
-        self, known: tuple[tensors.Look, ...], found: tuple[tensors.Look, ...]
-    ) -> ValueError:
-        return ValueError(
-            f"{self._transport.node} was hinted _static_shape=True: expected {_looks(known)}, as "
-            f"in its first value, found {_looks(found)}. Return the same shapes and dtypes in "
-            "every execution, or leave the hint out"
-        )
-
-    def _no_layout(self, tensor: Any) -> TypeError:
-        return TypeError(
-            f"{self._transport.node} is hinted for an accelerator and made "
-            f"{tensors.layout_of(tensor)}: only dense tensors travel so. Make it dense, or hint "
-            "'shm'"
-        )
-
-
-def _looks(looks: tuple[tensors.Look, ...]) -> str:
-    if not looks:
-        return "no tensor"
-    shown = ", ".join(f"{dtype} {shape}" for dtype, shape in looks[:_SHOWN])
-    more = f", and {len(looks) - _SHOWN} more" if len(looks) > _SHOWN else ""
-    return f"{len(looks)} tensor{'s' * (len(looks) > 1)} ({shown}{more})"

@@ -11,7 +11,8 @@
     control area of a channel with R readers and depth D
       +0      writer's line    u64 sequence, u64 generation, u64 reserved bytes
       +128    extent table     64 x (u64 offset, u64 capacity, u64 slots, u64 retired)
-      +2176   R x 128          reader's line: u64 sequence consumed (its release word)
+      +2176   R x 128          reader's line: u64 sequence consumed (its release word), u64 message
+                               it receives by other means << 1 | whether it does (`rendezvous`)
       ...     page-aligned     D x 4096: descriptor (64 bytes) and inline space (4032 bytes)
 
     descriptor (8 u64 words): kind | in payload << 8, integer or length of the head,
@@ -55,6 +56,9 @@ OPEN, CLOSED, BROKEN = state.OPEN, state.CLOSED, state.BROKEN
 # participant line, u64 indices from its start
 EXECUTION, STEP, SINCE_NS, PID = 0, 1, 2, 8
 IDLE_STEP: Final = 0
+
+# channel reader's line, u64 indices from its start
+CONSUMED, RECEIVES = 0, 1
 
 # channel writer's line, u64 indices from its start
 SEQUENCE, GENERATION, RESERVED = 0, 1, 2

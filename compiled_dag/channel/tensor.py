@@ -105,9 +105,48 @@ def parameter_from_buffer(
     header: Header, buffer: Any, device: str = "default", *, requires_grad: bool
 ) -> torch.Tensor:
     """Return a parameter over `buffer`: modules must not come back with plain tensors in them."""
+    return parameter_of(from_buffer(header, buffer, device), requires_grad)
+
+
+def parameter_of(tensor: torch.Tensor, requires_grad: bool) -> torch.Tensor:
+    """Return `tensor` as a parameter."""
     import torch  # noqa: PLC0415  torch is imported by whoever made the tensor
 
-    return torch.nn.Parameter(from_buffer(header, buffer, device), requires_grad=requires_grad)
+    return torch.nn.Parameter(tensor, requires_grad=requires_grad)
+
+
+def to_send(tensor: torch.Tensor) -> torch.Tensor:
+    """Return `tensor` as a communicator takes it: contiguous, detached, as its bytes say."""
+    return tensor.detach().resolve_conj().resolve_neg().contiguous()
+
+
+def dtype_of(look: Look) -> Any:
+    """Return the dtype of a tensor that looks so."""
+    import torch  # noqa: PLC0415  a tensor is about to arrive
+
+    return getattr(torch, look[0])
+
+
+def empty(look: Look) -> torch.Tensor:
+    """Return the tensor without elements that looks so."""
+    import torch  # noqa: PLC0415  a tensor is about to arrive
+
+    return torch.empty(look[1], dtype=dtype_of(look))
+
+
+def land(tensor: torch.Tensor, device: str) -> torch.Tensor:
+    """Return `tensor` on a device; ``"default"`` leaves it where it is.
+
+    Raises:
+        NoGpuError: It is to be on a GPU and this process has none.
+    """
+    import torch  # noqa: PLC0415  there is a tensor
+
+    if device in ("default", tensor.device.type):
+        return tensor
+    if device == "cuda" and not torch.cuda.is_available():
+        raise NoGpuError(tensor.device.type)
+    return tensor.to("cuda:0" if device == "cuda" else device)
 
 
 def is_tensor(kind: type) -> bool:

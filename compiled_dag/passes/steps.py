@@ -2,11 +2,17 @@
 
 Per node: read what came from elsewhere (once per participant), compute, write at once, forget what
 nobody needs any more. The driver writes its inputs first and reads the outputs last.
+
+Where writer and readers must meet, all of them do so at the writer's place in the order: a reader
+takes the value then, not when it needs it. Then everybody's communication is in the one order; were
+it not, an actor that sends two values could wait for a reader that wants the second one first. What
+the ranks of a collective send they send one after the other, once all have its result.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from compiled_dag.ir import DRIVER, Call, Collective, Element, Graph, Input, Node, NodeId, Output
@@ -26,6 +32,8 @@ from compiled_dag.program import (
 from compiled_dag.tree import Const, Tree, Val, map_leaves
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from compiled_dag.host import ActorId
 
 
@@ -38,12 +46,17 @@ def build_steps(
     }
     driver = _Builder(graph, channels, DRIVER_PARTICIPANT)
     entries = _inputs(graph, channels, driver)
-    last_use = _last_uses(graph, order)
-    for number in order:
-        node = graph.nodes[number]
-        builders[node.actor].add(node, last_use[node.actor])
-    outputs = tuple(map_leaves(tree, driver.output) for tree in graph.outputs)
     everybody = (driver, *builders.values())
+    last_use = _last_uses(graph, order)
+    for nodes in _units(graph, order):
+        made = [builders[node.actor].work(node) for node in nodes]
+        for node, values in zip(nodes, made, strict=True):
+            builders[node.actor].write(values)
+            for reader in _met_readers(channels, node.id):
+                everybody[reader].fetch(node.id)
+        for node, values in zip(nodes, made, strict=True):
+            builders[node.actor].release(node, values, last_use[node.actor])
+    outputs = tuple(map_leaves(tree, driver.output) for tree in graph.outputs)
     number_of = {actor: builder.participant for actor, builder in builders.items()}
     return Program(
         participants=("driver", *graph.labels),
@@ -79,6 +92,25 @@ def _inputs(graph: Graph, channels: Channels, driver: _Builder) -> tuple[Entry, 
     if channels.trigger is not None:
         driver.steps.append(Write(channels.trigger, driver.extra_slot()))
     return tuple(entries)
+
+
+def _units(graph: Graph, order: tuple[NodeId, ...]) -> Iterator[list[Node]]:
+    """Yield the nodes in their order, the ranks of a collective together."""
+
+    def unit(node: Node) -> tuple[str, int]:
+        op = node.op
+        return ("of", op.operation) if isinstance(op, Collective) else ("node", node.id)
+
+    for _, nodes in groupby((graph.nodes[number] for number in order), unit):
+        yield list(nodes)
+
+
+def _met_readers(channels: Channels, value: NodeId) -> tuple[int, ...]:
+    """Return who must be there when a value is written, the writer apart."""
+    channel = channels.of_value.get(value)
+    if channel is None or not channels.specs[channel].transport.is_rendezvous:
+        return ()
+    return channels.specs[channel].readers
 
 
 def _last_uses(graph: Graph, order: tuple[NodeId, ...]) -> dict[ActorId, dict[NodeId, NodeId]]:
@@ -117,17 +149,22 @@ class _Builder:
         self.anonymous += 1
         return len(self.slot_of) + self.anonymous - 1
 
-    def add(self, node: Node, last_use: dict[NodeId, NodeId]) -> None:
-        """Append the steps of one node."""
-        uses = node.uses()
-        for use in uses:
-            self._fetch(use)
-        made = self._work(node)
-        for value in made:
+    def work(self, node: Node) -> tuple[NodeId, ...]:
+        """Append what makes a node's value; returns the values that exist from now on."""
+        for use in node.uses():
+            self.fetch(use)
+        return self._work(node)
+
+    def write(self, values: tuple[NodeId, ...]) -> None:
+        """Send values to those who need them elsewhere."""
+        for value in values:
             channel = self._channels.of_value.get(value)
             if channel is not None:
                 self.steps.append(Write(channel, self.slot(value)))
-        dead = [value for value in (*uses, *made) if last_use.get(value) == node.id]
+
+    def release(self, node: Node, made: tuple[NodeId, ...], last_use: dict[NodeId, NodeId]) -> None:
+        """Forget what nobody needs after a node."""
+        dead = [value for value in (*node.uses(), *made) if last_use.get(value) == node.id]
         if dead:
             slots = tuple(dict.fromkeys(self.slot(value) for value in dead))
             self.steps.append(Release(slots))
@@ -138,10 +175,11 @@ class _Builder:
             return leaf
         value = NodeId(leaf.id)
         if self._graph.nodes[value].actor != DRIVER:
-            self._fetch(value)
+            self.fetch(value)
         return Val(self.slot(value))
 
-    def _fetch(self, value: NodeId) -> None:
+    def fetch(self, value: NodeId) -> None:
+        """Read a value that comes from elsewhere, unless it is here."""
         if value not in self.slot_of:
             self.steps.append(Read(self._channels.of_value[value], self.slot(value)))
 

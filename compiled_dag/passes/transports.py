@@ -211,6 +211,8 @@ def _check_one_gpu(ends: _Ends) -> None:
 
 def _communicator_of(graph: Graph, operation: Operation) -> CommunicatorId | None:
     """Return the user's communicator that does a collective; None for a group of ours."""
+    if operation.method == "barrier":
+        return None  # nothing moves: the ranks meet in our memory
     default = graph.default_communicator
     number = operation.communicator
     if number is None and operation.backend is None:

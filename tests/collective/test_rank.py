@@ -32,7 +32,7 @@ class FakeBackend:
     def why_not(self, tensor, op) -> None:
         return None
 
-    def empty(self, shape, dtype):
+    def empty(self, shape, dtype, device):
         if self.fail == "allocate":
             raise RuntimeError("can't allocate memory")
         return torch.empty(3 if self.fail == "copy" else 2)

@@ -8,12 +8,13 @@ import sys
 import pytest
 from hypothesis import given, settings
 
-from compiled_dag import DeadlockError, GraphError, Schedule
+from compiled_dag import DeadlockError, GraphError, InputNode, Schedule
 from compiled_dag.capture import capture
 from compiled_dag.compiler import compile_graph
 from compiled_dag.ir import Call, Collective
 from compiled_dag.options import CompileOptions
 from compiled_dag.schedule import Op
+from tests.communicators import PaperCommunicator
 from tests.compiled_dag import goldens
 from tests.graphs import (
     data_parallel,
@@ -271,3 +272,22 @@ def test_malformed_text_is_refused_with_its_line(line, text) -> None:
 def test_no_text_is_no_schedule(text) -> None:
     with pytest.raises(ValueError, match="line 1"):
         Schedule.parse(text)
+
+
+def test_values_that_a_communicator_carries_are_proved_with_all_ends_meeting() -> None:
+    first, second = paper(2)
+    by = PaperCommunicator([first, second])
+    with InputNode() as inp:
+        one = first.echo.bind(inp).with_tensor_transport(by)
+        two = first.add.bind(inp).with_tensor_transport(by)
+        output = second.join.bind(second.echo.bind(two), one)
+    schedule = schedule_of(output)
+    assert schedule.meetings == (1, 2)
+    assert Schedule.parse(str(schedule)) == schedule
+    schedule.verify()
+    swapped = str(schedule).splitlines()
+    reads = [n for n, line in enumerate(swapped) if line.startswith("Worker(2) | READ")]
+    assert len(reads) == 2
+    swapped[reads[0]], swapped[reads[1]] = swapped[reads[1]], swapped[reads[0]]
+    with pytest.raises(DeadlockError, match=r"waits for Worker\(2\) to take part in Worker.echo"):
+        Schedule.parse("\n".join(swapped)).verify()

@@ -4,10 +4,13 @@ from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from compiled_dag import DeadlockError
+from collective import allreduce
+from compiled_dag import DeadlockError, InputNode, MultiOutputNode
 from compiled_dag.simulate import simulate
 from compiled_dag.table import parse
+from tests.communicators import PaperCommunicator
 from tests.graphs import SAMPLES, chain, data_parallel, fan_out, paper, program_of
 from tests.recipes import Machine, draw, recipes
 
@@ -166,3 +169,70 @@ def test_a_second_execution_meets_what_the_first_left_behind() -> None:
            1 |        | W0 v0 |
            2 |        | W0 v0 |
     """) == ["A, node 1 (step 1): waits for B to read A.f#1"]
+
+
+# --- communicators: writer and readers meet -------------------------------------------------------
+
+
+def two_values(*reads: str) -> str:
+    """Return a program whose writer sends two values, and whose reader takes them as given."""
+    return f"""
+    program inflight=2 single
+    participant 0 driver
+    participant 1 Writer(1)
+    participant 2 Reader(2)
+    channel 0 0>1 0 input
+    channel 1 1>2 1 Writer.f#1
+    channel 2 1>2 2 Writer.g#2
+    channel 3 2>0 3 Reader.h#3
+    transport 1 communicator default communicator=0 | by Pipes
+    transport 2 communicator default communicator=0 | by Pipes
+    slots 2,3,3
+    entry - v0
+    output v1
+    step | driver | Writer(1)   | Reader(2)
+       0 | W0 v0  |             |
+       1 |        | R0 v0       |
+       2 |        | C1 v1=f(v0) |
+       3 |        | W1 v1       | {reads[0]}
+       4 |        | C2 v2=g(v0) |
+       5 |        | W2 v2       | {reads[1]}
+       6 |        |             | C3 v2=h(v0,v1)
+       7 |        |             | W3 v2
+       8 | R3 v1  |             |
+    """
+
+
+def test_a_value_that_a_communicator_carries_takes_all_its_ends_at_once() -> None:
+    _, writer, reader = simulate(parse(two_values("R1 v0", "R2 v1")))
+    assert (writer[2], writer[4]) == (reader[0], reader[1])
+
+
+def test_a_reader_that_takes_the_second_value_first_is_a_deadlock() -> None:
+    with pytest.raises(DeadlockError) as raised:
+        simulate(parse(two_values("R2 v1", "R1 v0")))
+    assert "waits for Reader(2) to take part in Writer.f#1" in str(raised.value)
+    assert "waits for Writer(1) to take part in Writer.g#2" in str(raised.value)
+
+
+@given(st.randoms(use_true_random=False))
+def test_no_legal_graph_with_communicators_deadlocks(random) -> None:
+    actors = paper(random.randint(2, 4))
+    by = PaperCommunicator(actors)
+    with InputNode() as inp:
+        values = [(actor.add.bind(inp), actor) for actor in actors]
+        for _ in range(random.randint(1, 12)):
+            if random.random() < 0.25:
+                ours = [[value for value, at in values if at is actor] for actor in actors]
+                own = by if random.random() < 0.5 else None
+                sums = allreduce.bind([random.choice(of_one) for of_one in ours], transport=own)
+                values += zip(sums, actors, strict=True)
+            else:
+                actor = random.choice(actors)
+                some = [random.choice(values)[0] for _ in range(random.randint(1, 3))]
+                values.append((actor.join.bind(*some), actor))
+        output = MultiOutputNode([a.join.bind(*(value for value, _ in values)) for a in actors])
+    for value, _ in values:
+        if random.random() < 0.7:
+            value.with_tensor_transport(by)
+    program_of(output, max_inflight=random.randint(1, 3))
