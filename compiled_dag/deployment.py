@@ -13,14 +13,12 @@ import os
 import threading
 import time
 import weakref
-from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from compiled_dag.channel import codec, tensor
 from compiled_dag.channel import layout as at
 from compiled_dag.channel.graph_segment import GraphSegment
 from compiled_dag.channel.transport import UNHINTED
-from compiled_dag.communicators import DriverCommunicators, leave_communicators, used_by
 from compiled_dag.errors import (
     ActorDiedError,
     ChannelClosedError,
@@ -28,6 +26,7 @@ from compiled_dag.errors import (
     GraphError,
 )
 from compiled_dag.gauge import Gauge
+from compiled_dag.groups import Groups
 from compiled_dag.package import Package, RankPart
 from compiled_dag.packing import constants_used, functions_used, places_of
 from compiled_dag.program import CollectiveStart, CollectiveWait, Compute, Program, Read, Write
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from compiled_dag.capture import Captured
     from compiled_dag.host import Actor, ActorId, Pending, SystemCall
     from compiled_dag.ir import OperationId
-    from compiled_dag.operation import Group
     from compiled_dag.options import CompileOptions
 
 _graph_ids = itertools.count(1)
@@ -71,10 +69,7 @@ class Deployment:
         self.fault: BaseException | None = None
         self.closed_at: float | None = None
         self._captured = captured
-        self._communicators = DriverCommunicators(
-            self.graph_id, self.host, captured.communicators, used_by(program)
-        )
-        self._groups: list[Group] = []
+        self._groups = Groups(self.graph_id, captured, program, self._leave_word)
         self._loaded: list[ActorId] = []
         self._unloading: dict[int, Pending] = {}
         """Replies of the participants that were asked to let go."""
@@ -103,8 +98,7 @@ class Deployment:
             self._bequests.append(self.host.claim(self.graph_id, self.actors))
             text = str(self.graph_id).encode()
             self._leave_word(self.actors, self.segment.segment.fd, unload_graph, text)
-            self._open_communicators(text, deadline)
-            parts = self._open_groups(deadline)
+            parts = self._groups.open(self.places, self.segment.segment.fd, deadline)
             self._load(processes, captured.constants, parts, options, deadline)
         except BaseException:
             self.close(_ROLLBACK_S)
@@ -126,34 +120,6 @@ class Deployment:
             error = self.host.death(actor.actor_id)
             if error is not None:
                 raise copy.copy(error)
-
-    def _open_communicators(self, payload: bytes, deadline: float) -> None:
-        members = self._communicators.members
-        if members:
-            memory = self.segment.segment.fd
-            self._leave_word(members, memory, leave_communicators, payload)
-            self._communicators.open(deadline)
-
-    def _open_groups(self, deadline: float) -> dict[int, dict[OperationId, RankPart]]:
-        """Form one group per distinct (actors, backend); returns every participant's parts."""
-        parts: dict[int, dict[OperationId, RankPart]] = defaultdict(dict)
-        opened: dict[tuple[tuple[int, ...], str], Group] = {}
-        for spec, op in zip(self.program.operations, self._captured.operations, strict=True):
-            actors = [self.actors[member - 1] for member in spec.members]
-            number = spec.communicator
-            by = None if number is None else self._communicators.part_of(number, actors)
-            key = (spec.members, op.backend(actors) if by is None else f"communicator {number}")
-            if key not in opened:
-                group = opened[key] = op.open_group(self.host, actors, deadline, by)
-                self._groups.append(group)
-                text = str(group.id).encode()
-                self._leave_word(actors, group.memory_fd, group.leave, text)
-            places = tuple(self.places[node] for node in spec.nodes)
-            for rank, member in enumerate(spec.members):
-                parts[member][spec.id] = RankPart(
-                    op=op, group_id=opened[key].id, rank=rank, places=places
-                )
-        return parts
 
     def _leave_word(
         self, actors: Sequence[Actor], memory: int, function: SystemCall, payload: bytes
@@ -179,7 +145,7 @@ class Deployment:
                 for actor, line in zip(self.actors, processes[1:], strict=True)
             },
         )
-        ranks = self._communicators.ranks_of(self.actors)
+        ranks = self._groups.ranks
         for participant, actor in enumerate(self.actors, 1):
             steps = self.program.steps[participant]
             part, ring = shared.get(actor.actor_id, (None, None))
@@ -232,7 +198,7 @@ class Deployment:
     @property
     def needs_calm(self) -> bool:
         """Whether the driver should sleep rather than yield while it waits for this graph."""
-        return any(group.needs_calm for group in self._groups)
+        return self._groups.needs_calm
 
     def guard(self) -> None:
         """Raise what ended the graph, if it has ended."""
@@ -322,8 +288,7 @@ class Deployment:
         if os.getpid() != self.owner:
             return
         self.segment.end(state)
-        for group in self._groups:
-            group.end()
+        self._groups.end()
 
     def abandon(self) -> None:
         """End the graph without waiting, from the garbage collector: takes no lock here."""
@@ -357,18 +322,13 @@ class Deployment:
         self.gauge.keep()
         self.end(at.CLOSED)
         self._unload()
-        for group in self._groups:
-            group.release()
-        self._communicators.release()  # last: the others use them to their end
+        self._groups.release()
         try:
             busy = [line for one in self._unloading.items()
                     for line in self._await_unload(*one, deadline)]  # fmt: skip
-            for group in self._groups:
-                group.close(deadline)
-            self._communicators.close(deadline)
+            self._groups.close(deadline)
         finally:  # also when Ctrl-C ends the waiting
-            for group in self._groups:
-                group.close(0.0)
+            self._groups.close(0.0)
             self._unwatch()
             self._stay()
             self._tickets.leave(self.member)

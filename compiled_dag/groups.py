@@ -1,0 +1,114 @@
+"""What a graph's collectives and accelerator edges run on: its groups, and users' communicators."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from compiled_dag.communicators import DriverCommunicators, leave_communicators, used_by
+from compiled_dag.package import RankPart
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from compiled_dag.capture import Captured
+    from compiled_dag.host import Actor, SystemCall
+    from compiled_dag.ir import CommunicatorId, NodeId, OperationId
+    from compiled_dag.operation import Group
+    from compiled_dag.outcome import Place
+    from compiled_dag.program import Program
+
+    LeaveWord = Callable[[Sequence[Actor], int, SystemCall, bytes], None]
+
+
+class Groups:
+    """All of them, seen from the driver."""
+
+    def __init__(
+        self, graph_id: int, captured: Captured, program: Program, leave_word: LeaveWord
+    ) -> None:
+        """Begin with none.
+
+        Args:
+            graph_id: The graph.
+            captured: What it was compiled from.
+            program: The program.
+            leave_word: Says what actors are to do if this process dies.
+        """
+        self._graph_id = graph_id
+        self._captured = captured
+        self._program = program
+        self._leave_word = leave_word
+        self._groups: list[Group] = []
+        self._communicators = DriverCommunicators(
+            graph_id, captured.host, captured.communicators, used_by(program)
+        )
+
+    @property
+    def ranks(self) -> dict[CommunicatorId, dict[int, int]]:
+        """By communicator, the ranks of the graph's participants."""
+        return self._communicators.ranks_of(self._captured.actors)
+
+    @property
+    def needs_calm(self) -> bool:
+        """Whether a backend suffers from waits that yield the core instead of sleeping."""
+        return any(group.needs_calm for group in self._groups)
+
+    def open(
+        self, places: Mapping[NodeId, Place], memory: int, deadline: float
+    ) -> dict[int, dict[OperationId, RankPart]]:
+        """Initialize the communicators, and form one group per distinct (actors, backend).
+
+        Args:
+            places: What messages call the nodes.
+            memory: Descriptor of the graph's segment.
+            deadline: When to give up.
+
+        Returns:
+            Every participant's parts in the collectives.
+        """
+        members = self._communicators.members
+        if members:
+            text = str(self._graph_id).encode()
+            self._leave_word(members, memory, leave_communicators, text)
+            self._communicators.open(deadline)
+        return self._open_groups(places, deadline)
+
+    def _open_groups(
+        self, places: Mapping[NodeId, Place], deadline: float
+    ) -> dict[int, dict[OperationId, RankPart]]:
+        parts: dict[int, dict[OperationId, RankPart]] = defaultdict(dict)
+        opened: dict[tuple[tuple[int, ...], str], Group] = {}
+        captured = self._captured
+        for spec, op in zip(self._program.operations, captured.operations, strict=True):
+            actors = [captured.actors[member - 1] for member in spec.members]
+            number = spec.communicator
+            by = None if number is None else self._communicators.part_of(number, actors)
+            key = (spec.members, op.backend(actors) if by is None else f"communicator {number}")
+            if key not in opened:
+                group = opened[key] = op.open_group(captured.host, actors, deadline, by)
+                self._groups.append(group)
+                self._leave_word(actors, group.memory_fd, group.leave, str(group.id).encode())
+            of_ranks = tuple(places[node] for node in spec.nodes)
+            for rank, member in enumerate(spec.members):
+                parts[member][spec.id] = RankPart(
+                    op=op, group_id=opened[key].id, rank=rank, places=of_ranks
+                )
+        return parts
+
+    def end(self) -> None:
+        """Break the groups and wake all ranks."""
+        for group in self._groups:
+            group.end()
+
+    def release(self) -> None:
+        """Ask every living actor to drop its ends, without waiting. Idempotent."""
+        for group in self._groups:
+            group.release()
+        self._communicators.release()  # last: groups use them to their end
+
+    def close(self, deadline: float) -> None:
+        """Release them and wait for the actors until `deadline`. Idempotent."""
+        for group in self._groups:
+            group.close(deadline)
+        self._communicators.close(deadline)
