@@ -149,11 +149,7 @@ class Session(Requests):
     # --- what a graph needs: `compiled_dag.host.Host`
 
     def bound_actor(self, handle: Any) -> BoundActor:
-        """Return what a graph knows of the actor behind a handle.
-
-        Raises:
-            TypeError: `handle` is no handle of an actor.
-        """
+        """Return what a graph knows of the actor behind a handle; TypeError for anything else."""
         from runtime.actor import bound_actor  # noqa: PLC0415  it is above us
 
         return bound_actor(handle)
