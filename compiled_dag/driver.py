@@ -295,7 +295,8 @@ class CompiledDAG:
         self.teardown()
 
     def __repr__(self) -> str:
-        state = "torn down" if self.is_teardown else "up"
+        state = "broken" if self._deployment.fault is not None else "up"
+        state = "torn down" if self.is_teardown else state
         labels = [actor.label for actor in self._deployment.actors]
         named = ", ".join(labels[:_NAMED])
         more = f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else ""

@@ -86,6 +86,18 @@ def test_everything_stays_readable_after_teardown(host) -> None:
     assert shown() == before
 
 
+def test_a_graph_that_lost_an_actor_says_so_and_stays_readable(host) -> None:
+    with compiled(host) as graph:
+        text = graph.visualize(format="ascii")
+        assert repr(graph).endswith(": up>")
+        host.kill(graph.actors[0].actor_id)
+        assert repr(graph).endswith(": broken>")
+        assert graph.visualize(format="ascii") == text
+        assert graph.memory().pins == ()
+        assert len(graph.explain().edges) == 7
+    assert repr(graph).endswith(": torn down>")
+
+
 def test_a_schedule_of_a_live_graph_proves_itself(host) -> None:
     with compiled(host) as graph:
         graph.schedule.verify()
