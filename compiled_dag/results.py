@@ -213,7 +213,7 @@ class Results:
         was_kept = self._kept[number].pop(execution, PENDING) is not PENDING
         if was_kept or self.readers[number].sequence > execution:
             dropped.discard(execution)
-        if self._wanting:
+        if self._wanting and self._is_open():
             self.news.tell_soon()
 
     def drop(self, execution: int) -> None:

@@ -46,9 +46,10 @@ class _Waiting:
 
     __slots__ = ("inputs", "refs", "wanted")
 
-    def __init__(self, inputs: tuple[Any, ...], refs: _Refs) -> None:
+    def __init__(self, inputs: tuple[Any, ...], refs: Sequence[CompiledDAGRef]) -> None:
         self.inputs = inputs
         self.refs = refs
+        """Held: were one dropped now, it would drop the results of whoever gets its number."""
         self.wanted = False
         """Whether the caller has the refs; without, an interrupt came between."""
 
@@ -151,7 +152,7 @@ class Submission:
             case "block":
                 return False
             case "queue" if len(self._waiting) < self._options.max_queued:
-                self._queue(refs, _Waiting(self.inlet.capture(values), _weak(refs)))
+                self._queue(refs, _Waiting(self.inlet.capture(values), refs))
             case "drop_oldest":
                 self._replace_oldest(refs, values)
             case _:
@@ -244,7 +245,7 @@ class Submission:
             if not first.wanted:
                 self.results.drop(self.next)
             if self._drops:
-                self._droppable[self.next] = first.refs
+                self._droppable[self.next] = _weak(first.refs)
             self.next += 1
             self._sending = None
         if not self._waiting:
@@ -270,7 +271,9 @@ class Submission:
         """Send inputs that wait, now that there may be room; drop them if the graph has ended."""
         with self.lock:
             if self._words[at.STATE_WORD] != at.OPEN:
-                self._waiting.clear()  # their refs raise what ended it
+                if self._waiting:
+                    self._waiting.clear()  # their refs raise what ended it
+                    self.results.want_room(-1)
                 return
             self._settle()
             self._send_waiting()
@@ -280,7 +283,7 @@ class Submission:
 
     def _replace_oldest(self, refs: Sequence[CompiledDAGRef], values: Sequence[Any]) -> None:
         """Give the place of the oldest execution to this one."""
-        waiting = _Waiting(self.inlet.capture(values), _weak(refs))
+        waiting = _Waiting(self.inlet.capture(values), refs)
         with self.results.lock:
             fetched = self._room.fetched
             for number in [number for number in self._droppable if number < fetched]:
@@ -298,14 +301,14 @@ class Submission:
             self._settle_dropped(self._waiting.popleft().refs, None)
         elif oldest is not None:
             self.results.drop(oldest)
-            self._settle_dropped(self._droppable.pop(oldest), oldest)
+            refs = [weak() for weak in self._droppable.pop(oldest)]
+            self._settle_dropped(refs, oldest)
 
-    def _settle_dropped(self, refs: _Refs, number: int | None) -> None:
+    def _settle_dropped(self, refs: Sequence[CompiledDAGRef | None], number: int | None) -> None:
         """Have dropped refs raise it."""
         by = self.next + len(self._waiting)
         error = ExecutionDroppedError(capacity.dropped(self._deployment, self._options, number, by))
-        for weak in refs:
-            ref = weak()
+        for ref in refs:
             if ref is not None and ref._value is PENDING:
                 ref._value = Raised(error)
 

@@ -67,6 +67,19 @@ class Background:
         return self._value
 
 
+def interrupt_once(monkeypatch: Any, owner: Any, name: str, *, after: bool) -> None:
+    """Have the next call of a method raise what Ctrl-C raises, before or after its work."""
+    method = getattr(owner, name)
+
+    def interrupted(*args: Any):
+        monkeypatch.setattr(owner, name, method)
+        if after:
+            method(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(owner, name, interrupted)
+
+
 def soon() -> float:
     """Return the deadline of something that must come."""
     return time.monotonic() + PATIENCE_S

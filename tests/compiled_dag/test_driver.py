@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from compiled_dag import CapacityExceededError, CompiledDAGRef, InputNode, MultiOutputNode
-from tests.gates import PATIENCE_S, Background, Gate, compiled
+from tests.gates import PATIENCE_S, Background, Gate, compiled, interrupt_once
 from tests.graphs import Worker
 
 get_many = CompiledDAGRef.get_many
@@ -241,19 +241,6 @@ def test_whatever_threads_get_and_drop_values_are_right_and_nothing_is_left_behi
 
 
 # --- interrupts -----------------------------------------------------------------------------------
-
-
-def interrupt_once(monkeypatch, owner, name: str, *, after: bool) -> None:
-    """Have the next call of a method raise what Ctrl-C raises, before or after its work."""
-    method = getattr(owner, name)
-
-    def interrupted(*args):
-        monkeypatch.setattr(owner, name, method)
-        if after:
-            method(*args)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(owner, name, interrupted)
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
