@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.awaiting import Awaiting
@@ -70,7 +71,7 @@ class CompiledDAG:
             readers,
             [output.reader for output in self._outputs],
             options.max_buffered_results,
-            News(lambda: host.board.ring(host.process), host.call_soon),
+            News(partial(host.board.ring, host.process), host.call_soon),
             Log(len(program.steps[0])),
         )
         watcher = Watcher.of(host)

@@ -67,9 +67,7 @@ class Watcher:
         with self._lock:
             self._watches[key] = _Watch(ready, fire)
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name="compiled-dag-watch", daemon=True)
-                thread.start()
-                self._thread = thread
+                self._start()
         if ready():
             self._host.board.ring(self._host.process)
 
@@ -78,20 +76,25 @@ class Watcher:
         with self._lock:
             self._watches.pop(key, None)
 
-    def _run(self) -> None:
+    def _start(self) -> None:
         unregister = self._host.at_shutdown(self._hurry)
-        try:
-            while self._wait():
-                self._fire_due()
-        finally:
-            unregister()
+        thread = threading.Thread(
+            target=self._run, args=(unregister,), name="compiled-dag-watch", daemon=True
+        )
+        thread.start()
+        self._thread = thread
 
-    def _wait(self) -> bool:
+    def _run(self, unregister: Callable[[], None]) -> None:
+        while self._wait(unregister):
+            self._fire_due()
+
+    def _wait(self, unregister: Callable[[], None]) -> bool:
         """Sleep until a watch is due; False if nobody watches any more."""
         deadline = time.monotonic() + _LINGER_S
         self._host.waiter.until(self._look, _never, deadline, Site(calm=True))
         with self._lock:
             if not self._watches:
+                unregister()  # first: without a thread this has nothing to do with the session
                 self._thread = None
                 return False
         return True
@@ -114,6 +117,9 @@ class Watcher:
         """Stay no longer than somebody watches: the session ends, and with it all graphs do."""
         self._hurries = True
         self._host.board.ring(self._host.process)
+        thread = self._thread
+        if thread is not None and all(one.ready() for one in list(self._watches.values())):
+            thread.join(_LINGER_S)
 
 
 def _never() -> None:

@@ -88,7 +88,8 @@ def get(refs: Any, *, timeout: float | None = None, _use_object_store: bool = Fa
         )
     if not refs:
         return []
-    if all(_is_compiled(ref) for ref in refs):
+    if any(map(_is_compiled, refs)):
+        _check_compiled(refs)
         return type(refs[0]).get_many(refs, timeout)
     _check_refs("get", refs)
     return get_all(refs[0].session, refs, _seconds(timeout))
@@ -105,20 +106,24 @@ def _seconds(timeout: float | None) -> float | None:
     return check_seconds("timeout", timeout)
 
 
-def _check_refs(what: str, refs: Sequence[Any]) -> None:
+def _check_compiled(refs: Sequence[Any]) -> None:
     for position, ref in enumerate(refs):
-        if _is_compiled(ref):
+        if not _is_compiled(ref):
             raise ValueError(
-                f"{what}: item {position} is a compiled graph's reference. A list may hold those "
-                "or ordinary references, not both"
+                f"get: item {position} is a {type(ref).__name__}, and others are references of "
+                "compiled graphs. Get them in a list of their own (wait takes both kinds)"
             )
+
+
+def _check_refs(what: str, refs: Sequence[Any], *, compiled: bool = False) -> None:
+    for position, ref in enumerate(refs):
         if isinstance(ref, (list, tuple)):
             raise TypeError(
                 f"{what}: item {position} is a {type(ref).__name__}, and only the outer list is "
                 f"looked into. Flatten it ({what}([ref for part in refs for ref in part])), or "
                 f"{what} each by itself ([{what}(list(part)) for part in refs])"
             )
-        if not isinstance(ref, ObjectRef):
+        if not (isinstance(ref, ObjectRef) or (compiled and _is_compiled(ref))):
             raise TypeError(f"{what}: item {position} is no ObjectRef but {type(ref).__name__}")
 
 
@@ -142,16 +147,16 @@ def put(value: Any, *, _owner: Any = None, _tensor_transport: Any = None) -> Obj
 
 
 def wait(
-    refs: list[ObjectRef],
+    refs: list[Any],
     *,
     num_returns: int = 1,
     timeout: float | None = None,
     fetch_local: bool = True,
-) -> tuple[list[ObjectRef], list[ObjectRef]]:
+) -> tuple[list[Any], list[Any]]:
     """Wait until `num_returns` of `refs` are ready (also with an error).
 
     Args:
-        refs: What to wait for.
+        refs: What to wait for: `ObjectRef`s, compiled graphs' references, or both.
         num_returns: How many.
         timeout: Seconds to wait; None for ever.
         fetch_local: No effect on a single machine.
@@ -166,7 +171,8 @@ def wait(
     del fetch_local
     if not isinstance(refs, list):
         raise TypeError(f"wait takes a list of ObjectRefs, not {type(refs).__name__}")
-    _check_refs("wait", refs)
+    ordinary = [ref for ref in refs if not _is_compiled(ref)]
+    _check_refs("wait", refs, compiled=True)
     if len(set(refs)) != len(refs):
         raise ValueError("wait: the list holds a reference twice")
     if timeout is not None:
@@ -175,7 +181,8 @@ def wait(
         return [], []
     if not 1 <= check_count("wait: num_returns", num_returns) <= len(refs):
         raise ValueError(f"wait: num_returns={num_returns} of {len(refs)} references")
-    ready = wait_for_some(refs[0].session, refs, num_returns, timeout)
+    session = ordinary[0].session if ordinary else lifecycle.current("runtime.wait()")
+    ready = wait_for_some(session, refs, num_returns, timeout)
     chosen = set(ready)
     return ready, [ref for ref in refs if ref not in chosen]
 

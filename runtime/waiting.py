@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from compiled_dag.errors import GetTimeoutError
 from runtime.interrupts import Interrupts
-from runtime.objects import num_failures
+from runtime.objects import ObjectRef, num_failures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from runtime.objects import Client, ObjectRef, Pump
+    from runtime.objects import Client, Pump
 
 _MOST_NAMED = 3
 
@@ -110,16 +110,24 @@ def _late(refs: Sequence[ObjectRef], timeout: float | None) -> str:
 
 
 def wait_for_some(
-    session: Client, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
-) -> list[ObjectRef]:
-    """Return the first `num_returns` that are done, fewer at the timeout, in the order given."""
+    session: Client, refs: Sequence[Any], num_returns: int, timeout: float | None
+) -> list[Any]:
+    """Return the first `num_returns` that are done, fewer at the timeout, in the order given.
+
+    Those of compiled graphs are looked at, not got.
+    """
     session.check_owner()
     deadline = None if timeout is None else time.monotonic() + timeout
 
     def ready() -> bool:
-        return sum(ref.done for ref in refs) >= num_returns
+        return sum(map(_is_done, refs)) >= num_returns
 
     if not ready():
-        with session.expecting(refs):
+        with session.expecting([ref for ref in refs if isinstance(ref, ObjectRef)]):
             _until(session, ready, lambda: None, deadline)
-    return [ref for ref in refs if ref.done][:num_returns]
+    return [ref for ref in refs if _is_done(ref)][:num_returns]
+
+
+def _is_done(ref: Any) -> bool:
+    done: bool = ref.done if isinstance(ref, ObjectRef) else ref.ready()
+    return done

@@ -32,25 +32,25 @@ def run(coroutine):
 
 @contextlib.contextmanager
 def ticking():
-    """Yield a count of the running loop's turns; a loop that is blocked makes none."""
-    loop, turns = asyncio.get_running_loop(), [0]
+    """Yield an event that the running loop sets again and again, unless it is blocked."""
+    loop, tick = asyncio.get_running_loop(), asyncio.Event()
 
-    def tick() -> None:
-        turns[0] += 1
-        handle[0] = loop.call_later(0.001, tick)
+    def turn() -> None:
+        tick.set()
+        handle[0] = loop.call_later(0.001, turn)
 
-    handle = [loop.call_soon(tick)]
+    handle = [loop.call_soon(turn)]
     try:
-        yield turns
+        yield tick
     finally:
         handle[0].cancel()
 
 
-async def turns_of(turns, count) -> None:
+async def turns_of(tick, count) -> None:
     """Wait until the loop has made some more turns."""
-    end = turns[0] + count
-    while turns[0] < end:
-        await asyncio.sleep(0)
+    for _ in range(count):
+        tick.clear()
+        await tick.wait()
 
 
 # --- results --------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ def test_what_takes_long_is_waited_for_parked_by_any_number_of_tasks(host, gate)
         loop = asyncio.get_running_loop()
         futures = [await graph.execute_async(number) for number in range(5)]
         await loop.run_in_executor(None, gate.wait_entered)
-        with ticking() as turns:
+        with ticking() as tick:
             tasks = [asyncio.ensure_future(future) for future in (*futures, *futures)]
             pending = asyncio.create_task(_all_of(futures))
             with pytest.raises(asyncio.TimeoutError):
@@ -112,7 +112,7 @@ def test_what_takes_long_is_waited_for_parked_by_any_number_of_tasks(host, gate)
                 futures[0].result()
             with pytest.raises(asyncio.InvalidStateError):
                 futures[0].exception()
-            await turns_of(turns, 3)
+            await turns_of(tick, 3)
             gate.opened.set()
             assert await asyncio.gather(*tasks) == [0, 1, 2, 3, 4] * 2
             assert await pending == {0, 1, 2, 3, 4}
@@ -183,10 +183,10 @@ def test_cancelling_who_awaits_leaves_execution_and_result_alone(host, gate) -> 
     async def use(graph):
         future = await graph.execute_async(3)
         await asyncio.get_running_loop().run_in_executor(None, gate.wait_entered)
-        with ticking() as turns:
+        with ticking() as tick:
             for parked in (1, 5, 400):
                 task = asyncio.ensure_future(future)
-                await turns_of(turns, 1) if parked > 1 else await asyncio.sleep(0)
+                await turns_of(tick, 1) if parked > 1 else await asyncio.sleep(0)
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
@@ -243,8 +243,8 @@ def test_a_death_wakes_who_awaits_with_its_cause_and_later_executions_raise_it_t
         futures = [await graph.execute_async(number) for number in range(2)]
         await asyncio.get_running_loop().run_in_executor(None, gate.wait_entered)
         tasks = [asyncio.ensure_future(future) for future in futures]
-        with ticking() as turns:
-            await turns_of(turns, 3)
+        with ticking() as tick:
+            await turns_of(tick, 3)
         host.report_death(actor.actor_id)
         for task in tasks:
             with pytest.raises(GraphActorDiedError, match=r"lost actor Gate\(1\)"):
@@ -262,8 +262,8 @@ def test_teardown_wakes_who_awaits(host, gate) -> None:
     async def use(graph):
         future = await graph.execute_async(1)
         task = asyncio.ensure_future(future)
-        with ticking() as turns:
-            await turns_of(turns, 3)
+        with ticking() as tick:
+            await turns_of(tick, 3)
         gate.opened.set()
         done = await graph.execute_async(2)
         assert await done == 2
@@ -300,9 +300,9 @@ def test_blocking_makes_tasks_wait_in_line_and_never_the_loop(host, gate) -> Non
             order.append(number)
             return future
 
-        with ticking() as turns:
+        with ticking() as tick:
             tasks = [asyncio.create_task(execute(number)) for number in range(12)]
-            await turns_of(turns, 3)
+            await turns_of(tick, 3)
             assert order == [0, 1]
             tasks[5].cancel()
             gate.opened.set()
@@ -358,9 +358,9 @@ def test_a_lock_that_is_taken_never_blocks_the_loop(host, cancels) -> None:
 
     async def use(graph):
         assert slow.entered.wait(PATIENCE_S)
-        with ticking() as turns:
+        with ticking() as tick:
             task = asyncio.create_task(graph.execute_async(1))
-            await turns_of(turns, 3)
+            await turns_of(tick, 3)
             assert not task.done()
             if cancels:
                 task.cancel()

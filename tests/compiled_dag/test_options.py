@@ -39,6 +39,8 @@ def test_defaults_are_the_documented_ones() -> None:
         ("MAX_BUFFERED_RESULTS", "7", "max_buffered_results", 7),
         ("MAX_MEMORY_BYTES", "100000", "max_memory_bytes", 100_000),
         ("CAPACITY_POLICY", "block", "capacity_policy", "block"),
+        ("MAX_QUEUED_EXECUTIONS", "5", "max_queued", 5),
+        ("READ_ITERATION_TIMEOUT", "0.5", "wait_slice_s", 0.5),
     ],
 )
 def test_the_environment_sets_a_default(monkeypatch, variable, text, option, value) -> None:
@@ -67,7 +69,30 @@ def test_a_malformed_variable_is_named_with_its_value(monkeypatch) -> None:
         DAGContext.get_current()
 
 
-COUNTS = ["_buffer_size_bytes", "_max_inflight_executions", "_max_buffered_results"]
+def test_a_slice_that_was_chosen_may_not_be_longer_than_the_time_out() -> None:
+    context = DAGContext.get_current()
+    assert CompileOptions.resolve(_get_timeout=0.01).wait_slice_s == 0.1
+    context.read_iteration_timeout = 0.5
+    assert CompileOptions.resolve(_get_timeout=-1).wait_slice_s == 0.5
+    with pytest.raises(ValueError, match=r"read_iteration_timeout=0.5 is longer than get_timeout"):
+        CompileOptions.resolve(_get_timeout=0.2)
+    for wrong in (0, -1, math.inf, "1"):
+        context.read_iteration_timeout = wrong
+        with pytest.raises(GraphError, match="read_iteration_timeout=.* is not a number of secon"):
+            CompileOptions.resolve()
+
+
+def test_enable_asyncio_is_there_and_no_variable_sets_it(monkeypatch) -> None:
+    monkeypatch.setenv("COMPILED_DAG_ENABLE_ASYNCIO", "1")
+    assert DAGContext.get_current().enable_asyncio is False
+
+
+COUNTS = [
+    "_buffer_size_bytes",
+    "_max_inflight_executions",
+    "_max_buffered_results",
+    "_max_queued_executions",
+]
 SECONDS = ["_submit_timeout", "_get_timeout"]
 
 
@@ -86,7 +111,9 @@ def test_a_time_out_of_range_is_refused_by_name(option, value) -> None:
 
 
 def test_an_unknown_capacity_policy_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(GraphError, match=r"_capacity_policy='drop' is not one of 'raise', 'block'"):
+    with pytest.raises(
+        GraphError, match=r"_capacity_policy='drop' is not one of 'raise', 'block', 'qu"
+    ):
         CompileOptions.resolve(_capacity_policy="drop")
 
 

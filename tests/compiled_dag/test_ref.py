@@ -143,6 +143,37 @@ def test_a_list_may_hold_one_ref_twice_and_refs_of_several_graphs(host) -> None:
         assert get_many([ref, other.execute(2), ref, one.execute(3)], 30) == [1, 2, 1, 3]
 
 
+def test_without_a_time_progress_of_any_graph_counts_and_any_error_is_raised_first(host) -> None:
+    """A list whose refs come one by one, in turns of two graphs, each within the default."""
+    gates = [Gate(), Gate()]
+    graphs = [compiled(host, gate, "step", _get_timeout=0.5) for gate in map(Steps, gates)]
+    refs = [graphs[number % 2].execute(number) for number in range(6)]
+    getting = Background(get_many, refs)
+    for number in range(6):
+        assert getting.running(0.2)
+        gates[number % 2].entered.release()
+    assert getting.result() == list(range(6))
+    late = graphs[0].execute(7)
+    with compiled(host, Gate(), "fail") as failing:
+        with pytest.raises(ValueError, match="1 is bad"):
+            get_many([late, failing.execute(1)], 30)
+    gates[0].entered.release()
+    assert late.get(30) == 7
+    for graph in graphs:
+        graph.teardown()
+
+
+class Steps:
+    """Each call takes one release of a gate's semaphore."""
+
+    def __init__(self, gate: Gate) -> None:
+        self.gate = gate
+
+    def step(self, value):
+        assert self.gate.entered.acquire(timeout=PATIENCE_S)
+        return value
+
+
 def test_an_empty_list_is_an_empty_list() -> None:
     assert get_many([]) == []
 
