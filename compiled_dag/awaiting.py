@@ -258,4 +258,4 @@ class Awaiting:
 
     def _check(self, deadline: float | None) -> None:
         if deadline is not None and time.monotonic() >= deadline:
-            raise self._submission.full_error()
+            raise self._submission.late_error()

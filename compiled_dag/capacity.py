@@ -40,7 +40,8 @@ def full(
             f"{num_waiting} more wait to be sent, and _max_queued_executions={options.max_queued}"
         )
     if options.capacity_policy == "block":
-        facts.append(f"no place came free within _submit_timeout={options.submit_timeout_s} s")
+        option = "_submit_timeout (COMPILED_DAG_SUBMIT_TIMEOUT)"
+        facts.append(f"no place came free within {option}={options.submit_timeout_s} s")
     if results.num_kept() >= options.max_buffered_results:
         facts.append(
             f"{results.num_kept()} results were kept for refs that were not got, and "
@@ -75,7 +76,9 @@ def _steps_in(deployment: Deployment, number: int) -> list[tuple[int, str]]:
         if progress.execution == number and progress.step:
             step = deployment.program.steps[participant][progress.step - 1]
             if isinstance(step, Compute):
-                found.append((participant, deployment.describe_step(participant, progress.step)))
+                found.append(
+                    (participant, deployment.observer.describe(participant, progress.step))
+                )
     return found
 
 

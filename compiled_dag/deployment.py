@@ -27,9 +27,11 @@ from compiled_dag.errors import (
 )
 from compiled_dag.gauge import Gauge
 from compiled_dag.groups import Groups
+from compiled_dag.host import with_stack
+from compiled_dag.observer import Observer
 from compiled_dag.package import Package, RankPart
 from compiled_dag.packing import constants_used, functions_used, places_of
-from compiled_dag.program import CollectiveStart, CollectiveWait, Compute, Program, Read, Write
+from compiled_dag.program import Compute, Program
 from compiled_dag.resident import load_graph, unload_graph
 from compiled_dag.tickets import Member, Tickets
 
@@ -37,13 +39,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from compiled_dag.capture import Captured
-    from compiled_dag.host import Actor, ActorId, Pending, SystemCall
+    from compiled_dag.host import Activity, Actor, ActorId, Pending, SystemCall
     from compiled_dag.ir import OperationId
     from compiled_dag.options import CompileOptions
 
 _graph_ids = itertools.count(1)
 _SHUTDOWN_S = 2.0
 """How long a session's end waits for actors to let go of a graph; then they are killed."""
+_ELSEWHERE = "it is in something else than this graph"
+_STACKS_S = 0.3
+"""How long stacks of actors are waited for when they are late."""
 _ROLLBACK_S = 0.3
 """How long a compile that failed, or Ctrl-C in it, waits for that; a busy actor lets go later."""
 
@@ -86,7 +91,16 @@ class Deployment:
         segment = GraphSegment.create(len(processes), program.channels, self.graph_id)
         self.segment = GraphSegment(segment.fd, self.host.board, processes, program.channels)
         self.gauge = Gauge(self.segment, program.participants, options.max_memory_bytes)
+        self.observer = Observer(
+            self.host,
+            self.actors,
+            program,
+            {node.id: node.describe() for node in captured.graph.nodes},
+            self.segment,
+            self.name,
+        )
         self._unwatch = self.host.watch(self._on_death)
+        self._unwatch_waits = self.host.watch_waits(self.observer.waits)
         self._stay = self.host.at_shutdown(self._shut_down)
         self._bequests: list[Callable[[], None]] = []
         """How to take back what is to be done if this process dies, and its claim."""
@@ -175,11 +189,16 @@ class Deployment:
             try:
                 reply.result(deadline)
             except TimeoutError as error:
+                doing = self._activity(actor.actor_id)
                 msg = (
-                    f"actor {actor.label} did not load its program within "
-                    f"compile_timeout={options.compile_timeout_s} s: it is busy in another call"
+                    f"actor {actor.label} did not load its program within compile_timeout="
+                    f"{options.compile_timeout_s} s: {doing or _ELSEWHERE}"
                 )
-                raise GraphError(msg) from error
+                raise GraphError(with_stack(msg, doing)) from error
+
+    def _activity(self, actor_id: ActorId) -> Activity:
+        deadline = time.monotonic() + _STACKS_S
+        return self.host.activities([actor_id], deadline, stacks=True)[actor_id]
 
     def _is_hinted(self, participant: int) -> bool:
         """Tell whether tensors are expected at a participant."""
@@ -231,7 +250,7 @@ class Deployment:
         progress = self.segment.progress(participant)
         node, where = None, "between executions"
         if progress.step:
-            node = self.describe_step(participant, progress.step)
+            node = self.observer.describe(participant, progress.step)
             where = f"in {node} of execution {progress.execution}"
         died = GraphActorDiedError(
             f"graph {self.name} lost actor {self.actors[participant - 1].label} {where}: "
@@ -245,41 +264,6 @@ class Deployment:
         )
         died.__cause__ = error
         return died
-
-    def describe_step(self, participant: int, step: int) -> str:
-        """Return what messages call step number `step` (from 1) of a participant."""
-        match self.program.steps[participant][step - 1]:
-            case Compute(node=node):
-                return str(self.places[node])
-            case Read(channel=channel):
-                spec = self.program.channels[channel]
-                writer = self.program.participants[spec.writer]
-                return f"waiting for {spec.label} from {writer}"
-            case Write(channel=channel):
-                spec = self.program.channels[channel]
-                readers = ", ".join(self.program.participants[reader] for reader in spec.readers)
-                return f"sending {spec.label} to {readers}"
-            case CollectiveStart(operation=number) | CollectiveWait(operation=number):
-                spec_ = self.program.operations[number]
-                rank = spec_.members.index(participant)
-                return f"{spec_.text}, rank {rank} of {len(spec_.members)}"
-            case other:
-                return str(other)
-
-    def report(self) -> str:
-        """Return where every actor is, one line each."""
-        lines = []
-        for participant, actor in enumerate(self.actors, 1):
-            progress = self.segment.progress(participant)
-            if self.host.death(actor.actor_id) is not None:
-                state = "is dead"
-            elif progress.step:
-                step = self.describe_step(participant, progress.step)
-                state = f"execution {progress.execution}: {step}, for {progress.for_s:.3f} s"
-            else:
-                state = "between executions"
-            lines.append(f"  {actor.label}: {state}")
-        return "\n".join(lines)
 
     # --- the end ----------------------------------------------------------------------------------
 
@@ -299,13 +283,13 @@ class Deployment:
         """End the graph with its session, while the actors still answer."""
         self.close(_SHUTDOWN_S)
 
-    def close(self, timeout_s: float) -> list[str]:
+    def close(self, timeout_s: float) -> list[int]:
         """Take the graph down, waiting for each actor up to `timeout_s` in all. Idempotent.
 
         What an interrupt (Ctrl-C) breaks off the next call finishes.
 
         Returns:
-            One line per actor that did not let go in time.
+            The participants that did not let go in time.
         """
         me = threading.get_ident()
         try:
@@ -317,19 +301,22 @@ class Deployment:
             if self._closer.get("thread") == me:
                 self._closer.clear()
 
-    def _take_down(self, deadline: float) -> list[str]:
+    def _take_down(self, deadline: float) -> list[int]:
         """Do all that `close` does. Each step may be done again: any may be broken off."""
         self.gauge.keep()
         self.end(at.CLOSED)
         self._unload()
         self._groups.release()
         try:
-            busy = [line for one in self._unloading.items()
-                    for line in self._await_unload(*one, deadline)]  # fmt: skip
+            late = [
+                participant for participant, reply in self._unloading.items()
+                if not self._has_let_go(reply, deadline)
+            ]  # fmt: skip
             self._groups.close(deadline)
         finally:  # also when Ctrl-C ends the waiting
             self._groups.close(0.0)
             self._unwatch()
+            self._unwatch_waits()
             self._stay()
             self._tickets.leave(self.member)
             while self._bequests:
@@ -338,9 +325,9 @@ class Deployment:
             self.segment.close()
             self._is_down = True
             # These refer to this: memory would wait for the collector.
-            self._unwatch = self._stay = _nothing
+            self._unwatch = self._unwatch_waits = self._stay = _nothing
             self._unloading.clear()
-        return busy
+        return late
 
     def _unload(self) -> None:
         """Ask the actors that loaded the graph to let go of it, each once."""
@@ -354,26 +341,40 @@ class Deployment:
                     break  # the session has ended meanwhile, and with it all its actors
                 self._unloading[participant] = reply
 
-    def _await_unload(self, participant: int, reply: Pending, deadline: float) -> list[str]:
-        """Return why an actor did not let go in time; nothing if it did."""
+    @staticmethod
+    def _has_let_go(reply: Pending, deadline: float) -> bool:
+        """Wait for an actor to let go; returns whether it did in time."""
         try:
             reply.result(deadline)
         except TimeoutError:
-            label = self.actors[participant - 1].label
-            return [f"actor {label} {self._why_late(participant)}"]
+            return False
         except ActorDiedError:
             pass  # it let go for good
-        return []
+        return True
 
-    def _why_late(self, participant: int) -> str:
+    def describe_late(self, late: Sequence[int]) -> str:
+        """Return what the participants that did not let go are doing, with their stacks."""
+        ids = [self.actors[participant - 1].actor_id for participant in late]
+        doing = self.host.activities(ids, time.monotonic() + _STACKS_S, stacks=True)
+        return "; ".join(
+            f"actor {self.actors[participant - 1].label} "
+            f"{self._why_late(participant, doing[actor_id])}"
+            for participant, actor_id in zip(late, ids, strict=True)
+        )
+
+    def _why_late(self, participant: int, activity: Activity) -> str:
         progress = self.segment.progress(participant)
-        silent = "does not answer: it is stopped, stuck, or busy in a call outside of this graph"
-        if not progress.step:
-            return silent
-        where = f"{self.describe_step(participant, progress.step)}, execution {progress.execution}"
-        if isinstance(self.program.steps[participant][progress.step - 1], Compute):
-            return f"is still in user code: {where}"
-        return f"{silent}. Last seen: {where}"
+        if activity.call:
+            where = f"does not answer: {activity}"
+        elif not progress.step:
+            where = f"does not answer: {activity or _ELSEWHERE}"
+        else:
+            step = self.observer.describe(participant, progress.step)
+            inside = isinstance(self.program.steps[participant][progress.step - 1], Compute)
+            how = "is still in user code" if inside else "does not answer. Last seen"
+            doing = f" ({activity})" if str(activity) else ""
+            where = f"{how}: {step}, execution {progress.execution}{doing}"
+        return with_stack(where, activity)
 
 
 def _nothing() -> None:

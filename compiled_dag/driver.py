@@ -7,6 +7,7 @@ thread may call any; a lock each keeps executions gapless and results in order.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import warnings
 from functools import partial
@@ -16,6 +17,7 @@ from compiled_dag.awaiting import Awaiting
 from compiled_dag.backends import check_backends
 from compiled_dag.capture import Captured, capture
 from compiled_dag.channel import codec
+from compiled_dag.channel import layout as at
 from compiled_dag.channel.hinted import open_reader
 from compiled_dag.compiler import compile_graph
 from compiled_dag.constants import check_constants
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from compiled_dag.explain import Explanation
+    from compiled_dag.hang import HangReport
     from compiled_dag.memory import GraphMemory
     from compiled_dag.node import DAGNode
     from compiled_dag.schedule import Schedule
@@ -155,10 +158,10 @@ class CompiledDAG:
         deployment = self._deployment
         if deployment.owner != os.getpid():
             return
-        busy = deployment.close(teardown_timeout_s())
-        if busy:
+        late = deployment.close(teardown_timeout_s())
+        if late:
             warnings.warn(
-                f"graph {self.get_id()} was torn down, but {'; '.join(busy)}",
+                f"graph {self.get_id()} was torn down, but {deployment.describe_late(late)}",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -196,6 +199,22 @@ class CompiledDAG:
     def get_id(self) -> str:
         """Return the graph's number, in hex."""
         return self._deployment.name
+
+    def hang_report(self) -> HangReport:
+        """Return where everybody in the graph is, and who holds whom up. `str` of it is a text.
+
+        Needs no cooperation: what an actor runs that waits for nobody is found by a signal, also
+        while C code holds the GIL there; of a stopped process the kernel's state is told.
+
+        Raises:
+            RuntimeError: This process does not own the graph.
+        """
+        if self._deployment.owner != os.getpid():
+            self._host.check_owner()
+        report = self._deployment.observer.report(stacks=True)
+        if self._deployment.segment.state == at.OPEN:
+            return report
+        return dataclasses.replace(report, ended=str(self._deployment.end_cause()))
 
     def memory(self) -> GraphMemory:
         """Return what the channels take now (of a graph torn down: took last), and who holds it.

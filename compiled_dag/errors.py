@@ -39,6 +39,7 @@ __all__ = [
     "OwnerDiedError",
     "PendingCallsLimitError",
     "RuntimeEnvSetupError",
+    "SubmitTimeoutError",
     "SystemFaultError",
     "TaskCancelledError",
     "TaskError",
@@ -209,7 +210,10 @@ class ChannelTimeoutError(ChannelError, TimeoutError):
     """An execution did not make room, or did not finish, in time. Nothing is lost: try again.
 
     Attributes:
-        report: Who was where when the time ran out, one line per participant.
+        report: Who was where when the time ran out, who waits for whom, and the Python stack of
+            whoever waits for nobody (`compiled_dag.hang.HangReport` as text). One line for
+            time-outs under a second, and when another was reported within a second; empty for
+            polls.
     """
 
     report: str = ""
@@ -217,6 +221,14 @@ class ChannelTimeoutError(ChannelError, TimeoutError):
 
 class CapacityExceededError(SystemFaultError):
     """More executions are unfetched than the graph's limits allow."""
+
+
+class SubmitTimeoutError(CapacityExceededError, ChannelTimeoutError):
+    """An `execute` that waits for room found none in time. Nothing was started.
+
+    Attributes:
+        report: See `ChannelTimeoutError`.
+    """
 
 
 class ExecutionDroppedError(CapacityExceededError):

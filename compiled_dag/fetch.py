@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from compiled_dag.channel import layout as at
 from compiled_dag.errors import ChannelTimeoutError
+from compiled_dag.observer import FULL_S, LEAD_S
 from compiled_dag.options import CompileOptions, is_seconds
 from compiled_dag.ref import is_error
 from compiled_dag.shm.forks import generation
@@ -60,6 +61,10 @@ class Fetching:
         self._deployment = deployment
         self.host = deployment.host
         self._options = options
+        self._observer = deployment.observer
+        timeout_s = options.get_timeout_s
+        self._patience_s = timeout_s - LEAD_S if timeout_s >= FULL_S else timeout_s
+        """How long the usual `get` waits before a report is begun."""
         self.words = deployment.segment.words
         self._generation = generation[0]
         self._record = results.log.taken.append
@@ -87,10 +92,10 @@ class Fetching:
             word,
             execution,
             self.guard,
-            self._default_deadline(),
+            self._first_deadline(),
             reader.site,
         ):
-            raise self.late((ref,), None, self._options.get_timeout_s)
+            self._hold_out(ref, reader)
         if lock.acquire(blocking=False):
             try:
                 if reader.sequence == execution:
@@ -117,7 +122,7 @@ class Fetching:
         deadline = None if timeout_s < 0 else time.monotonic() + timeout_s
         for part in parts:
             part.check_owner()
-        missing, since_ns = list(refs), time.monotonic_ns()
+        missing, since_ns, report = list(refs), time.monotonic_ns(), ""
         while True:
             before, look = len(missing), _look(parts, missing, deadline, since_ns)
             if look is not None:
@@ -127,11 +132,13 @@ class Fetching:
                 if timeout is None and deadline is not None and len(missing) < before:
                     deadline = time.monotonic() + timeout_s
                 waits.guard()
-                if parts[0].wait(waits, deadline):
+                late = missing[0]._dag._fetching.wait_or_report(waits, timeout_s, deadline)
+                if late is None:
                     continue
+                report = late
             part = missing[0]._dag._fetching
             mine = [ref for ref in missing if ref._dag._fetching is part]
-            raise part.late(mine, timeout, timeout_s)
+            raise part.late(mine, timeout, timeout_s, report)
 
     def timeout_s(self, timeout: float | None) -> float:
         """Return the seconds that a `get` with this argument waits; -1 is for ever.
@@ -164,24 +171,56 @@ class Fetching:
             )
         return self.host.waiter.until(waits.over, waits.guard, deadline, self.site)
 
+    def wait_or_report(self, waits: Waits, timeout_s: float, deadline: float | None) -> str | None:
+        """Wait for one of `waits`.
+
+        Args:
+            waits: What to wait for.
+            timeout_s: How long the whole wait may take; decides how much is told.
+            deadline: `time.monotonic` value of its end, or None.
+
+        Returns:
+            None if it came; if it is late a hang report, which for a poll is empty.
+        """
+        early = deadline
+        if deadline is not None and timeout_s >= FULL_S:
+            early = deadline - LEAD_S
+        if self.wait(waits, early):
+            return None
+        report = self._observer.late(timeout_s, deadline)
+        return None if self.wait(waits, deadline) else report
+
+    def _hold_out(self, ref: CompiledDAGRef, reader: Reader) -> None:
+        """Wait for the rest of the usual time-out; raises if `ref` is not there then."""
+        timeout_s = self._options.get_timeout_s
+        waits = Waits(((reader, ref._execution),), (), (), self.guard)
+        deadline = time.monotonic() + timeout_s - self._patience_s
+        report = self.wait_or_report(waits, timeout_s, deadline)
+        if report is not None:
+            raise self.late((ref,), None, timeout_s, report)
+
     def is_ready(self, ref: CompiledDAGRef) -> bool:
         """Tell whether getting `ref` would not wait."""
         return self.words[at.STATE_WORD] != at.OPEN or self.results.is_published(ref)
 
-    def _default_deadline(self) -> float | None:
-        timeout_s = self._options.get_timeout_s
-        return None if timeout_s < 0 else time.monotonic() + timeout_s
+    def _first_deadline(self) -> float | None:
+        patience_s = self._patience_s
+        return None if patience_s < 0 else time.monotonic() + patience_s
 
     def late(
-        self, missing: Sequence[CompiledDAGRef], timeout: float | None, timeout_s: float
+        self,
+        missing: Sequence[CompiledDAGRef],
+        timeout: float | None,
+        timeout_s: float,
+        report: str,
     ) -> ChannelTimeoutError:
         """Return what a `get` raises that is not ready in time."""
         which = ", ".join(f"{ref._execution}" for ref in missing[:10])
         option = "_get_timeout (COMPILED_DAG_GET_TIMEOUT)" if timeout is None else "timeout"
-        report = self._deployment.report()
+        told = f"\n{report}" if report else ""
         error = ChannelTimeoutError(
             f"execution {which} of graph {self._deployment.name} was not ready within {option}="
-            f"{timeout_s} s. Nothing is lost: get again.\n{report}"
+            f"{timeout_s} s. Nothing is lost: get again.{told}"
         )
         error.report = report
         return error

@@ -1,4 +1,4 @@
-"""What this package asks of whoever owns processes. No code: `runtime` implements it.
+"""What this package asks of whoever owns processes: `runtime` implements it.
 
 Nodes do not need the runtime module, they hold a runtime object already: the thing `.bind()` was
 called on. Everything a graph needs from its processes goes through the few methods below.
@@ -6,7 +6,8 @@ called on. Everything a graph needs from its processes goes through the few meth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NewType, Protocol, TypeAlias
 
 if TYPE_CHECKING:
@@ -17,6 +18,49 @@ if TYPE_CHECKING:
 
 ActorId = NewType("ActorId", int)
 """Number of an actor in its session; never used twice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """An actor's main thread that cannot go on before something else happens."""
+
+    actor_id: ActorId
+    on: ActorId | None
+    """The other one, where there is one."""
+    text: str
+    """What it waits for."""
+    for_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activity:
+    """What an actor's main thread is doing, as far as can be known without its help."""
+
+    stack: tuple[str, ...] = ()
+    """``File "...", line ..., in ...``, the most recent call last."""
+    state: str = ""
+    """Why there is no stack, for example that the process is stopped."""
+    call: str = ""
+    """The ordinary call that it runs, ``Class.method``; empty if none."""
+    call_for_s: float = 0.0
+    wait: Wait | None = None
+    """What a `get` in it waits for."""
+
+    def __str__(self) -> str:
+        parts = [f"in the call {self.call}, for {self.call_for_s:.3f} s"] if self.call else []
+        if self.wait is not None:
+            parts.append(f"get waits for {self.wait.text}, for {self.wait.for_s:.3f} s")
+        if self.state:
+            parts.append(self.state)
+        return "; ".join(parts)
+
+    def __bool__(self) -> bool:
+        return bool(self.call or self.wait or self.state)
+
+
+def with_stack(text: str, activity: Activity) -> str:
+    """Return a text with the stack of what it tells of under it."""
+    return "\n    ".join([text, *activity.stack])
 
 
 class ActorContext(Protocol):
@@ -135,6 +179,23 @@ class Host(Protocol):
 
     def end(self, actor_id: ActorId) -> None:
         """Have an actor end after what it was asked for."""
+        ...
+
+    def activities(
+        self, actor_ids: Sequence[ActorId], deadline: float, *, stacks: bool
+    ) -> Mapping[ActorId, Activity]:
+        """Return what actors are doing, without their help, at the latest soon after `deadline`.
+
+        With `stacks` also their Python stacks, which costs each a signal.
+        """
+        ...
+
+    def watch_waits(self, source: Callable[[], Iterable[Wait]]) -> Callable[[], None]:
+        """Ask `source`, from the supervising thread, who waits for whom in steps of graphs.
+
+        Together with the waits in ordinary calls that shows who waits in a circle, for ever.
+        Returns how to stop that.
+        """
         ...
 
     def kill(self, actor_id: ActorId) -> None:

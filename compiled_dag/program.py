@@ -118,6 +118,10 @@ class Program:
         """Executions in flight at most."""
         return self.channels[0].depth if self.channels else 1
 
+    def first_channel(self, participant: int) -> int:
+        """Return the channel that an actor reads first: all their programs begin with a read."""
+        return next(step.channel for step in self.steps[participant] if isinstance(step, Read))
+
     def node_of(self, participant: int, position: int) -> int | None:
         """Return the node that a step belongs to; a value is read for the node that needs it.
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag import capacity
 from compiled_dag.channel import layout as at
-from compiled_dag.errors import CapacityExceededError, ExecutionDroppedError
+from compiled_dag.errors import CapacityExceededError, ExecutionDroppedError, SubmitTimeoutError
 from compiled_dag.fetch import Waits
 from compiled_dag.inlet import Inlet
 from compiled_dag.ref import PENDING, CompiledDAGRef, Raised
@@ -199,12 +199,13 @@ class Submission:
 
     def _wait_and_place(self, refs: Sequence[CompiledDAGRef], values: Sequence[Any]) -> None:
         """Wait for a place without holding the lock; somebody else may be quicker each time."""
-        deadline = self.deadline()
+        deadline, timeout_s = self.deadline(), self._options.submit_timeout_s
         self.results.want_room(1)
         try:
             while (waits := self.attempt(refs, values)) is not None:
-                if not self._fetching.wait(waits, deadline):
-                    raise self.full_error()
+                report = self._fetching.wait_or_report(waits, timeout_s, deadline)
+                if report is not None:
+                    raise self.late_error(report)
         finally:
             self.results.want_room(-1)
 
@@ -221,6 +222,14 @@ class Submission:
                 self._deployment, self.results, self._options, unfetched, len(self._waiting)
             )
         )
+
+    def late_error(self, report: str | None = None) -> SubmitTimeoutError:
+        """Return what an `execute` raises that waited for a place; None takes a short report."""
+        if report is None:
+            report = self._deployment.observer.report(stacks=False).summary
+        error = SubmitTimeoutError("\n".join(filter(None, (str(self.full_error()), report))))
+        error.report = report
+        return error
 
     # --- inputs that wait here --------------------------------------------------------------------
 

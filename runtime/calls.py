@@ -243,6 +243,23 @@ class Calls:
                 if not isinstance(entry, SystemCall) and refs_of(entry)
             ]
 
+    def name_of(self, number: int) -> str:
+        """Return the name of a call that was sent and is not answered; empty if it is none."""
+        entry = self._pending.get(number)
+        if (
+            entry is None
+            or isinstance(entry, SystemCall)
+            or (number == CREATION and not self._created)
+        ):
+            return ""
+        refs = refs_of(entry)
+        return refs[0].what if refs else "a call"
+
+    def makes(self, number: int, ref: ObjectRef) -> bool:
+        """Tell whether call `number` makes `ref`."""
+        entry = self._pending.get(number)
+        return entry is not None and not isinstance(entry, SystemCall) and ref in refs_of(entry)
+
     def notice(self, message: Any) -> None:
         """Take note of what only workers say of themselves."""
 

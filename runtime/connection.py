@@ -1,4 +1,4 @@
-"""What the driver holds open for one process: its socket, its output, news of its death."""
+"""What the driver holds open for one process: socket, output, stacks, news of its death."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from runtime.link import Link
 from runtime.logs import LogStream
+from runtime.stacks import StackPipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,6 +32,7 @@ class Connection:
         self.link: Link | None = None
         self.pidfd = -1
         self.logs: tuple[LogStream, ...] = ()
+        self.stacks: StackPipe | None = None
         self._theirs: list[int] = []
         self._sink = sink
         self._prefix = prefix
@@ -71,6 +73,8 @@ class Connection:
             read, write = os.pipe2(os.O_CLOEXEC)
             self._theirs.append(write)
             self.logs += (LogStream(read, self._sink, line, self._prefix),)
+        self.stacks = StackPipe()
+        self._theirs.append(self.stacks.theirs)
         return link, tuple(self._theirs)
 
     def close_theirs(self) -> None:
@@ -123,6 +127,8 @@ class Connection:
     def _close_own(self) -> None:
         for log in self.logs:
             log.close()
+        if self.stacks is not None:
+            self.stacks.close()
         pidfd, self.pidfd = self.pidfd, -1
         if pidfd >= 0:
             os.close(pidfd)

@@ -8,9 +8,11 @@ to see news reads for all and wakes the others.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
+from compiled_dag.shm.board import AWAITED, AWAITED_AT
 from runtime import wire
 from runtime.messages import Answer, Call, Cancel, Died, Resolved
 
@@ -56,6 +58,8 @@ class Mailbox:
         self._board = board
         self._line = line
         self._count = board.mailbox_index(line)
+        self._awaited = board.word_index(line, AWAITED)
+        self._awaited_at = board.word_index(line, AWAITED_AT)
         self._pumped = -1
         self._fresh: deque[Any] = deque()
         self._receiving = threading.Lock()
@@ -131,6 +135,13 @@ class Mailbox:
     def fileno(self) -> int:
         """Return the socket's descriptor, to wait for news on."""
         return self._control.fileno()
+
+    def note_wait(self, number: int) -> None:
+        """Show the driver which reference the main thread waits for; 0: none."""
+        words = self._board.words
+        if number:
+            words[self._awaited_at] = time.monotonic_ns()
+        words[self._awaited] = number
 
     def close(self) -> None:
         """Close the socket."""

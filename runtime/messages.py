@@ -212,7 +212,7 @@ class WatchDeaths:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spawn:
-    """Start an actor's process. Descriptors: control socket, standard output, standard error."""
+    """Start an actor's process. Descriptors: control socket, output, errors, stacks."""
 
     actor_id: int
     class_name: str

@@ -225,10 +225,10 @@ class NestedSession:
     def _none_awaited(self) -> bool:
         return all(ref.done for ref in self._awaited)
 
-    def _want(self, refs: Sequence[ObjectRef], *, blocks: bool) -> None:
+    def _want(self, refs: Sequence[ObjectRef], *, blocks: bool, waits: bool = False) -> None:
         numbers = [ref.number for ref in refs if not ref.done and ref.number not in self._wanted]
         self._wanted.update(numbers)
-        if numbers or blocks:
+        if numbers or blocks or waits:
             self.send(Want(numbers=numbers, blocks=blocks))
 
     @contextlib.contextmanager
@@ -236,14 +236,25 @@ class NestedSession:
         """Have outcomes brought while the caller waits."""
         self.report_gone()
         self._mailbox.pump()  # what was sent along with the call may be all
-        blocks = self.in_task and threading.current_thread() is threading.main_thread()
-        blocks = blocks and not (refs and all(ref.done for ref in refs))
-        self._want(refs, blocks=blocks)
+        main = threading.current_thread() is threading.main_thread()
+        waits = main and not all(ref.done for ref in refs)
+        blocks = self.in_task and main and (waits or not refs)
+        self._want(refs, blocks=blocks, waits=waits)
         try:
             yield
         finally:
             if blocks:
                 self.send(GoesOn())
+
+    def progress_of(self, ref: ObjectRef) -> str:
+        """Return what the driver knows of a reference that is not ready, in words."""
+        text: str = self.ask("progress_of", ref.number)
+        return text
+
+    def note_wait(self, ref: ObjectRef | None) -> None:
+        """Show the driver what the main thread waits for: there may be a circle of such waits."""
+        if threading.current_thread() is threading.main_thread():
+            self._mailbox.note_wait(0 if ref is None else ref.number)
 
     @property
     def waiter(self) -> Waiter:

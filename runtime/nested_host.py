@@ -15,23 +15,32 @@ import pickle
 import select
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.errors import GraphError
+from compiled_dag.host import Activity
 from runtime import context
 from runtime.messages import Died, WatchDeaths
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from compiled_dag.errors import ActorDiedError
-    from compiled_dag.host import Actor, ActorId, SystemCall
+    from compiled_dag.host import Actor, ActorId, SystemCall, Wait
     from compiled_dag.shm.board import Board
     from compiled_dag.shm.waiter import Waiter
     from runtime.actor_method import BoundActor
     from runtime.nested import NestedSession
 
     DeathWatcher = Callable[[ActorId, ActorDiedError], None]
+
+
+_ANSWER_S: Final = 0.05
+"""How much later than the driver has found it an answer may come."""
+
+
+def _nothing() -> None:
+    """Stop what was not begun."""
 
 
 class NestedHost:
@@ -112,6 +121,23 @@ class NestedHost:
     def end(self, actor_id: ActorId) -> None:
         """Have an actor end after what it was asked for."""
         self._session.ask("end_after_calls", actor_id)
+
+    def activities(
+        self, actor_ids: Sequence[ActorId], deadline: float, *, stacks: bool
+    ) -> Mapping[ActorId, Activity]:
+        """Return what actors are doing, as far as the driver knows it by then."""
+        ask, margin_s = self._session.ask, _ANSWER_S
+        try:
+            found: Mapping[ActorId, Activity] = ask(
+                "activities", tuple(actor_ids), deadline, stacks, deadline=deadline + margin_s
+            )
+        except TimeoutError as error:
+            return dict.fromkeys(actor_ids, Activity(state=str(error)))
+        return found
+
+    def watch_waits(self, _source: Callable[[], Iterable[Wait]]) -> Callable[[], None]:
+        """Do nothing: the driver looks for circles, and knows the steps of its own graphs only."""
+        return _nothing
 
     def kill(self, actor_id: ActorId) -> None:
         """End an actor's process at once."""

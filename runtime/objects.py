@@ -61,6 +61,14 @@ class Client(Protocol):
         """Return the id of what makes the value of `ref`; None for a value given to `put`."""
         ...
 
+    def progress_of(self, ref: ObjectRef) -> str:
+        """Return what is known of a reference that is not ready, in words."""
+        ...
+
+    def note_wait(self, ref: ObjectRef | None) -> None:
+        """Note which reference the calling thread waits for now; None: none any more."""
+        ...
+
 
 class Source(Protocol):
     """What the value of a reference comes from."""

@@ -95,6 +95,11 @@ class Peer:
                 raise OSError(f"reference {number} is not known") from error
         return entry[0]
 
+    def held(self, number: int) -> Any | None:
+        """Return a reference that it holds, or None."""
+        entry = self._held.get(number)
+        return None if entry is None else entry[0]
+
     def clear(self) -> None:
         """Let go of everything: the process is gone."""
         with self._lock:
@@ -130,6 +135,7 @@ class Peer:
         elif kind is Want:
             for number in message.numbers:
                 self._bring(number)
+            self._session.waits.arm()
         elif kind is Release:
             self._release(message.counts)
         elif kind is Ask:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from runtime.pool import PoolWorker
     from runtime.session import Session
     from runtime.signatures import MethodSpec
+    from runtime.stacks import StackPipe
 
 _STATUS_S: Final = 1.0
 """How long the exit status may come after the death: the zygote sends it within a millisecond, if
@@ -111,6 +112,11 @@ class ActorProcess:
     def can_be_found(self) -> bool:
         """Whether new handles may be made."""
         return self.death is None and not self.released
+
+    @property
+    def stacks(self) -> StackPipe | None:
+        """Where its Python stack comes; None before it is started."""
+        return self._connection.stacks
 
     def __repr__(self) -> str:
         state = f"pid {self.pid}" if self.pid else "starting"

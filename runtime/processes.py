@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from compiled_dag.errors import ActorDiedError
 from compiled_dag.host import ActorId
-from compiled_dag.shm.board import CAPACITY, CLAIMED, REVOKED
+from compiled_dag.shm.board import AWAITED, CAPACITY, CLAIMED, CONCURRENT, REVOKED
 from runtime.pool import NOTHING_REVOKED
 from runtime.process import ActorProcess
 
@@ -85,7 +85,9 @@ class Processes:
         """Make a line of the board that of a process that has just been born."""
         board = self._session.board
         words = board.words
-        words[board.mailbox_index(line)] = words[board.word_index(line, CLAIMED)] = 0
+        words[board.mailbox_index(line)] = 0
+        for word in (CLAIMED, AWAITED, CONCURRENT):
+            words[board.word_index(line, word)] = 0
         words[board.word_index(line, REVOKED)] = NOTHING_REVOKED
 
     # --- births and deaths

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from compiled_dag.host import ActorId
@@ -188,6 +189,30 @@ class Questions:
     def summary(self, _peer: Peer, _parcels: Sequence[Parcel]) -> dict[str, Any]:
         """Return what `runtime.state.summary` does."""
         return summary_of(self._session)
+
+    def activities(
+        self,
+        _peer: Peer,
+        _parcels: Sequence[Parcel],
+        actor_ids: Sequence[ActorId],
+        deadline: float,
+        stacks: bool,
+    ) -> Later:
+        """Return what actors are doing; not on this thread, which others need meanwhile."""
+        find = self._session.activities
+
+        def look(answer: Callable[[Any], None]) -> None:
+            answer(find(actor_ids, deadline, stacks=stacks))
+
+        return Later(
+            lambda answer: threading.Thread(
+                target=look, args=(answer,), name="stacks", daemon=True
+            ).start()
+        )
+
+    def progress_of(self, peer: Peer, _parcels: Sequence[Parcel], number: int) -> str:
+        """Return what is known of a reference that is not ready."""
+        return self._session.progress_of(peer.find(number))
 
     def take_spans(
         self, _peer: Peer, _parcels: Sequence[Parcel], actor_id: int, pid: int, data: bytes

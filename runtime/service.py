@@ -15,7 +15,7 @@ import cloudpickle
 from compiled_dag.errors import TaskCancelledError
 from compiled_dag.host import ActorId
 from compiled_dag.outcome import Error, Place
-from compiled_dag.shm.board import CANCELS, CLAIMED
+from compiled_dag.shm.board import CANCELS, CLAIMED, CLAIMED_AT, CONCURRENT
 from compiled_dag.shm.futex import fence
 from runtime import spans
 from runtime.arguments import load_arguments
@@ -70,6 +70,7 @@ class Service:
         self._interruption = interruption
         self._tasks = TaskService(board, spawn.line, interruption, mailbox.send)
         self._claimed = board.word_index(spawn.line, CLAIMED)
+        self._claimed_at = board.word_index(spawn.line, CLAIMED_AT)
         self._cancels = board.word_index(spawn.line, CANCELS)
         self._seen_cancels = 0
         self._cancelled: set[int] = set()
@@ -156,7 +157,7 @@ class Service:
         if self._executor is not None:
             self._hand_over(call, self._executor)
             return
-        spans.begin(call.number, call.method)
+        self.board.words[self._claimed_at] = spans.begin(call.number, call.method)
         parcels = self._outcome(call)
         spans.end()
         self._send(Reply(call.number, parcels))
@@ -167,7 +168,7 @@ class Service:
             self.loop.stop()
 
     def _run_task(self, call: Call) -> None:
-        spans.begin(call.number, call.method)
+        self.board.words[self._claimed_at] = spans.begin(call.number, call.method)
         cancelled = call.number in self._cancelled
         self._cancelled.discard(call.number)
         self._session.in_task = True
@@ -238,6 +239,7 @@ class Service:
 
             self._executor = executor_for(cls, limits.most, limits.groups)
             self._session.host.calls_run_elsewhere = True
+            self.board.words[self.board.word_index(self.process, CONCURRENT)] = 1
             self.instance = self._executor.run(lambda: cls(*rest, **kwargs))
         else:
             self.instance = cls(*rest, **kwargs)

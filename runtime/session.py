@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.shm.board import Board, Doorbell
 from compiled_dag.shm.waiter import Waiter
-from runtime import obituary
+from runtime import activity, obituary
 from runtime.calls import next_number
 from runtime.claims import Claim, Claims
 from runtime.dedup import Deduplicator
@@ -31,19 +31,21 @@ from runtime.questions import Questions
 from runtime.requests import Requests
 from runtime.resources import Demand, Grant
 from runtime.scheduler import Scheduler
+from runtime.stacks import Stacks
 from runtime.store import Store
 from runtime.supervisor import Supervisor
 from runtime.system_call import SystemCall
 from runtime.traces import Traces
 from runtime.waiting import get_all
+from runtime.waits import Waits
 from runtime.warm import WarmMemory
 from runtime.zygotes import Zygotes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from compiled_dag.errors import ActorDiedError
-    from compiled_dag.host import Actor, ActorId
+    from compiled_dag.host import Activity, Actor, ActorId, Wait
     from compiled_dag.host import SystemCall as SystemFunction
     from runtime.actor_method import BoundActor
     from runtime.interrupts import Interrupts
@@ -96,6 +98,8 @@ class Session(Requests):
         self.claims = Claims(self)
         self.events = EventLog()
         self.traces = Traces()
+        self.stacks = Stacks()
+        self.waits = Waits(self)
         self.detached: list[Lifeline] = []
         """Of actors that outlive their handles."""
         self.processes = Processes(self)
@@ -141,6 +145,9 @@ class Session(Requests):
 
     def bring(self, _refs: Sequence[ObjectRef]) -> None:
         """See `NestedSession.bring`."""
+
+    def note_wait(self, _ref: ObjectRef | None) -> None:
+        """See `NestedSession.note_wait`: here it shows in the references' sources."""
 
     def adopt(self, lifeline: Lifeline, _class_name: str) -> Lifeline:
         """See `NestedSession.adopt`."""
@@ -248,6 +255,20 @@ class Session(Requests):
     def end(self, actor_id: ActorId) -> None:
         """Have an actor end after what it was asked for."""
         self.processes[actor_id].end_after_calls()
+
+    def activities(
+        self, actor_ids: Sequence[ActorId], deadline: float, *, stacks: bool
+    ) -> Mapping[ActorId, Activity]:
+        """Return what actors are doing, without their help."""
+        return activity.activities(self, actor_ids, deadline, stacks=stacks)
+
+    def watch_waits(self, source: Callable[[], Iterable[Wait]]) -> Callable[[], None]:
+        """Ask `source` who waits for whom in steps of graphs; returns how to stop that."""
+        return self.waits.watch(source)
+
+    def progress_of(self, ref: ObjectRef) -> str:
+        """Return what is known of a reference that is not ready, in words."""
+        return activity.progress_of(ref)
 
     def kill(
         self, actor_id: ActorId, reason: str = obituary.KILLED, *, no_restart: bool = True

@@ -41,9 +41,11 @@ class Span(NamedTuple):
     end_ns: int
 
 
-def begin(number: int, method: bytes) -> None:
-    """Note that this thread or coroutine begins a call."""
-    running.set((number, method, perf_counter_ns()))
+def begin(number: int, method: bytes) -> int:
+    """Note that this thread or coroutine begins a call; returns when (monotonic, ns)."""
+    start_ns = perf_counter_ns()
+    running.set((number, method, start_ns))
+    return start_ns
 
 
 def end(*, ran: bool = True) -> None:

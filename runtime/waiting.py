@@ -33,7 +33,7 @@ def get_all(session: Client, refs: Sequence[ObjectRef], timeout: float | None) -
 def _wait_for_all(session: Client, refs: Sequence[ObjectRef], timeout: float | None) -> None:
     session.check_owner()
     deadline = None if timeout is None else time.monotonic() + timeout
-    progress = _Progress(refs)
+    progress = _Progress(refs, session.note_wait)
     with session.expecting(refs):
         in_time = _until(session, progress.ready, progress.close, deadline)
     if progress.has_failed:
@@ -41,7 +41,7 @@ def _wait_for_all(session: Client, refs: Sequence[ObjectRef], timeout: float | N
             if ref.failed:
                 ref.value()
     if not in_time:
-        raise GetTimeoutError(_late(refs, timeout))
+        raise GetTimeoutError(_late(session, refs, timeout))
 
 
 def _until(
@@ -64,10 +64,12 @@ def _until(
 class _Progress:
     """How far a `get` has come; reads the replies of the actor it waits for, on its own thread."""
 
-    def __init__(self, refs: Sequence[ObjectRef]) -> None:
+    def __init__(self, refs: Sequence[ObjectRef], note: Callable[[ObjectRef | None], None]) -> None:
         self._refs = refs
+        self._note = note
         self._next = 0
         """The first that is not known to be done."""
+        self._noted = -1
         self._failures = -1
         self._source: Any = None
         self._link: Pump | None = None
@@ -85,26 +87,37 @@ class _Progress:
             self.has_failed = any(ref.failed for ref in refs)
         if self.has_failed or self._next == len(refs):
             return True
+        if self._noted != self._next:
+            self._noted = self._next
+            self._note(refs[self._next])
         source = refs[self._next].source
         if source is not self._source or self._link is None:
             self._attend(source)
         return False
 
     def _attend(self, source: Any) -> None:
-        self.close()
+        self._leave()
         self._link = source.attend()
         self._source = source
 
     def close(self) -> None:
-        """Leave the reading to the supervising thread again."""
+        """Leave the reading to the supervising thread again; nothing is awaited any more."""
+        self._leave()
+        if self._noted >= 0:
+            self._noted = -1
+            self._note(None)
+
+    def _leave(self) -> None:
         link, self._link = self._link, None
         if link is not None:
             link.leave()
 
 
-def _late(refs: Sequence[ObjectRef], timeout: float | None) -> str:
+def _late(session: Client, refs: Sequence[ObjectRef], timeout: float | None) -> str:
     waiting = [ref for ref in refs if not ref.done]
-    names = ", ".join(f"{ref.what} {ref.source.where}" for ref in waiting[:_MOST_NAMED])
+    # A poll is answered at once, with what is known here.
+    describe = session.progress_of if timeout else lambda ref: f"{ref.what} {ref.source.where}"
+    names = "; ".join(describe(ref) for ref in waiting[:_MOST_NAMED])
     more = f" and {len(waiting) - _MOST_NAMED} more" if len(waiting) > _MOST_NAMED else ""
     return f"not ready after {timeout:g} s: {names}{more}. The calls go on; get can be repeated"
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 from compiled_dag.loop import Loop
 from compiled_dag.shm.board import Board, Doorbell
 from compiled_dag.shm.waiter import Waiter
-from runtime import context, lifecycle
+from runtime import context, lifecycle, stacks
 from runtime.interruption import Interruption
 from runtime.mailbox import Mailbox
 from runtime.nested import NestedSession
@@ -45,14 +45,15 @@ def run(spawn: Spawn, board: Board, driver_fd: int) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     redirect_output(spawn.fds)
-    control_fd = spawn.fds[0]
-    close_descriptors({0, 1, 2, control_fd, board.fd, driver_fd})
+    control_fd, stacks_fd = spawn.fds[0], spawn.fds[3]
+    close_descriptors({0, 1, 2, control_fd, stacks_fd, board.fd, driver_fd})
+    stacks.register(stacks_fd)
     _settle(spawn)
     threading.Thread(
         target=_watch_driver, args=(driver_fd,), name="compiled-dag", daemon=True
     ).start()
     control = socket.socket(fileno=control_fd)
-    os.register_at_fork(after_in_child=lambda: _leave_to_parent(control, driver_fd))
+    os.register_at_fork(after_in_child=lambda: _leave_to_parent(control, driver_fd, stacks_fd))
     doorbell = Doorbell(board, spawn.line)
     waiter = Waiter(doorbell)
     number_from(spawn.actor_id)
@@ -129,9 +130,10 @@ def _watch_driver(driver_fd: int) -> None:
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
-def _leave_to_parent(control: socket.socket, driver_fd: int) -> None:
+def _leave_to_parent(control: socket.socket, driver_fd: int, stacks_fd: int) -> None:
     """Hold none of the actor's connections in a child it forked (a DataLoader worker, say)."""
     control.close()
+    stacks.unregister(stacks_fd)
     with contextlib.suppress(OSError):  # a grandchild: its parent closed it already
         os.close(driver_fd)
     context.leave_actor()

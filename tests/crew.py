@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import re
 import signal
 import sys
 import threading
@@ -88,7 +89,8 @@ DEEDS: dict[str, Callable[[Order], Any]] = {
     "interrupt": lambda _: _raise(KeyboardInterrupt()),
     "die_pickling": lambda _: [bytes(1 << 20), Deadly()],
     "stop": lambda _: os.kill(os.getpid(), signal.SIGSTOP),
-    "hold_gil": lambda _: ctypes.PyDLL(None).sleep(1000),
+    "hold_gil": lambda _: hold_gil(),
+    "search": lambda _: re.match(r"(a+)+$", "a" * 64 + "b"),
     "wait": lambda order: wait_for_file(order.path),
     "raise": lambda order: _raise(ValueError(f"actor {order.at} was told to")),
     "raise_locked": lambda order: _raise(Locked(f"actor {order.at} was told to")),
@@ -96,6 +98,12 @@ DEEDS: dict[str, Callable[[Order], Any]] = {
     "return_lock": lambda _: {"deep": [threading.Lock()]},
     "return_fragile": lambda _: Fragile(),
 }
+
+
+def hold_gil() -> None:
+    """Wait in C, with the GIL, for what never comes; a signal does not end it."""
+    read, _write = os.pipe()
+    ctypes.PyDLL(None).read(read, ctypes.create_string_buffer(1), 1)
 
 
 def wait_for_file(path: str) -> None:

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,13 +20,13 @@ from weakref import WeakValueDictionary
 
 from compiled_dag.class_node import bind_method
 from compiled_dag.errors import ActorDiedError
-from compiled_dag.host import ActorId, SystemCall
+from compiled_dag.host import Activity, ActorId, SystemCall, Wait
 from compiled_dag.loop import Loop
 from compiled_dag.shm.board import Board, Doorbell
 from compiled_dag.shm.waiter import Waiter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 
 class FakePending:
@@ -72,6 +73,8 @@ class FakeActor:
         self.inbox: deque[Callable[[], None]] = deque()
         self.sent = 0
         self.error: ActorDiedError | None = None
+        self.call = ""
+        """The ordinary call that runs."""
         self.loop = Loop(host.board, number, self.waiter, self._serve)
         self.thread = threading.Thread(target=self.loop.run, name=label, daemon=True)
         self.thread.start()
@@ -122,6 +125,7 @@ class FakeMethod:
         parts = [FakePending() for _ in range(self.num_returns)] if self.num_returns > 1 else []
 
         def work() -> None:
+            self.actor.call = f"{self.class_name}.{self.name}"
             try:
                 named = {key: self._arrived(item) for key, item in kwargs.items()}
                 given = map(self._arrived, args)
@@ -133,6 +137,8 @@ class FakeMethod:
                 pending.set(result)
                 for number, part in enumerate(parts):
                     part.set(result[number])
+            finally:
+                self.actor.call = ""
 
         self.actor.post(work)
         return parts or pending
@@ -179,6 +185,8 @@ class ThreadHost:
         self._watchers: dict[int, Callable[[ActorId, ActorDiedError], None]] = {}
         self._enders: dict[int, Callable[[], object]] = {}
         self._keys = itertools.count()
+        self.wait_sources: dict[int, Callable[[], Iterable[Wait]]] = {}
+        self.stacks_taken: list[ActorId] = []
         self.actors: dict[int, FakeActor] = {}
         self.ended: list[int] = []
 
@@ -247,6 +255,27 @@ class ThreadHost:
             self.report_death(actor_id)
 
         actor.post(stop)
+
+    def activities(
+        self, actor_ids: Sequence[ActorId], deadline: float, *, stacks: bool
+    ) -> dict[ActorId, Activity]:
+        frames = sys._current_frames()
+        return {
+            actor_id: Activity(
+                stack=self._stack(frames, actor_id) if stacks else (),
+                call=self.actors[actor_id].call,
+            )
+            for actor_id in actor_ids
+        }
+
+    def _stack(self, frames: Mapping[int, Any], actor_id: ActorId) -> tuple[str, ...]:
+        self.stacks_taken.append(actor_id)
+        summary = traceback.extract_stack(frames[self.actors[actor_id].thread.ident])
+        return tuple(f'File "{f.filename}", line {f.lineno}, in {f.name}' for f in summary)
+
+    def watch_waits(self, source: Callable[[], Iterable[Wait]]) -> Callable[[], None]:
+        self.wait_sources[key := next(self._keys)] = source
+        return lambda: self._forget(self.wait_sources, key)
 
     def kill(self, actor_id: ActorId) -> None:
         """Stop an actor between two executions and report it dead."""

@@ -89,8 +89,12 @@ def wait_until(condition: Callable[[], object], timeout_s: float = LONG_S) -> No
 
 def where(dag: CompiledDAG) -> dict[str, str]:
     """Return what each actor of a graph is doing, by label."""
-    lines = dag._deployment.report().splitlines()
-    return dict(line.strip().split(": ", 1) for line in lines)
+    report = dag._deployment.observer.report(stacks=False)
+    return {
+        actor.label: f"execution {actor.execution}: {actor.text}" if actor.begun
+        else "between executions"
+        for actor in report.actors
+    }  # fmt: skip
 
 
 def in_fork(function: Callable[[], object]) -> str:

@@ -429,7 +429,7 @@ def test_a_stopped_actor_is_named_and_goes_on_later(session, at):
         for ref in refs:
             with pytest.raises(ChannelTimeoutError) as caught:
                 ref.get(timeout=0.1)
-            assert f"Worker({at}): execution 0: Worker.work (node {at}" in caught.value.report
+            assert f"Worker({at}) is in Worker.work (node {at}" in caught.value.report
             assert caught.value.report in str(caught.value)
         os.kill(pid, signal.SIGCONT)
         assert refs[1].get(timeout=LONG_S) == 5123

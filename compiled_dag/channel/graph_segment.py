@@ -107,6 +107,16 @@ class GraphSegment:
         """Return how many messages of `channel` the first of its readers is done with."""
         return self.words[self.layout.channels[channel].reader(0) // 8]
 
+    def written(self) -> tuple[int, ...]:
+        """Return how many messages each channel has had."""
+        words = self.words
+        return tuple(words[place.control // 8 + at.SEQUENCE] for place in self.layout.channels)
+
+    def begun(self, participant: int, channel: int) -> int:
+        """Return how many messages of a channel one of its readers has taken."""
+        position = self.channels[channel].readers.index(participant)
+        return self.words[self.layout.channels[channel].reader(position) // 8]
+
     def reserved_bytes(self) -> dict[int, int]:
         """Return the payload bytes each channel has taken so far, by channel index."""
         return {

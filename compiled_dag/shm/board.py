@@ -5,7 +5,11 @@
     line i (256 bytes)      written by
     +0    u32 doorbell      process i sets a token before it sleeps; any sender clears and wakes
     +64   u64 mailbox       the driver, after it sent a message on process i's socket
-    +128  u64 claimed       process i, before it begins a task (see `runtime.pool`)
+    +128  u64 claimed       process i, before it begins a call or task (see `runtime.pool`)
+    +136  u64 claimed at    process i: when (monotonic, ns)
+    +144  u64 awaited       process i: the reference that a `get` on its main thread waits for, or 0
+    +152  u64 awaited at    process i: since when (monotonic, ns)
+    +160  u64 concurrent    process i: 1 if its calls run elsewhere than on its main thread
     +192  u64 revoked       the driver
     +200  u64 cancelled     the driver, before it sends the signal that interrupts a task
     +208  u64 cancels       the driver: how many messages say what not to begin
@@ -39,6 +43,10 @@ _U32_PER_LINE: Final = LINE // 4
 _U64_PER_LINE: Final = LINE // 8
 _MAILBOX_U64: Final = 8
 CLAIMED: Final = 16
+CLAIMED_AT: Final = 17
+AWAITED: Final = 18
+AWAITED_AT: Final = 19
+CONCURRENT: Final = 20
 REVOKED: Final = 24
 CANCELLED: Final = 25
 CANCELS: Final = 26
@@ -74,7 +82,7 @@ class Board:
 
     @staticmethod
     def word_index(process: int, word: int) -> int:
-        """Return where in `words` word CLAIMED, REVOKED, CANCELLED or CANCELS of `process` is."""
+        """Return where in `words` a word of `process` is: CLAIMED and those below it."""
         return process * _U64_PER_LINE + word
 
     def bell_address(self, process: int) -> ctypes.c_void_p:
