@@ -10,7 +10,8 @@ or not before the interpreter's limit, is refused here, while there is a line to
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from compiled_dag import scan
 
@@ -27,7 +28,8 @@ class NestingError(Exception):
     """Containers form a cycle, or are too deep. Callers say which argument of what it is."""
 
 
-class Found(NamedTuple, Generic[_Kind]):
+@dataclass(frozen=True, slots=True)
+class Found(Generic[_Kind]):  # no NamedTuple: Python 3.10 has no generic ones
     """What an argument holds."""
 
     nodes: list[_Kind]

@@ -77,6 +77,7 @@ def test_every_module_can_be_the_first_import() -> None:
 IMPORT_EACH = """
 import importlib, os, sys, traceback
 
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # newer Pythons warn of forks beside other threads
 packages, optional, *names = sys.argv[1:]
 
 def attempt(name):

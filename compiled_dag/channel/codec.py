@@ -14,8 +14,8 @@ import io
 import pickle
 from enum import IntEnum
 from functools import partial
-from types import FunctionType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import CodeType, FunctionType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import cloudpickle
 import numpy as np
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Buffer = Any  # anything with the buffer protocol, one-dimensional bytes
 
 dumps, loads = pickle.dumps, pickle.loads
+_NO_FILE: Final = "<dynamic-code>"
 
 
 class Kind(IntEnum):
@@ -303,8 +304,16 @@ class _CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]  # it comes with
     met: list[Any] | None = None
 
     def reducer_override(self, value: Any) -> Any:
+        if value.__class__ is CodeType:
+            return _reduce_code(value)
         reduced = _reduce(self, value)
         return super().reducer_override(value) if reduced is NotImplemented else reduced
+
+
+def _reduce_code(code: CodeType) -> Any:
+    """Return how to pickle code: under its file's name, which cloudpickle 3.1.3 leaves out."""
+    kind, arguments = cloudpickle.Pickler.dispatch_table[CodeType](code)
+    return kind, tuple([code.co_filename if arg == _NO_FILE else arg for arg in arguments])
 
 
 class _ApartPickler(_Pickler):

@@ -12,6 +12,7 @@ import threading
 import types
 from typing import NamedTuple
 
+import cloudpickle
 import numpy as np
 import pytest
 from hypothesis import given
@@ -364,3 +365,17 @@ def test_by_value_carries_a_local_class() -> None:
         x = 3
 
     assert pickle.loads(dumps_by_value(Local())).x == 3
+
+
+def test_code_keeps_the_name_of_its_file_whatever_cloudpickle_does(monkeypatch):
+    # As from cloudpickle 3.1.3 on: tracebacks of functions of __main__ would show no lines.
+    by_cloudpickle = cloudpickle.Pickler.dispatch_table[types.CodeType]
+
+    def without_file(code):
+        kind, arguments = by_cloudpickle(code)
+        return kind, tuple("<dynamic-code>" if arg == __file__ else arg for arg in arguments)
+
+    monkeypatch.setitem(cloudpickle.Pickler.dispatch_table.maps[0], types.CodeType, without_file)
+    function = through(lambda: 1)
+    assert function() == 1
+    assert function.__code__.co_filename == __file__
