@@ -24,7 +24,7 @@ LONG_FILES: dict[str, str] = {
     "runtime/nested.py": "the requests of the driver again, as another process makes them",
     "runtime/process.py": "one actor's life; its descriptors and its queue are elsewhere already",
     "runtime/scheduler.py": "everything that its one lock guards",
-    "runtime/session.py": "all that graphs ask of the driver's processes (`compiled_dag.host.Host`)",
+    "runtime/session.py": "all that graphs ask of a host (`compiled_dag.host.Host`)",
 }
 
 
