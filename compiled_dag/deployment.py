@@ -13,7 +13,7 @@ import os
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from compiled_dag.channel import codec, tensor
 from compiled_dag.channel import layout as at
@@ -29,8 +29,7 @@ from compiled_dag.gauge import Gauge
 from compiled_dag.groups import Groups
 from compiled_dag.host import with_stack
 from compiled_dag.observer import Observer
-from compiled_dag.package import Package, RankPart
-from compiled_dag.packing import constants_used, functions_used, places_of
+from compiled_dag.packing import pack, places_of
 from compiled_dag.program import Compute, Program
 from compiled_dag.resident import load_graph, unload_graph
 from compiled_dag.tickets import Member, Tickets
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from compiled_dag.host import Activity, Actor, ActorId, Pending, SystemCall
     from compiled_dag.ir import OperationId
     from compiled_dag.options import CompileOptions
+    from compiled_dag.package import RankPart
 
 _graph_ids = itertools.count(1)
 _SHUTDOWN_S = 2.0
@@ -113,7 +113,7 @@ class Deployment:
             text = str(self.graph_id).encode()
             self._leave_word(self.actors, self.segment.segment.fd, unload_graph, text)
             parts = self._groups.open(self.places, self.segment.segment.fd, deadline)
-            self._load(processes, captured.constants, parts, options, deadline)
+            self._load(processes, parts, options, deadline)
         except BaseException:
             self.close(_ROLLBACK_S)
             raise
@@ -145,7 +145,6 @@ class Deployment:
     def _load(
         self,
         processes: tuple[int, ...],
-        constants: Sequence[Any],
         parts: dict[int, dict[OperationId, RankPart]],
         options: CompileOptions,
         deadline: float,
@@ -161,25 +160,19 @@ class Deployment:
         )
         ranks = self._groups.ranks
         for participant, actor in enumerate(self.actors, 1):
-            steps = self.program.steps[participant]
             part, ring = shared.get(actor.actor_id, (None, None))
-            package = Package(
+            package = pack(
+                self._captured,
+                self.program,
+                options,
+                self.places,
+                participant,
                 graph_id=self.graph_id,
-                participant=participant,
                 processes=processes,
-                channels=self.program.channels,
-                steps=steps,
-                num_slots=self.program.slots[participant],
-                constants={number: constants[number] for number in constants_used(steps)},
-                functions=functions_used(steps, self._captured.functions),
-                places={s.node: self.places[s.node] for s in steps if isinstance(s, Compute)},
                 parts=parts[participant],
                 with_torch=tensor.is_loaded() or self._is_hinted(participant),
-                slot_bytes=options.buffer_size_bytes,
-                cap_bytes=options.max_memory_bytes,
                 ranks=ranks,
                 tickets=part,
-                wait_slice_s=options.wait_slice_s,
             )
             payload = codec.dumps_by_value(package)
             fds = [self.segment.segment.fd, *([] if ring is None else [ring.segment.fd])]

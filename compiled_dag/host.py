@@ -74,6 +74,10 @@ class ActorContext(Protocol):
         """What messages call the actor: ``Class(id)``."""
         ...
 
+    def identity(self) -> tuple[str, str]:
+        """Return the actor's name (empty if it has none) and its id, as users see them."""
+        ...
+
     @property
     def instance(self) -> Any:
         """The user's object."""

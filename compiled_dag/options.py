@@ -98,6 +98,42 @@ def _parse(variable: str, text: str, default: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Profiling:
+    """What is recorded of every step beside the trace. By environment, looked up at compile."""
+
+    records: bool = False
+    """``COMPILED_DAG_ENABLE_PROFILING``: see `compiled_dag.trace.records`."""
+    nvtx: bool = False
+    """``COMPILED_DAG_ENABLE_NVTX_PROFILING``: NVTX ranges."""
+    torch: bool = False
+    """``COMPILED_DAG_ENABLE_TORCH_PROFILING``: torch's profiler in every actor."""
+
+    @classmethod
+    def from_environment(cls) -> Profiling:
+        """Return what the environment asks for now.
+
+        Raises:
+            GraphError: Both NVTX ranges and torch's profiler.
+        """
+        asked = {}
+        for field, name in _PROFILING.items():
+            variable = environment.lookup(name)
+            if variable is not None and _parse(variable.name, variable.text, default=False):
+                asked[field] = variable.name
+        if "nvtx" in asked and "torch" in asked:
+            msg = f"{asked['nvtx']} and {asked['torch']} are both set: choose one, unset the other"
+            raise GraphError(msg)
+        return cls(**dict.fromkeys(asked, True))
+
+
+_PROFILING: Final = {
+    "records": "ENABLE_PROFILING",
+    "nvtx": "ENABLE_NVTX_PROFILING",
+    "torch": "ENABLE_TORCH_PROFILING",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CompileOptions:
     """What one graph is compiled with."""
 
@@ -114,6 +150,7 @@ class CompileOptions:
     enable_detect_deadlock: bool = True
     visualize_schedule: bool = False
     max_queued: int = 1000
+    profiling: Profiling = Profiling()
     wait_slice_s: float = _DEFAULT_SLICE_S
     """Longest sleep of one that waits for a message."""
 
@@ -125,7 +162,8 @@ class CompileOptions:
             GraphError: An option has a wrong type or range; names option, value and range.
         """
         context = DAGContext.get_current()
-        resolved = {"default_communicator": _default_communicator(given)}
+        resolved: dict[str, Any] = {"default_communicator": _default_communicator(given)}
+        resolved["profiling"] = Profiling.from_environment()
         for option, (name, field, check, allowed) in _OPTIONS.items():
             value = given.get(option)
             if value is None:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from compiled_dag.channel.layout import ChannelSpec
     from compiled_dag.ir import CommunicatorId, NodeId, OperationId
     from compiled_dag.operation import CollectiveOp
+    from compiled_dag.options import Profiling
     from compiled_dag.outcome import Place
     from compiled_dag.program import Step
     from compiled_dag.turns import TicketPart
@@ -52,3 +53,6 @@ class Package:
     tickets: TicketPart | None
     """Where the actor takes its turns in several graphs."""
     wait_slice_s: float
+    profiling: Profiling
+    bind_indexes: Mapping[NodeId, int]
+    """Of this participant's nodes: place among those bound to its actor."""

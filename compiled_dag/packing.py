@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from compiled_dag.ir import Element
 from compiled_dag.outcome import Place
+from compiled_dag.package import Package
 from compiled_dag.program import Compute
 from compiled_dag.tree import Const, leaves
 
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 
     from compiled_dag.capture import Captured
     from compiled_dag.ir import NodeId
+    from compiled_dag.options import CompileOptions
+    from compiled_dag.program import Program
 
 
 def places_of(captured: Captured) -> dict[NodeId, Place]:
@@ -45,3 +49,51 @@ def functions_used(
     """Return what a participant's calls of functions run."""
     used = (step.node for step in steps if isinstance(step, Compute))
     return {node: functions[node] for node in used if node in functions}
+
+
+def bind_indexes(captured: Captured, participant: int) -> dict[NodeId, int]:
+    """Return of each node of a participant its place among those bound to its actor."""
+    actor = captured.graph.actors[participant - 1]
+    mine = [
+        node
+        for node in captured.graph.nodes
+        if node.actor == actor and not isinstance(node.op, Element)
+    ]
+    mine.sort(key=lambda node: node.order)
+    return {node.id: index for index, node in enumerate(mine)}
+
+
+def pack(
+    captured: Captured,
+    program: Program,
+    options: CompileOptions,
+    places: Mapping[NodeId, Place],
+    participant: int,
+    **own: Any,
+) -> Package:
+    """Return a participant's package.
+
+    Args:
+        captured: The graph.
+        program: What it was compiled to.
+        options: What it was compiled with.
+        places: Of all its nodes.
+        participant: Whose package.
+        own: What depends on the deployment: the other fields of `Package`.
+    """
+    steps = program.steps[participant]
+    return Package(
+        participant=participant,
+        channels=program.channels,
+        steps=steps,
+        num_slots=program.slots[participant],
+        functions=functions_used(steps, captured.functions),
+        constants={number: captured.constants[number] for number in constants_used(steps)},
+        places={s.node: places[s.node] for s in steps if isinstance(s, Compute)},
+        slot_bytes=options.buffer_size_bytes,
+        cap_bytes=options.max_memory_bytes,
+        wait_slice_s=options.wait_slice_s,
+        profiling=options.profiling,
+        bind_indexes=bind_indexes(captured, participant),
+        **own,
+    )

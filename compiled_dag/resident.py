@@ -11,6 +11,7 @@ import pickle
 import time
 from typing import TYPE_CHECKING, Any
 
+from compiled_dag import profiled
 from compiled_dag.channel import layout as at
 from compiled_dag.channel import tensor
 from compiled_dag.channel.graph_segment import GraphSegment
@@ -72,7 +73,8 @@ class GraphResident:
         }
         self._tokens: dict[OperationId, Any] = {}
         self._readers: list[Reader] = []
-        self._steps = [self._bind(number, step) for number, step in enumerate(package.steps, 1)]
+        steps = [self._bind(number, step) for number, step in enumerate(package.steps, 1)]
+        self._steps = profiled.start(context, package, steps)
         first, words = self._readers[0], self._words  # every program begins with a read
         word = first.sequence_word
         self.ready: Callable[[], bool] = lambda: words[word] != first.sequence
@@ -111,6 +113,7 @@ class GraphResident:
         self._readers = []
         self._operations = {}
         self._graph.close()
+        profiled.stop(self._context, self._package)
 
     def _note(self, number: int) -> int:
         """Report which step this actor is in, for hang reports and death messages; returns when."""

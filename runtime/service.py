@@ -17,7 +17,7 @@ from compiled_dag.host import ActorId
 from compiled_dag.outcome import Error, Place
 from compiled_dag.shm.board import CANCELS, CLAIMED, CLAIMED_AT, CONCURRENT
 from compiled_dag.shm.futex import fence
-from runtime import spans
+from runtime import ids, spans
 from runtime.arguments import load_arguments
 from runtime.checks import STREAM
 from runtime.messages import Call, Item, Reply, Skipped, Spawn, System, SystemReply
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from runtime.interruption import Interruption
     from runtime.mailbox import Mailbox
     from runtime.nested import NestedSession
+    from runtime.process_facts import ProcessFacts
 
 
 class _Limits(NamedTuple):
@@ -83,6 +84,11 @@ class Service:
         self._ending = False
         """Whether the actor is to end once these are answered."""
         self._methods: dict[bytes, Callable[..., Any]] = {}
+
+    def identity(self) -> tuple[str, str]:
+        """Return the actor's name (empty if it has none) and its id, as users see them."""
+        known: ProcessFacts = self._session.ask("process_facts", self.actor_id)
+        return known.name or "", ids.actor(self.actor_id)
 
     def serve(self) -> bool:
         """Serve one message; returns False if there was none."""

@@ -82,6 +82,9 @@ class FakeActor:
     def __reduce__(self) -> Any:
         return _fake_actor, (id(self.host), self.actor_id)
 
+    def identity(self) -> tuple[str, str]:
+        return "", str(self.actor_id)
+
     def post(self, work: Callable[[], None]) -> None:
         self.inbox.append(work)
         self.sent += 1
