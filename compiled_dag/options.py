@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal, get_args
 
@@ -62,6 +62,8 @@ class DAGContext:
     """Whether compile draws the schedule, to ``compiled_graph_schedule.png``; needs Graphviz."""
 
     _current: ClassVar[DAGContext | None] = None
+    _made: ClassVar[DAGContext | None] = None
+    """What it was like at first."""
 
     @classmethod
     def get_current(cls) -> DAGContext:
@@ -72,7 +74,25 @@ class DAGContext:
         """
         if DAGContext._current is None:
             DAGContext._current = cls.from_environment()
+            DAGContext._made = dataclasses.replace(DAGContext._current)
         return DAGContext._current
+
+    @classmethod
+    def changes(cls) -> dict[str, Any]:
+        """Return what was changed in this process's context: its workers begin with the same."""
+        now, made = DAGContext._current, DAGContext._made
+        if now is None or made is None:
+            return {}
+        names = [item.name for item in dataclasses.fields(cls)]
+        return {
+            name: getattr(now, name) for name in names if getattr(now, name) != getattr(made, name)
+        }
+
+    @classmethod
+    def apply(cls, changes: Mapping[str, Any]) -> None:
+        """Make the `changes` of another process in this one's context."""
+        for name, value in changes.items():
+            setattr(cls.get_current(), name, value)
 
     @classmethod
     def from_environment(cls) -> DAGContext:

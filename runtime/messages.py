@@ -228,6 +228,8 @@ class Spawn:
     max_concurrency: int | None
     """Calls at once; None: one, or many if the class has coroutine methods."""
     concurrency_groups: Mapping[str, int]
+    graph_defaults: Mapping[str, Any]
+    """What the driver changed in its `DAGContext`."""
     fresh: bool
     """Start a new interpreter: the environment matters to libraries imported already."""
     fds: tuple[int, ...] = ()

@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from compiled_dag.options import DAGContext
 from runtime import gpus
 from runtime.environment import (
     THREAD_VARIABLES,
@@ -168,6 +169,7 @@ class Placement:
             gpu_ids=gpus.public_ids(assigned, self._physical),
             max_concurrency=options.max_concurrency,
             concurrency_groups=options.concurrency_groups,
+            graph_defaults=DAGContext.changes(),
             fresh=needs_fresh_interpreter(asked),
             fds=tuple(fds),
         )

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from compiled_dag.loop import Loop
+from compiled_dag.options import DAGContext
 from compiled_dag.shm.board import Board, Doorbell
 from compiled_dag.shm.waiter import Waiter
 from runtime import context, lifecycle, stacks
@@ -95,6 +96,7 @@ def _settle(spawn: Spawn) -> None:
     """Take on the environment the actor was asked for."""
     os.environ.clear()
     os.environ.update(spawn.environment)
+    DAGContext.apply(spawn.graph_defaults)
     sys.path[:] = spawn.path
     # The folder may be gone by now; relative paths fail later, with their own message.
     with contextlib.suppress(OSError):

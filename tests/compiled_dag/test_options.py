@@ -12,6 +12,7 @@ from tests.communicators import Bare
 @pytest.fixture(autouse=True)
 def _fresh_context(monkeypatch) -> None:
     monkeypatch.setattr(DAGContext, "_current", None)
+    monkeypatch.setattr(DAGContext, "_made", None)
 
 
 def test_defaults_are_the_documented_ones() -> None:
@@ -54,6 +55,18 @@ def test_an_argument_wins_over_the_context_and_that_over_the_environment(monkeyp
     DAGContext.get_current().max_inflight_executions = 4
     assert CompileOptions.resolve().max_inflight == 4
     assert CompileOptions.resolve(_max_inflight_executions=5).max_inflight == 5
+
+
+def test_changes_are_told_and_applied_over_another_environment(monkeypatch) -> None:
+    assert DAGContext.changes() == {}
+    monkeypatch.setenv("COMPILED_DAG_GET_TIMEOUT", "3")
+    DAGContext.get_current().max_inflight_executions = 4
+    assert DAGContext.changes() == {"max_inflight_executions": 4}
+    monkeypatch.setattr(DAGContext, "_current", None)
+    monkeypatch.setenv("COMPILED_DAG_GET_TIMEOUT", "5")
+    DAGContext.apply({"max_inflight_executions": 4})
+    context = DAGContext.get_current()
+    assert (context.get_timeout, context.max_inflight_executions) == (5.0, 4)
 
 
 def test_the_environment_is_read_once(monkeypatch) -> None:

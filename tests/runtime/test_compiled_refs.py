@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import runtime
-from compiled_dag import ChannelClosedError, InputNode
+from compiled_dag import ChannelClosedError, DAGContext, InputNode
 from tests.crew import wait_for_file
 
 pytestmark = pytest.mark.proc
@@ -25,6 +25,10 @@ class Echo:
     def hold(self, path):
         wait_for_file(path)
         return path
+
+    def defaults(self):
+        context = DAGContext.get_current()
+        return context.get_timeout, context.capacity_policy, context.max_inflight_executions
 
     def fail(self, value):
         raise ValueError(f"{value} is bad")
@@ -79,6 +83,12 @@ def test_get_wait_put_and_calls_with_compiled_references(session, tmp_path) -> N
                 use(ref)
         with graph_of(Echo.remote(), "refer") as referring:
             assert referring.execute(runtime.put(1)).get(30) == "ObjectRef"
+
+
+def test_workers_begin_with_what_the_driver_changed_in_its_context(session, monkeypatch) -> None:
+    monkeypatch.setattr(DAGContext.get_current(), "get_timeout", 33.0)
+    monkeypatch.setattr(DAGContext.get_current(), "capacity_policy", "block")
+    assert runtime.get(Echo.remote().defaults.remote()) == (33.0, "block", 10)
 
 
 def failing_ok(graph):
