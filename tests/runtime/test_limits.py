@@ -74,6 +74,7 @@ def spawn_message(fds):
         gpu_ids=(),
         max_concurrency=None,
         concurrency_groups={},
+        graph_defaults={},
         fresh=False,
         fds=fds,
     )
