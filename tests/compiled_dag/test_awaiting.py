@@ -18,6 +18,7 @@ from compiled_dag import (
     GraphActorDiedError,
     InputNode,
     MultiOutputNode,
+    SubmitTimeoutError,
 )
 from tests.gates import PATIENCE_S, Background, Gate, compiled, one_method
 from tests.graphs import Worker
@@ -327,8 +328,9 @@ def test_blocking_ends_with_the_time_it_was_given_wherever_a_task_is_in_line(hos
         late = await asyncio.gather(
             *[graph.execute_async(number) for number in range(3)], return_exceptions=True
         )
-        assert [type(one) for one in late] == [CapacityExceededError] * 3
-        assert "no place came free within _submit_timeout=0.05 s" in str(late[0])
+        assert [type(one) for one in late] == [SubmitTimeoutError] * 3
+        assert "within _submit_timeout (COMPILED_DAG_SUBMIT_TIMEOUT)=0.05 s" in str(late[0])
+        assert late[0].report in str(late[0])
         gate.opened.set()
         assert await future == 0
         assert await (await graph.execute_async(1)) == 1
