@@ -49,30 +49,23 @@ _CONTEXT: Final = {
         "DEFAULT_GET_TIMEOUT_S",
         "DEFAULT_MAX_BUFFERED_RESULTS",
         "DEFAULT_MAX_INFLIGHT_EXECUTIONS",
+        "DEFAULT_OVERLAP_GPU_COMMUNICATION",
+        "DEFAULT_READ_ITERATION_TIMEOUT_S",
         "DEFAULT_SUBMIT_TIMEOUT_S",
         "DEFAULT_TEARDOWN_TIMEOUT_S",
     ),
-    **later(
-        _STAND_INS,
-        "DEFAULT_OVERLAP_GPU_COMMUNICATION",
-        "DEFAULT_READ_ITERATION_TIMEOUT_S",
-        instead="there is no such setting so far",
+}
+_SWITCHES: Final = {
+    **same(_STAND_INS, "RAY_CGRAPH_ENABLE_DETECT_DEADLOCK", "RAY_CGRAPH_VISUALIZE_SCHEDULE"),
+    **missing(
+        "RAY_CGRAPH_ENABLE_NVTX_PROFILING",
+        "RAY_CGRAPH_ENABLE_PROFILING",
+        "RAY_CGRAPH_ENABLE_TORCH_PROFILING",
+        why="profiling is not switched by the environment",
+        instead="use compiled.trace(), which is always on",
     ),
 }
-_SWITCHES: Final = later(
-    "compiled_dag.options",
-    "RAY_CGRAPH_ENABLE_DETECT_DEADLOCK",
-    "RAY_CGRAPH_ENABLE_NVTX_PROFILING",
-    "RAY_CGRAPH_ENABLE_PROFILING",
-    "RAY_CGRAPH_ENABLE_TORCH_PROFILING",
-    "RAY_CGRAPH_VISUALIZE_SCHEDULE",
-    instead="set the environment variable; the constant itself is not offered",
-)
-_FUTURE_REF: Final = later(
-    "compiled_dag",
-    "CompiledDAGFuture",
-    instead="use execute() and ray.get(ref) in a thread (asyncio.to_thread)",
-)
+_FUTURE_REF: Final = same("compiled_dag", "CompiledDAGFuture")
 
 
 def _pick(rows: Rows, *names: str) -> dict[str, Entry]:
@@ -246,32 +239,29 @@ _MULTI_GPU: Final = missing(
     why="an actor takes part with one device",
     instead="use one actor per GPU",
 )
-_EAGER_NAMES: Final = (
-    "allgather",
-    "barrier",
-    "broadcast",
-    "destroy_collective_group",
-    "get_collective_group_size",
-    "get_group_handle",
-    "get_rank",
-    "gloo_available",
-    "is_backend_available",
-    "is_group_initialized",
-    "nccl_available",
-    "recv",
-    "reduce",
-    "reducescatter",
-    "register_collective_backend",
-    "send",
-)
 _EAGER_ROWS: Final = {
-    **later("collective", *_EAGER_NAMES, instead=_EAGER),
-    # These take gloo_timeout in milliseconds, and ours timeout_s: they get wrappers of their own.
+    # In a module of the alias: some take gloo_timeout in milliseconds, where ours take timeout_s.
     **later(
         "runtime.alias.eager_collectives",
+        "allgather",
         "allreduce",
+        "barrier",
+        "broadcast",
         "create_collective_group",
+        "destroy_collective_group",
+        "get_collective_group_size",
+        "get_group_handle",
+        "get_rank",
+        "gloo_available",
         "init_collective_group",
+        "is_backend_available",
+        "is_group_initialized",
+        "nccl_available",
+        "recv",
+        "reduce",
+        "reducescatter",
+        "register_collective_backend",
+        "send",
         instead=_EAGER,
     ),
     **_MULTI_GPU,

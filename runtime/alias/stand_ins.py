@@ -79,7 +79,10 @@ class Device(str, Enum):
     CUDA = "cuda"
 
 
-_DEFAULTS: Final = {
+DEFAULT_OVERLAP_GPU_COMMUNICATION: Final = False
+"""Communication does not overlap with computation so far."""
+
+_FIELDS: Final = {
     "DEFAULT_SUBMIT_TIMEOUT_S": "submit_timeout",
     "DEFAULT_GET_TIMEOUT_S": "get_timeout",
     "DEFAULT_TEARDOWN_TIMEOUT_S": "teardown_timeout",
@@ -87,12 +90,14 @@ _DEFAULTS: Final = {
     "DEFAULT_MAX_INFLIGHT_EXECUTIONS": "max_inflight_executions",
     "DEFAULT_MAX_BUFFERED_RESULTS": "max_buffered_results",
     "DEFAULT_READ_ITERATION_TIMEOUT_S": "read_iteration_timeout",
-    "DEFAULT_OVERLAP_GPU_COMMUNICATION": "overlap_gpu_communication",
+    "RAY_CGRAPH_ENABLE_DETECT_DEADLOCK": "enable_detect_deadlock",
+    "RAY_CGRAPH_VISUALIZE_SCHEDULE": "visualize_schedule",
 }
+"""Constants that are what a context made from the environment has."""
 
 
 def __getattr__(name: str) -> Any:
-    """Return one of the ``DEFAULT_*``: what a context made from the environment now has."""
-    if name not in _DEFAULTS:
+    """Return one of the constants in `_FIELDS`: the environment is read when it is asked for."""
+    if name not in _FIELDS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(DAGContext.from_environment(), _DEFAULTS[name])
+    return getattr(DAGContext.from_environment(), _FIELDS[name])

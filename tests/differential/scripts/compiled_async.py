@@ -1,7 +1,4 @@
-"""Executing from an event loop.
-
-Waits for: execute_async
-"""
+"""Executing from an event loop."""
 
 import asyncio
 

@@ -1,7 +1,6 @@
 """execute and execute_async on one graph.
 
 Departs: X7
-Waits for: execute_async
 """
 
 import asyncio

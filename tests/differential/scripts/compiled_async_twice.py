@@ -1,7 +1,6 @@
 """Awaiting a result again.
 
 Departs: X26
-Waits for: execute_async
 """
 
 import asyncio

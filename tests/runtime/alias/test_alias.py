@@ -143,6 +143,10 @@ def test_rays_variables_count_where_ours_are_unset(monkeypatch) -> None:
     assert context.teardown_timeout == 7
     assert context.submit_timeout == 5
     assert ray.dag.context.DEFAULT_GET_TIMEOUT_S == 3
+    monkeypatch.setenv("RAY_CGRAPH_ENABLE_DETECT_DEADLOCK", "0")
+    monkeypatch.setenv("RAY_CGRAPH_VISUALIZE_SCHEDULE", "1")
+    assert not ray.dag.constants.RAY_CGRAPH_ENABLE_DETECT_DEADLOCK
+    assert ray.dag.constants.RAY_CGRAPH_VISUALIZE_SCHEDULE
     alias.uninstall()
     assert DAGContext.from_environment().get_timeout == 10
 
