@@ -11,9 +11,11 @@ from collective.bind import (
     reducescatter,
     scatter,
 )
+from collective.cpu_communicator import CPUCommunicator
 from collective.ops import Operation, ReduceOp
 
 __all__ = [
+    "CPUCommunicator",
     "Operation",
     "ReduceOp",
     "all_to_all",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from collective import kinds
+from collective.cpu_communicator import CPUCommunicator
 from collective.ops import (
     Operation,
     ReduceOp,
@@ -48,6 +49,9 @@ class _Operation:
     ) -> list[CollectiveOutputNode]:
         kind = self._kind
         check_inputs(kind.name, input_nodes)
+        if isinstance(transport, CPUCommunicator):
+            transport.check_members(kind.name, input_nodes)
+            transport = "gloo"
         backend, communicator = parse_transport(transport)
         reduce_op = parse_reduce_op(op) if kind.reduces else None
         if kind.root and input_nodes:

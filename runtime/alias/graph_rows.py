@@ -145,7 +145,7 @@ _CHANNEL_TYPES: Final = {
         instead="use TorchTensorType, the base of both",
     ),
     **same("compiled_dag", "Communicator"),
-    **later("compiled_dag", "CPUCommunicator", instead="allreduce works on CPUs by itself"),
+    **same("collective", "CPUCommunicator"),
     **missing(
         "ChannelContext",
         why="what an actor knows of its channels is in its program",

@@ -1,7 +1,6 @@
 """Actors that the compiled graph makes.
 
 Departs: C14
-Waits for: class nodes in compiled graphs
 """
 
 import ray

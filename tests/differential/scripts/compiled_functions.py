@@ -1,7 +1,6 @@
 """Functions in a compiled graph.
 
 Departs: C13
-Waits for: functions in compiled graphs
 """
 
 import ray
