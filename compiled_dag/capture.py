@@ -39,9 +39,10 @@ from compiled_dag.walk import component
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from compiled_dag.bindable import RemoteFunction
     from compiled_dag.communicator import Communicator
     from compiled_dag.hints import TorchTensorType
-    from compiled_dag.host import Actor, ActorId, Host, RemoteFunction
+    from compiled_dag.host import Actor, ActorId, Host
     from compiled_dag.ir import Pool
     from compiled_dag.node import DAGNode
     from compiled_dag.operation import CollectiveOp

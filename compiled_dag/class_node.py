@@ -17,7 +17,7 @@ from compiled_dag.node import DAGNode
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from compiled_dag.host import ClassMethod, Method, RemoteClass, Target
+    from compiled_dag.bindable import ClassMethod, Method, RemoteClass, Target
 
 PARENT_CLASS_NODE_KEY: Final = "parent_class_node"
 PREV_CLASS_METHOD_CALL_KEY: Final = "prev_class_method_call"

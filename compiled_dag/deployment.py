@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 from compiled_dag.channel import codec, tensor
 from compiled_dag.channel import layout as at
 from compiled_dag.channel.graph_segment import GraphSegment
-from compiled_dag.channel.transport import UNHINTED
 from compiled_dag.errors import (
     ActorDiedError,
     ChannelClosedError,
@@ -29,7 +28,7 @@ from compiled_dag.gauge import Gauge
 from compiled_dag.groups import Groups
 from compiled_dag.host import with_stack
 from compiled_dag.observer import Observer
-from compiled_dag.packing import pack, places_of
+from compiled_dag.packing import is_hinted, pack, places_of
 from compiled_dag.program import Compute, Program
 from compiled_dag.resident import load_graph, unload_graph
 from compiled_dag.tickets import Member, Tickets
@@ -113,7 +112,8 @@ class Deployment:
             text = str(self.graph_id).encode()
             self._leave_word(self.actors, self.segment.segment.fd, unload_graph, text)
             parts = self._groups.open(self.places, self.segment.segment.fd, deadline)
-            self._load(processes, parts, options, deadline)
+            with self.host.lending():
+                self._load(processes, parts, options, deadline)
         except BaseException:
             self.close(_ROLLBACK_S)
             raise
@@ -170,7 +170,7 @@ class Deployment:
                 graph_id=self.graph_id,
                 processes=processes,
                 parts=parts[participant],
-                with_torch=tensor.is_loaded() or self._is_hinted(participant),
+                with_torch=tensor.is_loaded() or is_hinted(self.program, participant),
                 ranks=ranks,
                 tickets=part,
             )
@@ -192,13 +192,6 @@ class Deployment:
     def _activity(self, actor_id: ActorId) -> Activity:
         deadline = time.monotonic() + _STACKS_S
         return self.host.activities([actor_id], deadline, stacks=True)[actor_id]
-
-    def _is_hinted(self, participant: int) -> bool:
-        """Tell whether tensors are expected at a participant."""
-        return any(
-            spec.transport != UNHINTED and participant in (spec.writer, *spec.readers)
-            for spec in self.program.channels
-        )
 
     # --- while it is up ---------------------------------------------------------------------------
 

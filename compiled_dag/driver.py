@@ -328,7 +328,8 @@ def compile_dag(output: DAGNode, options: CompileOptions) -> CompiledDAG:
     captured = capture(output, options.default_communicator)
     captured.host.check_owner()
     captured = place_functions(captured, options.function_workers)
-    check_constants(captured)
+    with captured.host.lending():
+        check_constants(captured)
     program = compile_graph(captured.graph, options)
     check_backends(captured, program)
     _warn_of_fakes(program)

@@ -9,7 +9,7 @@ from compiled_dag.node import DAGNode
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from compiled_dag.host import RemoteFunction
+    from compiled_dag.bindable import RemoteFunction
 
 
 class FunctionNode(DAGNode):

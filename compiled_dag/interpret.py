@@ -16,7 +16,7 @@ from compiled_dag.walk import needed, resolved
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from compiled_dag.host import ClassMethod, Target
+    from compiled_dag.bindable import ClassMethod, Target
 
 
 class DAGInputData:

@@ -21,9 +21,10 @@ from compiled_dag.passes.workers import assign_workers
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from compiled_dag.bindable import RemoteFunction
     from compiled_dag.capture import Captured
     from compiled_dag.errors import ActorDiedError
-    from compiled_dag.host import Actor, ActorContext, ActorId, Host, RemoteFunction
+    from compiled_dag.host import Actor, ActorContext, ActorId, Host
     from compiled_dag.program import Program
 
 _ROLLBACK_S: Final = 0.3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from compiled_dag.channel.transport import UNHINTED
 from compiled_dag.ir import Element
 from compiled_dag.outcome import Place
 from compiled_dag.package import Package
@@ -96,4 +97,12 @@ def pack(
         profiling=options.profiling,
         bind_indexes=bind_indexes(captured, participant),
         **own,
+    )
+
+
+def is_hinted(program: Program, participant: int) -> bool:
+    """Tell whether tensors are expected at a participant."""
+    return any(
+        spec.transport != UNHINTED and participant in (spec.writer, *spec.readers)
+        for spec in program.channels
     )

@@ -16,8 +16,9 @@ from compiled_dag.owned import NewActor
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from compiled_dag.bindable import RemoteFunction
     from compiled_dag.class_node import ClassNode
-    from compiled_dag.host import Actor, Host, RemoteFunction
+    from compiled_dag.host import Actor, Host
     from compiled_dag.node import DAGNode
 
 
@@ -79,7 +80,7 @@ class Placing:
         """Return the actor on which a node runs, or what stands for it.
 
         Raises:
-            GraphError: A function's code is not in this process.
+            GraphError: A function's code is not known, or the actor's session has ended.
         """
         if isinstance(node, FunctionNode):
             return self._pool(node, number).id
@@ -88,6 +89,12 @@ class Placing:
             return DRIVER
         target = call._target
         actor: Actor = self._new[id(call._parent)] if target is None else target.actor
+        if actor.host.closed:
+            msg = (
+                f"{node!r} belongs to a session that has ended (runtime.shutdown), and its actor "
+                f"{actor.label} with it. Make the actor in this session, and bind again"
+            )
+            raise GraphError(msg)
         self.actors.setdefault(actor.actor_id, actor)
         self._hosts[id(actor.host)] = actor.host
         name = f"{actor.label} (called by {call._label}, bound at {call._source})"
@@ -107,8 +114,8 @@ class Placing:
         function = node._function
         if function.function is None:
             msg = (
-                f"{node._label}, bound at {node._source}: the function's code is in another "
-                "process, from where it came here. Compile the graph there"
+                f"{node._label}, bound at {node._source}: the function's code is not known here "
+                "any more, because the session it came from has ended"
             )
             raise GraphError(msg)
         self.functions[number] = function.function

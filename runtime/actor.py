@@ -30,7 +30,7 @@ _SPECIAL = ("__ray_call__", "__ray_ready__", "__ray_terminate__")
 class ActorClass:
     """A class whose instances live in processes of their own. Made by `runtime.remote`.
 
-    Implements `compiled_dag.host.RemoteClass`.
+    Implements `compiled_dag.bindable.RemoteClass`.
     """
 
     __opaque_to_graphs__ = True
@@ -140,7 +140,7 @@ class ActorClass:
 
 
 class MethodOfClass:
-    """One method of a remote class; implements `compiled_dag.host.ClassMethod`."""
+    """One method of a remote class; implements `compiled_dag.bindable.ClassMethod`."""
 
     def __init__(self, owner: ActorClass, spec: MethodSpec, options: MethodOptions) -> None:
         self._owner = owner

@@ -75,7 +75,7 @@ class BoundActor:
 
 
 class ActorMethod:
-    """One method of one actor; implements `compiled_dag.host.Target`."""
+    """One method of one actor; implements `compiled_dag.bindable.Target`."""
 
     __slots__ = ("_handle", "_method", "_options", "_spec", "num_returns")
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class RemoteFunction:
     """A function that runs in worker processes. Made by `runtime.remote`.
 
-    Implements `compiled_dag.host.RemoteFunction`.
+    Implements `compiled_dag.bindable.RemoteFunction`.
     """
 
     __opaque_to_graphs__ = True
@@ -107,7 +107,10 @@ class RemoteFunction:
 
     @property
     def function(self) -> Callable[..., Any] | None:
-        """The plain function; None where its code is in another process."""
+        """The plain function, fetched if it came from another process; None if that is over."""
+        session = self._export.session()
+        if self._function is None and session is not None and not session.closed:
+            self._function = session.get([session.code_of(self._export.number)], None)[0]
         return self._function
 
     # --- for compiled graphs, which run it in processes of their own

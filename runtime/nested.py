@@ -328,6 +328,11 @@ class NestedSession:
         """Have the driver keep a function."""
         self.send(Submit(number, name.encode(), (Parcel.of(function),)))
 
+    def code_of(self, number: int) -> ObjectRef:
+        """Return a reference to the plain function that is kept under a number."""
+        ref: ObjectRef = self.find(self.ask("code", number))
+        return ref
+
     def submit_task(
         self, function: int, options: TaskOptions, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> tuple[ObjectRef, ...]:

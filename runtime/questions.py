@@ -224,6 +224,10 @@ class Questions:
         """Keep a reference as long as the session lives."""
         self._session.store.pin(peer.find(number))
 
+    def unpin(self, peer: Peer, _parcels: Sequence[Parcel], number: int) -> None:
+        """Undo one `pin`."""
+        self._session.store.unpin(peer.find(number))
+
     def lend(self, peer: Peer, _parcels: Sequence[Parcel], number: int) -> None:
         """Lend a reference that was pinned."""
         peer.lend([self._session.store.find_stray(number)])
@@ -241,6 +245,12 @@ class Questions:
             answer(None if item is None else item.number)
 
         return Later(lambda answer: end.when_known(position, lambda: tell(answer)))
+
+    def code(self, peer: Peer, _parcels: Sequence[Parcel], number: int) -> int:
+        """Return the number of a reference to a function's code, which is lent to who asks."""
+        ref = self._session.code_of(number)
+        peer.lend([ref])
+        return ref.number
 
     def resources(self, _peer: Peer, _parcels: Sequence[Parcel], which: str) -> dict[str, float]:
         """Return the resources there are, or those that are free."""

@@ -32,6 +32,8 @@ class _Pickling(threading.local):
 
     found: list[Any] | None = None
     """References met while pickling a parcel; None: nothing of a parcel is being pickled."""
+    lent: list[Any] | None = None
+    """Those met outside parcels that need not be kept for ever; None: all must be."""
     references: Sequence[Any] = ()
     """Those of the parcel being unpickled."""
     values: Sequence[Any] = ()
@@ -67,6 +69,21 @@ def collecting() -> Iterator[list[Any]]:
 
 
 @contextlib.contextmanager
+def lending(unpin: Callable[[Any], None]) -> Iterator[None]:
+    """Keep the references that are pickled inside, outside of parcels, until the end only."""
+    state = _state
+    before = state.lent
+    lent: list[Any] = []
+    state.lent = lent
+    try:
+        yield
+    finally:
+        state.lent = before
+        for reference in lent:
+            unpin(reference)
+
+
+@contextlib.contextmanager
 def supplying(references: Sequence[Any]) -> Iterator[None]:
     """Make `references` those that unpickling finds."""
     state = _state
@@ -96,6 +113,8 @@ def reduce_reference(reference: Any) -> tuple[Any, tuple[int]]:
     if _Strays.pin is None:
         raise TypeError(f"{reference!r} cannot be pickled: there is no session it belongs to")
     _Strays.pin(reference)
+    if state.lent is not None:
+        state.lent.append(reference)
     return _stray, (reference.number,)
 
 

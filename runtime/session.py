@@ -28,6 +28,7 @@ from runtime.parcel import Parcel
 from runtime.placement import Placement
 from runtime.processes import DeathWatcher, Processes
 from runtime.questions import Questions
+from runtime.references import lending
 from runtime.requests import Requests
 from runtime.resources import Demand, Grant
 from runtime.scheduler import Scheduler
@@ -252,6 +253,10 @@ class Session(Requests):
         """Return why an actor is dead, or None while it lives."""
         return self.processes[actor_id].death
 
+    def lending(self) -> contextlib.AbstractContextManager[None]:
+        """Let actors find what is pickled inside; see `compiled_dag.host.Host.lending`."""
+        return lending(self.store.unpin)
+
     def end(self, actor_id: ActorId) -> None:
         """Have an actor end after what it was asked for."""
         self.processes[actor_id].end_after_calls()
@@ -320,6 +325,13 @@ class Session(Requests):
         ref.complete(Parcel.of(value))
         if ref.error is not None:
             raise ref.error
+        return ref
+
+    def code_of(self, number: int) -> ObjectRef:
+        """Return a reference to the plain function that is kept under a number."""
+        kept = self.store.function(number)
+        ref = ObjectRef(f"the code of {kept.name}", self)
+        ref.complete(kept.parcel)
         return ref
 
     # --- actors and workers

@@ -46,7 +46,8 @@ class Store:
         """Sizes of bodies that are gone: finalizers take no locks."""
         self._lock = threading.Lock()
         self._functions: dict[int, Function] = {}
-        self._pinned: dict[int, Any] = {}
+        self._pinned: dict[int, tuple[Any, int]] = {}
+        """References, and how often each was pinned."""
 
     @property
     def used_bytes(self) -> int:
@@ -96,8 +97,17 @@ class Store:
         return list(self._functions.values())
 
     def pin(self, reference: Any) -> None:
-        """Keep a reference that was pickled outside a value as long as the session lives."""
-        self._pinned[reference.number] = reference
+        """Keep a reference that was pickled outside a value, until the session ends or `unpin`."""
+        with self._lock:
+            _, count = self._pinned.get(reference.number, (None, 0))
+            self._pinned[reference.number] = reference, count + 1
+
+    def unpin(self, reference: Any) -> None:
+        """Undo one `pin`."""
+        with self._lock:
+            found = self._pinned.pop(reference.number, None)
+            if found is not None and found[1] > 1:
+                self._pinned[reference.number] = reference, found[1] - 1
 
     def find_stray(self, number: int) -> Any:
         """Return a reference that was pinned.
@@ -107,7 +117,7 @@ class Store:
         """
         if number not in self._pinned:
             raise RuntimeError(f"reference {number} does not belong to this session")
-        return self._pinned[number]
+        return self._pinned[number][0]
 
     def clear(self) -> None:
         """Let go of everything: the session is over."""

@@ -6,6 +6,7 @@ processes and sockets are missing. Graph semantics are tested here first, in mil
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import itertools
 import os
@@ -174,6 +175,8 @@ def bound_by_caller(nodes: Any) -> Any:
 class ThreadHost:
     """A session of actors on threads."""
 
+    closed = False
+
     live: ClassVar[WeakValueDictionary[int, ThreadHost]] = WeakValueDictionary()
 
     def __init__(self) -> None:
@@ -247,6 +250,9 @@ class ThreadHost:
 
     def death(self, actor_id: ActorId) -> ActorDiedError | None:
         return self.actors[actor_id].error
+
+    def lending(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
     def end(self, actor_id: ActorId) -> None:
         """Stop an actor after what it was asked for, and report it dead."""

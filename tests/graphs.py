@@ -97,6 +97,8 @@ class Keeper:
 class PaperHost:
     """A session that never runs anything."""
 
+    closed = False
+
     def bound_actor(self, handle: Any) -> PaperActor:
         if not isinstance(handle, PaperActor):
             raise TypeError(f"{handle!r} is no handle of an actor")

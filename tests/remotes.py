@@ -21,7 +21,7 @@ class Worker:
 
 
 class FakeFunction:
-    """A remote function; see `compiled_dag.host.RemoteFunction`."""
+    """A remote function; see `compiled_dag.bindable.RemoteFunction`."""
 
     __opaque_to_graphs__ = True
     worker_name = "functions"
@@ -59,7 +59,7 @@ class FakeFunction:
 
 
 class FakeClass:
-    """A remote class; see `compiled_dag.host.RemoteClass`."""
+    """A remote class; see `compiled_dag.bindable.RemoteClass`."""
 
     __opaque_to_graphs__ = True
     num_gpus = 0.0
@@ -94,7 +94,7 @@ class FakeClass:
 
 
 class FakeClassMethod:
-    """A method of one; see `compiled_dag.host.ClassMethod`."""
+    """A method of one; see `compiled_dag.bindable.ClassMethod`."""
 
     num_returns = 1
 

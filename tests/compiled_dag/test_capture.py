@@ -217,6 +217,17 @@ def test_an_input_alone_is_no_graph() -> None:
         capture(inp)
 
 
+def test_nodes_of_a_session_that_has_ended_are_refused_by_name() -> None:
+    host = PaperHost()
+    (worker,) = paper(1, host=host)
+    with InputNode() as inp:
+        node = worker.echo.bind(inp)
+    host.closed = True
+    text = rf"<ClassMethodNode Worker\.echo bound at {HERE}> belongs to a session that has ended"
+    with pytest.raises(GraphError, match=text):
+        capture(node)
+
+
 def test_actors_of_two_sessions_are_refused_by_name() -> None:
     (ours,), (theirs,) = paper(1), paper(1, host=PaperHost())
     theirs.actor_id = 2

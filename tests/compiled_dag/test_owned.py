@@ -183,10 +183,10 @@ def test_functions_that_return_before_their_work_is_done_are_refused(host, funct
     assert host.actors == {}
 
 
-def test_a_function_whose_code_is_elsewhere_is_refused(host) -> None:
+def test_a_function_whose_code_is_lost_is_refused(host) -> None:
     with InputNode() as inp:
         output = FakeFunction(host, None).bind(inp)
-    with pytest.raises(GraphError, match=rf"lost, bound at {HERE}: the function's code is in ano"):
+    with pytest.raises(GraphError, match=rf"lost, bound at {HERE}: the function's code is not"):
         output.experimental_compile()
 
 

@@ -135,3 +135,36 @@ class Diary:
 
     def echo(self, value: Any) -> Any:
         return value
+
+
+def drawn(functions: list[Any]) -> Any:
+    """Draw a graph of functions that came along, and of classes."""
+    from compiled_dag import InputNode, MultiOutputNode
+
+    multiply, plus = functions
+    with InputNode() as inp:
+        counter = Counter.bind(100)
+        doubled = multiply.bind(inp, 2)
+        before = counter.get.bind()
+        return MultiOutputNode([doubled, before, plus.bind(counter.add.bind(inp), -1)])
+
+
+def run_compiled(functions: list[Any]) -> Any:
+    with drawn(functions).experimental_compile() as graph:
+        return [runtime.get(graph.execute(number)) for number in (1, 2)]
+
+
+@runtime.remote
+class Drawer:
+    """An actor that compiles graphs."""
+
+    def run(self, functions: list[Any]) -> Any:
+        return run_compiled(functions)
+
+    def keep(self, functions: list[Any]) -> None:
+        self.graph = drawn(functions).experimental_compile(_function_workers=1)
+
+
+@runtime.remote
+def draw_compiled(functions: list[Any]) -> Any:
+    return run_compiled(functions)

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 import runtime
-from compiled_dag import InputNode, MultiOutputNode
+from compiled_dag import GraphError, InputNode, MultiOutputNode
 from tests.live import wait_until
 from tests.runtime.drawn import (
     Box,
@@ -119,9 +119,13 @@ def test_graphs_are_drawn_and_executed_in_tasks_and_actors(session) -> None:
 def test_a_method_of_a_dead_actor_cannot_be_bound(session) -> None:
     counter = Counter.remote()
     get = counter.get
+    with InputNode() as inp:
+        output = counter.add.bind(inp)
     runtime.kill(counter)
     with pytest.raises(RuntimeError, match=r"get of .*\.bind\(\): actor Counter\(1\) died: .*kill"):
         get.bind()
     runtime.shutdown()
     with pytest.raises(RuntimeError, match="session has ended"):
         get.bind()
+    with pytest.raises(GraphError, match=r"Counter\.add bound at .* belongs to a session that has"):
+        output.experimental_compile()

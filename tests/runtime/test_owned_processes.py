@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from tests.runtime.drawn import (
     Broken,
     Counter,
     Diary,
+    Drawer,
     User,
     add,
+    draw_compiled,
     gpu_ids,
     process_id,
     use,
@@ -130,3 +133,29 @@ def test_a_worker_that_dies_breaks_the_graph_which_then_leaves_nothing(session) 
         with pytest.raises(GraphActorDiedError, match=r"lost actor functions\(\d+\)"):
             runtime.get(graph.execute(1))
     assert pids() == set()
+
+
+def test_graphs_in_actors_and_tasks_make_processes_too(session) -> None:
+    """The functions are those of the script that is run: the actor has not got their code."""
+    functions = [runtime.remote(lambda x, y: x * y), add]
+    driver = Drawer.remote()
+    assert runtime.get(driver.run.remote(functions)) == [[2, 100, 100], [4, 101, 102]]
+    assert len(pids()) == 1
+    assert runtime.get(draw_compiled.remote(functions)) == [[2, 100, 100], [4, 101, 102]]
+    runtime.get(driver.keep.remote(functions))
+    wait_until(lambda: len(pids()) == 3)
+    runtime.kill(driver)
+    wait_until(lambda: pids() == set())
+
+
+def test_a_graph_lets_go_of_the_actors_among_its_arguments(session) -> None:
+    live, other = Counter.remote(1), User.remote()
+    with InputNode() as inp:
+        output = use.bind(live, inp)
+    with output.experimental_compile() as graph:
+        assert runtime.get(graph.execute(1)) == 2
+        assert len(pids()) == 3
+    del live, output, inp, graph
+    gc.collect()
+    wait_until(lambda: len(pids()) == 1)
+    del other
