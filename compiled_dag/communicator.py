@@ -51,7 +51,10 @@ class Communicator(ABC):
 
     @abstractmethod
     def initialize(self, rank: int) -> None:
-        """Get ready, in an actor's process, as `rank`. May wait for the other ranks."""
+        """Get ready, in an actor's process, as `rank`. May wait for the other ranks.
+
+        One that raises leaves nothing behind: `destroy` is not called after it.
+        """
 
     @abstractmethod
     def get_actor_handles(self) -> list[Any]:

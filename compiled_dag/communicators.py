@@ -72,6 +72,10 @@ class CommunicatorEnds:
 
                 name = type(end.communicator).__name__
                 logging.getLogger(__name__).exception("%s.destroy() raised", name)
+            finally:
+                # Steps that wait for the garbage collector refer to the end; and it, by the user's
+                # object, to actors that are not to live on for that.
+                del end.communicator
 
 
 def end_in(context: ActorContext, graph_id: int, number: int) -> CommunicatorEnd:
@@ -137,7 +141,8 @@ class DriverCommunicators:
             TypeError: A communicator cannot be pickled.
         """
         for number, user in self._users.items():
-            self._open(number, user, deadline)
+            with self._host.lending():  # a communicator has its members' handles
+                self._open(number, user, deadline)
 
     def _open(self, number: int, user: UserCommunicator, deadline: float) -> None:
         name = type(user.communicator).__name__

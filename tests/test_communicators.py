@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
@@ -17,7 +18,8 @@ from compiled_dag import ChannelError, GraphError, InputNode, MultiOutputNode, T
 from compiled_dag.channel import rendezvous
 from tests.communicators import Pipes
 from tests.gates import Gate
-from tests.live import await_zygotes, died
+from tests.live import LONG_S, await_zygotes, died
+from tests.runtime.actors import wait_until_dead
 
 
 class Worker:
@@ -417,3 +419,20 @@ def test_between_processes_and_when_one_of_them_dies(session, compiled, pipes, t
     graph.teardown()
     assert runtime.get(first.make.remote(5)) == 5
     assert notes(tmp_path)["rank 0"][-1] == "destroy"
+
+
+@pytest.mark.proc
+def test_actors_end_with_their_last_handle_although_a_communicator_had_theirs(
+    session, pipes
+) -> None:
+    await_zygotes()
+    first, second = actors = [runtime.remote(Worker).remote() for _ in range(2)]
+    pids = runtime.get([actor.pid.remote() for actor in actors])
+    with InputNode() as inp:
+        value = first.make.bind(inp).with_tensor_transport(pipes(actors))
+        output = second.show.bind(value)
+    with output.experimental_compile() as graph:
+        assert graph.execute(torch.ones(1)).get() == [[1]]
+    del first, second, actors, inp, value, output, graph
+    gc.collect()
+    assert wait_until_dead(pids, LONG_S) == []
