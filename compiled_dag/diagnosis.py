@@ -16,7 +16,7 @@ from compiled_dag.host import Activity
 from compiled_dag.program import CollectiveStart, CollectiveWait, Compute, Program, Read, Write
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from compiled_dag.host import ActorId
     from compiled_dag.ir import NodeId
@@ -184,29 +184,55 @@ class _Diagnosis:
         """Return the participants that have to act before an actor goes on from a step."""
         match step:
             case Read(channel=channel):
-                if self._snapshot.written[channel] > seen.execution:
+                late = self._late(channel, seen.execution)
+                if self._snapshot.written[channel] > seen.execution and not late:
                     return ()
                 return (self._program.channels[channel].writer,)
+            case Write(channel=channel):
+                return self._late(channel, seen.execution)
             case CollectiveStart(operation=number):
                 members = self._program.operations[number].members
                 return tuple(m for m in members if not self._has_begun(m, number, seen.execution))
             case _:
                 return ()
 
+    def _late(self, channel: int, execution: int) -> tuple[int, ...]:
+        """Return the readers that have not come to where a value's ends meet, if they do."""
+        if not self._is_met(channel):
+            return ()
+        spec = self._program.channels[channel]
+        return tuple(
+            reader
+            for reader in spec.readers
+            if not self._has_come(
+                reader, execution, lambda one: isinstance(one, Read) and one.channel == channel
+            )
+        )
+
     def _has_begun(self, participant: int, operation: int, execution: int) -> bool:
         """Tell whether a rank has come to an operation of an execution."""
+        return self._has_come(
+            participant,
+            execution,
+            lambda one: isinstance(one, CollectiveStart) and one.operation == operation,
+        )
+
+    def _has_come(self, participant: int, execution: int, is_it: Callable[[Step], bool]) -> bool:
+        """Tell whether a participant has come to a step of an execution."""
         seen = self._snapshot.actors[participant - 1]
         steps = self._program.steps[participant]
-        start = next(
-            number for number, step in enumerate(steps, 1)
-            if isinstance(step, CollectiveStart) and step.operation == operation
-        )  # fmt: skip
+        start = next(number for number, step in enumerate(steps, 1) if is_it(step))
         here = (seen.execution, seen.step) if seen.step else (seen.begun, 0)
         return here >= (execution, start)
 
     def _text(self, participant: int, step: Step, waits_for: Sequence[int]) -> str:
         name = step_text(self._program, self._names, participant, step)
         match step:
+            case Read(channel) if not waits_for and self._is_met(channel):
+                return name.replace("waiting for", "is taking", 1)
+            case Write() if waits_for:
+                late = ", ".join(self._labels[number] for number in waits_for)
+                return f"is {name}: waits for {late} to take it"
             case Read(channel=channel) if not waits_for:
                 return f"is about to go on: {self._program.channels[channel].label} is there"
             case Read():
@@ -220,6 +246,9 @@ class _Diagnosis:
                 return f"is in {name}, with all ranks"
             case _:
                 return f"is in {name}"
+
+    def _is_met(self, channel: int) -> bool:
+        return self._program.channels[channel].transport.is_rendezvous
 
     def _participants_of(self, actor_id: ActorId | None) -> tuple[int, ...]:
         return tuple(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from compiled_dag import InputNode
 from compiled_dag.diagnosis import Seen, Snapshot, diagnose
 from compiled_dag.hang import HangReport
 from compiled_dag.host import Activity, ActorId, Wait
 from compiled_dag.program import CollectiveStart, CollectiveWait, Compute, Read, Write
 from compiled_dag.table import parse
+from tests.communicators import PaperCommunicator
 from tests.graphs import chain, data_parallel, fan_out, paper, program_of
 
 CHAIN = program_of(chain(paper(3)))
@@ -209,3 +211,35 @@ def test_an_ended_graph_says_so() -> None:
 def test_a_program_that_was_parsed_serves_too() -> None:
     found = report((1, 1, 0, 0), seen(1, 1), computing(2), reading(3), program=parse(str(CHAIN)))
     assert found.blamed == labels(2)
+
+
+def met_program():
+    """Return a program whose two actors meet for a value that a communicator carries."""
+    first, second = actors = paper(2)
+    with InputNode() as inp:
+        value = first.add.bind(inp).with_tensor_transport(PaperCommunicator(actors))
+        return program_of(second.add.bind(value))
+
+
+def test_who_has_not_come_to_where_a_value_is_handed_over_is_waited_for() -> None:
+    met = met_program()
+    writing = step_of(met, 1, Write)
+    first, second = labels(1, 2, program=met)
+    found = report((2, 2, 0), seen(1, 2, 1, writing), computing(2, program=met), program=met)
+    assert found.blamed == (second,)
+    writer, _ = found.actors
+    assert writer.waits_for == (second,)
+    assert writer.text == f"is sending Worker.add#1 to {second}: waits for {second} to take it"
+    found = report((2, 1, 1), computing(1, 1, program=met), reading(2, 1, program=met), program=met)
+    assert found.blamed == (first,)
+
+
+def test_where_all_ends_have_come_the_communicator_is_what_takes_long() -> None:
+    met = met_program()
+    writing = step_of(met, 1, Write)
+    first, second = labels(1, 2, program=met)
+    found = report((1, 1, 0), seen(1, 1, 0, writing), reading(2, program=met), program=met)
+    assert found.blamed == (second,)
+    writer, reader = found.actors
+    assert (writer.state, writer.text) == ("busy", f"is sending Worker.add#1 to {second}")
+    assert (reader.state, reader.text) == ("busy", f"is taking Worker.add#1 from {first}")
