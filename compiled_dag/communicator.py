@@ -84,7 +84,8 @@ class Communicator(ABC):
     def get_transport_name(self) -> str:
         """Return what it is: ``"accelerator"``, or a name of your own.
 
-        ``"cpu"`` says that values from actor to actor go through host memory, not through `send`.
+        ``"cpu"`` says that values from actor to actor go through host memory, not through `send`,
+        and that collectives it does not implement run on gloo.
         """
 
     @classmethod

@@ -233,6 +233,8 @@ def _communicator_of(graph: Graph, operation: Operation) -> CommunicatorId | Non
             " besides"
         )
         raise GraphError(msg)
+    if members.transport == HOST_TRANSPORT and operation.method not in members.operations:
+        return None  # it leaves to a group of ours what it does not do itself
     _check_implements(members, operation.method, _of_operation(graph, operation))
     return number
 

@@ -272,6 +272,14 @@ def test_a_communicator_without_the_collective_is_refused_with_class_and_operati
     )
 
 
+def test_a_communicator_of_host_memory_leaves_collectives_that_it_lacks_to_our_groups() -> None:
+    first, second, third = paper(3)
+    assert resolve(reduced([first, second]), Bare([first, second], "cpu")).of_operation == {}
+    own = PaperCommunicator([first, second], "cpu")
+    assert resolve(reduced([first, second]), own).of_operation == {0: 0}
+    refuse(reduced([first, third]), GraphError, r"lacks Worker\(3\)", default=own)
+
+
 def test_the_program_keeps_the_decisions_and_prints_them() -> None:
     first, second = actors_with(FAKE, FAKE)
     program = program_of(edge(first, second, hint=("nccl", "cuda", True)))
