@@ -51,6 +51,15 @@ def test_tasks_objects_actors(run):
 
 
 @pytest.mark.proc
+def test_functions_and_classes_in_graphs(run):
+    assert run("Functions and classes in graphs") == [
+        "['11: one', 'end']",
+        "['11: one', 'end']",
+        "['12: two', 'end']",
+    ]
+
+
+@pytest.mark.proc
 def test_a_training_step_as_a_graph(run):
     *table, first, second, third = run("A training step as a graph")
     assert "allreduce(AVG)" in "\n".join(table)

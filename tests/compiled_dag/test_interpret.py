@@ -87,3 +87,12 @@ def test_a_graph_without_input_runs(host) -> None:
 def test_an_input_that_was_not_entered_is_refused(host) -> None:
     with pytest.raises(GraphUsageError, match="was not entered"):
         host.actor(Worker()).echo.bind(InputNode()).execute(1)
+
+
+def test_two_inputs_are_refused_with_both_lines(host) -> None:
+    worker = host.actor(Worker())
+    with InputNode() as one, InputNode() as other:
+        output = worker.join.bind(one, other)
+    here = r"test_interpret\.py:\d+"
+    with pytest.raises(GraphUsageError, match=f"2 InputNodes, made at {here}, {here}. Use one"):
+        output.execute(1)

@@ -39,6 +39,7 @@ def test_defaults_are_the_documented_ones() -> None:
         ("MAX_INFLIGHT_EXECUTIONS", "3", "max_inflight", 3),
         ("MAX_BUFFERED_RESULTS", "7", "max_buffered_results", 7),
         ("MAX_MEMORY_BYTES", "100000", "max_memory_bytes", 100_000),
+        ("FUNCTION_WORKERS", "3", "function_workers", 3),
         ("CAPACITY_POLICY", "block", "capacity_policy", "block"),
         ("MAX_QUEUED_EXECUTIONS", "5", "max_queued", 5),
         ("READ_ITERATION_TIMEOUT", "0.5", "wait_slice_s", 0.5),
