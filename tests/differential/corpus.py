@@ -36,6 +36,7 @@ class Script:
     """What it needs that is not there yet."""
     own_session: bool = False
     """It starts a session itself."""
+    needs_torch: bool = False
 
     @property
     def name(self) -> str:
@@ -66,6 +67,7 @@ def _read(path: Path) -> Script:
         title=text.splitlines()[0] if text else "",
         departs=departs,
         waits_for=marks.get("Waits for", ""),
+        needs_torch="import torch\n" in path.read_text(),
         own_session=marks.get("Session") == "own",
     )
 

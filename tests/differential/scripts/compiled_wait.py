@@ -1,7 +1,6 @@
 """`wait` for results of compiled graphs.
 
 Departs: X17
-Waits for: wait for compiled references
 """
 
 import ray
