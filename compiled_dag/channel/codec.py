@@ -226,7 +226,8 @@ def _pickle(value: Any, met: list[Any] | None = None, apart: list[Any] | None = 
     buffers: list[Buffer] = []
     private: list[int] = []
     try:
-        head = _pickle_with(_pickler(apart), value, buffers, private, met)
+        pickler = _Pickler if apart is None else partial(_ApartPickler, apart)
+        head = _pickle_with(pickler, value, buffers, private, met)
         if b"__main__" not in head:
             return Encoded(Kind.PICKLE, head, buffers, tuple(private))
     except Exception:  # noqa: BLE001, S110  pickle raises many types; cloudpickle decides below
@@ -237,7 +238,8 @@ def _pickle(value: Any, met: list[Any] | None = None, apart: list[Any] | None = 
         if tensors_found is not None:
             tensors_found.clear()
     try:
-        head = _pickle_with(_cloud_pickler(apart), value, buffers, private, met)
+        cloud_pickler = _CloudPickler if apart is None else partial(_ApartCloudPickler, apart)
+        head = _pickle_with(cloud_pickler, value, buffers, private, met)
     except Exception as error:
         path = _path_to_culprit(value)
         msg = f"cannot send {path}: it cannot be pickled ({type(error).__name__}: {error})"
@@ -259,7 +261,8 @@ def _pickle_with(
     file = io.BytesIO()
     made = pickler(file, 5, buffer_callback=keep)
     made.note_private = lambda: private.append(len(buffers))
-    made.met = met
+    if met is not None:
+        made.met = met
     made.dump(value)
     return file.getvalue()
 
@@ -358,14 +361,6 @@ class _LeaveOut:
             if self._pickler.met is not None:
                 self._pickler.met.append(value)
         return number, value.requires_grad if parameter else None
-
-
-def _pickler(apart: list[Any] | None) -> Callable[..., Any]:
-    return _Pickler if apart is None else partial(_ApartPickler, apart)
-
-
-def _cloud_pickler(apart: list[Any] | None) -> Callable[..., Any]:
-    return _CloudPickler if apart is None else partial(_ApartCloudPickler, apart)
 
 
 def _path_to_culprit(value: Any) -> str:
