@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from compiled_dag import environment
-from runtime.alias.finder import ROOT, AliasFinder, AliasModule
+from runtime.alias.finder import ROOT, AliasFinder, is_alias
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -112,7 +112,7 @@ def _check_not_imported() -> None:
 
 def _is_ours(name: str, module: ModuleType) -> bool:
     """Tell whether `module` is one of the alias's, or the package of the shim folder."""
-    if isinstance(module, AliasModule):
+    if is_alias(module):
         return True
     file = getattr(module, "__file__", None) if name == ROOT else None
     return file is not None and str(file).startswith(SHIM + os.sep)
