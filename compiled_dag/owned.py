@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from compiled_dag.class_node import ClassNode
 from compiled_dag.containers import replaced
 from compiled_dag.errors import GraphError
+from compiled_dag.host import with_stack
 from compiled_dag.ir import Gpus
 from compiled_dag.node import DAGNode
 from compiled_dag.passes.workers import assign_workers
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from compiled_dag.host import Actor, ActorContext, ActorId, Host
     from compiled_dag.program import Program
 
+_STACKS_S: Final = 0.3
+"""How long the stack of an actor that is late is waited for."""
 _ROLLBACK_S: Final = 0.3
 """How long a compile that failed waits for its processes; then they are killed."""
 
@@ -147,12 +150,19 @@ class Owned:
         return made, handles
 
     def _await(self, actor: Actor, deadline: float, timeout_s: float) -> None:
+        late = f"{actor.label} was not up within compile_timeout={timeout_s} s"
         try:
             self._host.line(actor.actor_id, deadline)
+        except TimeoutError as error:
+            msg = f"{late}: {error}"
+            raise GraphError(msg) from error
+        try:
             self._host.submit(actor.actor_id, confirm, b"").result(deadline)
         except TimeoutError as error:
-            msg = f"{actor.label} was not up within compile_timeout={timeout_s} s: {error}"
-            raise GraphError(msg) from error
+            until = time.monotonic() + _STACKS_S
+            doing = self._host.activities([actor.actor_id], until, stacks=True)[actor.actor_id]
+            msg = f"{late}: its constructor has not ended"
+            raise GraphError(with_stack(msg, doing)) from error
 
     def close(self, deadline: float) -> None:
         """End them: after what they were asked for, or at once when it is `deadline`. Idempotent.

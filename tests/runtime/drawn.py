@@ -168,3 +168,16 @@ class Drawer:
 @runtime.remote
 def draw_compiled(functions: list[Any]) -> Any:
     return run_compiled(functions)
+
+
+@runtime.remote
+class Slow:
+    """An actor whose constructor ends when it is ended."""
+
+    def __init__(self) -> None:
+        import threading
+
+        threading.Event().wait()
+
+    def echo(self, value: Any) -> Any:
+        return value

@@ -9,13 +9,21 @@ from pathlib import Path
 import pytest
 
 import runtime
-from compiled_dag import ActorDiedError, GraphActorDiedError, InputNode, MultiOutputNode
+from compiled_dag import (
+    ActorDiedError,
+    DAGContext,
+    GraphActorDiedError,
+    GraphError,
+    InputNode,
+    MultiOutputNode,
+)
 from tests.live import wait_until
 from tests.runtime.drawn import (
     Broken,
     Counter,
     Diary,
     Drawer,
+    Slow,
     User,
     add,
     draw_compiled,
@@ -159,3 +167,18 @@ def test_a_graph_lets_go_of_the_actors_among_its_arguments(session) -> None:
     gc.collect()
     wait_until(lambda: len(pids()) == 1)
     del other
+
+
+def test_a_constructor_that_does_not_end_fails_the_compile_which_leaves_nothing(
+    session, monkeypatch
+) -> None:
+    monkeypatch.setattr(DAGContext.get_current(), "compile_timeout", 0.5)
+    with InputNode() as inp:
+        output = Slow.bind().echo.bind(inp)
+    with pytest.raises(GraphError) as raised:
+        output.experimental_compile()
+    text = str(raised.value)
+    assert text.startswith("Slow(1) was not up within compile_timeout=0.5 s: its constructor has")
+    assert "drawn.py" in text
+    assert "in __init__" in text
+    wait_until(lambda: pids() == set())
