@@ -85,11 +85,6 @@ _RAY: Final[Rows] = {
         instead="leave job_config out, and give runtime_env to ray.init()",
     ),
     **missing(
-        "runtime_env",
-        why="a runtime_env is a plain dict",
-        instead='write {"env_vars": {...}, "working_dir": ...}',
-    ),
-    **missing(
         "AUTO_INIT_APIS",
         "NON_AUTO_INIT_APIS",
         "RESTORE_WORKER_MODE",
@@ -336,6 +331,14 @@ CORE: Final[dict[str, Rows]] = {
     "ray.exceptions": EXCEPTIONS,
     "ray.remote_function": same("runtime.function", "RemoteFunction"),
     "ray.runtime_context": same("runtime", "RuntimeContext", "get_runtime_context"),
+    "ray.runtime_env": {
+        "RuntimeEnv": Here("builtins:dict"),  # with the same keywords
+        **missing(
+            "RuntimeEnvConfig",
+            why="a runtime_env has env_vars and working_dir only",
+            instead="leave it out",
+        ),
+    },
     "ray.types": same("runtime", "ObjectRef"),
     "ray.util": _UTIL,
     "ray.util.actor_pool": same("runtime.util", "ActorPool"),

@@ -3,9 +3,10 @@
 import os
 
 import ray
+from ray.runtime_env import RuntimeEnv
 
 
-@ray.remote(runtime_env={"env_vars": {"SEEN_BY_ACTOR": "yes"}})
+@ray.remote(runtime_env=RuntimeEnv(env_vars={"SEEN_BY_ACTOR": "yes"}))
 class A:
     def read(self):
         return os.environ.get("SEEN_BY_ACTOR"), os.environ.get("SEEN_BY_TASK")
