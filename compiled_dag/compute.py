@@ -22,16 +22,12 @@ Gather: TypeAlias = Callable[[Slots], tuple[Sequence[Any], dict[str, Any]]]
 
 
 class Report(NamedTuple):
-    """Where to write that this step has begun (for hang reports and death messages) and ended."""
+    """Where to write that this step has begun, for hang reports and death messages."""
 
     words: memoryview
     step_word: int
     since_word: int
     number: int
-    stamps: list[int]
-    """The trace's row of the execution under way."""
-    done: int
-    """Index in it of when this step was done; the one before says when it began."""
 
 
 def bind_compute(
@@ -60,25 +56,22 @@ def bind_compute(
 def _bind_one(
     source: int, target: int, method: Callable[..., Any], report: Report, failed: Failed
 ) -> Run:
-    words, step_word, since_word, number, stamps, done = report
-    begin = done - 1
+    words, step_word, since_word, number = report
     clock = time.monotonic_ns
 
     def run(slots: Slots) -> None:
         value = slots[source]
         if value.__class__ is Error:
             slots[target] = value
-            stamps[done] = clock()
             return
         words[step_word] = number
-        words[since_word] = stamps[begin] = clock()
+        words[since_word] = clock()
         try:
             slots[target] = method(value)
         except (SystemExit, KeyboardInterrupt):
             raise  # these end the actor
         except BaseException as error:  # noqa: BLE001  user code may raise anything
             slots[target] = failed(error)
-        stamps[done] = clock()
 
     return run
 
@@ -86,8 +79,7 @@ def _bind_one(
 def _bind_any(
     step: Compute, method: Callable[..., Any], gather: Gather, report: Report, failed: Failed
 ) -> Run:
-    words, step_word, since_word, number, stamps, done = report
-    begin = done - 1
+    words, step_word, since_word, number = report
     clock = time.monotonic_ns
     used, results, unpack = step.arguments.values(), step.results, step.unpack
 
@@ -96,10 +88,9 @@ def _bind_any(
             if slots[slot].__class__ is Error:
                 for target in results:
                     slots[target] = slots[slot]
-                stamps[done] = clock()
                 return
         words[step_word] = number
-        words[since_word] = stamps[begin] = clock()
+        words[since_word] = clock()
         try:
             args, kwargs = gather(slots)
             value = method(*args, **kwargs)
@@ -108,7 +99,6 @@ def _bind_any(
             raise  # these end the actor
         except BaseException as error:  # noqa: BLE001  user code may raise anything
             values = (failed(error),) * len(results)
-        stamps[done] = clock()
         for target, item in zip(results, values, strict=True):
             slots[target] = item
 

@@ -75,7 +75,7 @@ class CompiledDAG:
             [output.reader for output in self._outputs],
             options.max_buffered_results,
             News(partial(host.board.ring, host.process), host.call_soon),
-            Log(len(program.steps[0])),
+            Log(len(program.steps[0]), max(map(len, program.steps)), graph.words),
         )
         watcher = Watcher.of(host)
         self._fetching = Fetching(deployment, options, self._results)

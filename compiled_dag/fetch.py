@@ -67,7 +67,7 @@ class Fetching:
         """How long the usual `get` waits before a report is begun."""
         self.words = deployment.segment.words
         self._generation = generation[0]
-        self._record = results.log.taken.append
+        self._log = results.log
         for reader in results.readers:
             reader.site = Site(calm=deployment.needs_calm, slice_s=options.wait_slice_s)
 
@@ -85,8 +85,7 @@ class Fetching:
             self.many((ref,), timeout)
             return
         word, lock = reader.sequence_word, self.results.lock
-        record = [reader.spec.index, execution, time.monotonic_ns(), 0, 0]
-        self._record(record)
+        since_ns = 0 if execution & self._log.mask else time.monotonic_ns()
         if words[word] == execution and not self.host.waiter.word(
             words,
             word,
@@ -101,9 +100,8 @@ class Fetching:
                 if reader.sequence == execution:
                     ref._value = reader.peek()
                     reader.advance()
-                    if reader.stamps[0]:
-                        record[3], record[4] = reader.stamps[0], time.monotonic_ns()
-                        reader.stamps[0] = 0
+                    if since_ns:
+                        self._log.took(reader, execution, since_ns)
                     return
             finally:
                 lock.release()

@@ -41,11 +41,7 @@ class Inlet:
             for step in program.steps[0] if isinstance(step, Write)
         ]  # fmt: skip
         self._member = member
-        self._record = log.submitted.append
-        self._begun = [0]
-        """When the writing of inputs began, if it is one that takes some time."""
-        for writer, _ in self.writers:
-            writer.begun = self._begun
+        self._log = log
 
     def send(self, values: Sequence[Any], number: int) -> None:
         """Send the inputs of execution `number` from the driver's slots.
@@ -56,6 +52,7 @@ class Inlet:
             CapacityExceededError: As `Member.require_room`; nothing was sent.
         """
         writers, member = self.writers, self._member
+        begin_ns = 0 if number & self._log.mask else time.monotonic_ns()
         try:
             if member.places:
                 member.require_room()
@@ -71,13 +68,8 @@ class Inlet:
         else:  # the usual case, flat
             for writer, _ in writers:
                 writer.publish()
-        self._note(number)
-
-    def _note(self, number: int) -> None:
-        """Record, for the trace, that inputs were sent."""
-        begun = self._begun
-        self._record((number, begun[0], time.monotonic_ns()))
-        begun[0] = 0
+        if begin_ns:
+            self._log.sent(number, begin_ns)
 
     def capture(self, values: Sequence[Any]) -> tuple[Any, ...]:
         """Return the inputs as they are now, for `send_captured`.
@@ -96,6 +88,7 @@ class Inlet:
 
     def send_captured(self, inputs: Sequence[Any], number: int) -> None:
         """Send inputs that were captured. Where there is no memory for one, an error goes."""
+        begin_ns = 0 if number & self._log.mask else time.monotonic_ns()
         try:
             for (writer, _), value in zip(self.writers, inputs, strict=True):
                 self._stage_captured(writer, value)
@@ -103,7 +96,8 @@ class Inlet:
             self._abandon()
             raise
         self._show(number)
-        self._note(number)
+        if begin_ns:
+            self._log.sent(number, begin_ns)
 
     def _show(self, number: int) -> None:
         if self._member.places:

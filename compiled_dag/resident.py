@@ -31,7 +31,7 @@ from compiled_dag.program import (
     Write,
 )
 from compiled_dag.shm.waiter import Site
-from compiled_dag.trace.ring import BEGIN, FAILED_SHIFT, TAG, Columns, Ring
+from compiled_dag.trace.recorder import Recorder
 from compiled_dag.turns import TicketPart, Turns
 
 if TYPE_CHECKING:
@@ -59,12 +59,8 @@ class GraphResident:
         self._execution_word = line + at.EXECUTION
         self._step_word = line + at.STEP
         self._since_word = line + at.SINCE_NS
-        self._words, self._view = self._graph.words, self._graph.view
+        self._words = self._graph.words
         self._words[line + at.PID] = os.getpid()
-        self._columns = Columns.of(package.steps)
-        self._ring = Ring.of(self._graph.layout, package.participant, self._columns)
-        self._record = self._ring.writer()
-        self._stamps = self._columns.row()
         self.execution = 0
         self._slots: Slots = [None] * package.num_slots
         self._operations = {
@@ -73,8 +69,10 @@ class GraphResident:
         }
         self._tokens: dict[OperationId, Any] = {}
         self._readers: list[Reader] = []
+        self._recorder = Recorder(self._graph, package.participant)
         steps = [self._bind(number, step) for number, step in enumerate(package.steps, 1)]
         self._steps = profiled.start(context, package, steps)
+        self._recorder.bind(package.steps, self._steps, self._readers)
         first, words = self._readers[0], self._words  # every program begins with a read
         word = first.sequence_word
         self.ready: Callable[[], bool] = lambda: words[word] != first.sequence
@@ -86,40 +84,41 @@ class GraphResident:
 
     def run(self) -> bool:
         """Run one execution; returns False if the graph ended meanwhile."""
-        slots, words = self._slots, self._words
+        slots, words, execution = self._slots, self._words, self.execution
+        words[self._execution_word] = execution
+        steps = self._steps
+        if not execution & words[at.TRACE_MASK_WORD]:
+            steps = self._recorder.open(execution)
         try:
-            for run in self._steps:
+            for run in steps:
                 run(slots)
         except ChannelClosedError:
             # The graph was torn down or broke while this actor waited in it.
             slots[:] = [None] * len(slots)
             self._tokens.clear()
+            self._recorder.close()
             words[self._step_word] = at.IDLE_STEP
             return False
-        finally:
-            stamps, ring, execution = self._stamps, self._ring, self.execution
-            stamps[TAG] += execution + 1
-            place = ring.first + execution % (ring.rows or 1) * ring.row_bytes
-            self._record(self._view, place, *stamps)
-            stamps[TAG], stamps[BEGIN] = 0, stamps[self._columns.end]
+        if steps is not self._steps:
+            self._recorder.close()
+        self.execution = execution + 1
         words[self._step_word] = at.IDLE_STEP
-        self.execution = words[self._execution_word] = execution + 1
         return True
 
     def close(self) -> None:
         """Let go of the graph's memory; what user code still holds stays valid."""
         self._slots = [None] * len(self._slots)
         self._steps = []
+        self._recorder.drop()
         self._readers = []
         self._operations = {}
         self._graph.close()
         profiled.stop(self._context, self._package)
 
-    def _note(self, number: int) -> int:
-        """Report which step this actor is in, for hang reports and death messages; returns when."""
+    def _note(self, number: int) -> None:
+        """Report which step this actor is in, for hang reports and death messages."""
         self._words[self._step_word] = number
-        self._words[self._since_word] = now = time.monotonic_ns()
-        return now
+        self._words[self._since_word] = time.monotonic_ns()
 
     def _bind(self, number: int, step: Step) -> Run:
         match step:
@@ -132,20 +131,18 @@ class GraphResident:
             case CollectiveStart(operation, slot):
                 return self._bind_start(number, operation, slot)
             case CollectiveWait(operation, slot):
-                return self._bind_wait(number, operation, slot)
+                return self._bind_wait(operation, slot)
             case Release(slots):
                 return _bind_release(slots)
 
     def _bind_read(self, number: int, channel: int, slot: int) -> Run:
-        package, stamps, clock = self._package, self._stamps, time.monotonic_ns
+        package = self._package
         label = self._context.label
         spec = package.channels[channel]
         peers = self._peers(spec)
         reader = open_reader(self._graph, spec, package.participant, label, peers)
         reader.site = Site(slice_s=package.wait_slice_s)
         self._readers.append(reader)
-        reader.stamps, reader.arrived = stamps, self._columns.last[number - 1]
-        since, arrived = reader.arrived - 1, reader.arrived
         words, word, wait = self._words, reader.sequence_word, self._context.waiter.word
         guard, note, site = self._graph.guard, self._note, reader.site
         peek, advance = reader.peek, reader.advance
@@ -153,9 +150,8 @@ class GraphResident:
         def run(slots: Slots) -> None:
             sequence = reader.sequence
             if words[word] == sequence:
-                stamps[since] = note(number)
+                note(number)
                 wait(words, word, sequence, guard, None, site)
-                stamps[arrived] = clock()
             slots[slot] = peek()
             advance()
 
@@ -180,8 +176,7 @@ class GraphResident:
         return run
 
     def _bind_write(self, number: int, channel: int, slot: int) -> Run:
-        package, stamps, clock = self._package, self._stamps, time.monotonic_ns
-        done = self._columns.last[number - 1]
+        package = self._package
         peers = self._peers(package.channels[channel])
         writer = open_writer(
             self._graph,
@@ -200,7 +195,6 @@ class GraphResident:
                 raise  # while it waited for its readers
             except Exception as error:  # noqa: BLE001  pickling runs user code
                 self._write_failure(writer, slot, error)
-            stamps[done] = clock()
 
         return run if peers is None else self._noted(number, run)
 
@@ -221,44 +215,31 @@ class GraphResident:
         return None
 
     def _bind_compute(self, number: int, step: Compute) -> Run:
-        place, stamps = self._package.places[step.node], self._stamps
+        place = self._package.places[step.node]
 
         def failed(error: BaseException) -> Error:
-            stamps[TAG] = stamps[TAG] or number << FAILED_SHIFT
+            self._recorder.failed(number)
             return Error.capture(error, place, execution=self.execution)
 
         function = self._package.functions.get(step.node)
         method = getattr(self._context.instance, step.method) if function is None else function
-        columns = self._columns
-        report = Report(
-            self._words,
-            self._step_word,
-            self._since_word,
-            number,
-            stamps,
-            columns.last[number - 1],
-        )
+        report = Report(self._words, self._step_word, self._since_word, number)
         return bind_compute(step, method, self._package.constants, report, failed)
 
     def _bind_start(self, number: int, operation: OperationId, slot: int) -> Run:
         start, tokens, note = self._operations[operation].start, self._tokens, self._note
-        stamps, done, clock = self._stamps, self._columns.last[number - 1], time.monotonic_ns
-        begin = done - 1
 
         def run(slots: Slots) -> None:
-            stamps[begin] = note(number)
+            note(number)
             tokens[operation] = start(slots[slot], self.execution)
-            stamps[done] = clock()
 
         return run
 
-    def _bind_wait(self, number: int, operation: OperationId, slot: int) -> Run:
+    def _bind_wait(self, operation: OperationId, slot: int) -> Run:
         wait, tokens = self._operations[operation].wait, self._tokens
-        stamps, done, clock = self._stamps, self._columns.last[number - 1], time.monotonic_ns
 
         def run(slots: Slots) -> None:
             slots[slot] = wait(tokens.pop(operation))
-            stamps[done] = clock()
 
         return run
 

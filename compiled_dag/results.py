@@ -258,7 +258,6 @@ class Results:
 
     def _take(self, number: int, since_ns: int = 0) -> None:
         """Take the next message of a channel, which is there, into what is kept."""
-        since_ns = since_ns or time.monotonic_ns()
         reader, kept = self.readers[number], self._kept[number]
         execution = reader.sequence
         dropped = self._dropped[number]
@@ -279,4 +278,5 @@ class Results:
             dropped.discard(execution)
             kept.pop(execution, None)
         reader.advance()
-        self.log.took(reader, execution, since_ns)
+        if not execution & self.log.mask:
+            self.log.took(reader, execution, since_ns)

@@ -2,8 +2,8 @@
 
 ::
 
-    page 0                   graph header   magic, epoch, state
-    then, 128 bytes each     participants   progress: execution, step, since (ns); process id
+    page 0                   graph header   magic, epoch, state, mask of what is traced
+    then, 128 bytes each     participants   progress: execution, step, since (ns); process id; rows
     then, page-aligned       traces         what each actor did lately (`compiled_dag.trace.ring`)
     then, page-aligned       channels       one control area per channel
     (c + 1) << 42            payloads       4 TiB of sparse room per channel c
@@ -26,7 +26,7 @@
               use words        slots x u64: the message that slot s was last given to, from 1
       ...     page-aligned     slots
 
-Who writes what: the graph header's state belongs to the driver; a participant's line to that
+Who writes what: the graph header belongs to the driver; a participant's line to that
 participant; a channel's first line, extent table, descriptors, use words and payload to its writer;
 a reader's line and its release words to that reader; a trace to its actor. Every word has one
 writer, so nothing is ever locked.
@@ -50,11 +50,11 @@ MAGIC: Final = 0x31474144504D4F43  # "COMPDAG1"
 LINE: Final = 128
 
 # graph header, u64 indices
-MAGIC_WORD, EPOCH_WORD, STATE_WORD = 0, 1, state.STATE_WORD
+MAGIC_WORD, EPOCH_WORD, STATE_WORD, TRACE_MASK_WORD = 0, 1, state.STATE_WORD, 32
 OPEN, CLOSED, BROKEN = state.OPEN, state.CLOSED, state.BROKEN
 
 # participant line, u64 indices from its start
-EXECUTION, STEP, SINCE_NS, PID = 0, 1, 2, 8
+EXECUTION, STEP, SINCE_NS, PID, ROWS = 0, 1, 2, 8, 9
 IDLE_STEP: Final = 0
 
 # channel reader's line, u64 indices from its start

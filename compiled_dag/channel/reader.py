@@ -79,7 +79,7 @@ class Reader:
         """For the waits on this channel."""
         self.sequence = 0
         """Messages read so far; the next one is there when the shared word is larger."""
-        self.stamps = [0]
+        self.stamps: list[int] | None = None
         """For the trace: where to note when the taking of a value begins that takes time."""
         self.arrived = 0
         """Index in it."""
@@ -136,7 +136,8 @@ class Reader:
         self.advance()
 
     def _decode(self, base: int, tag: int) -> Any:
-        self.stamps[self.arrived] = time.monotonic_ns()
+        if self.stamps is not None:
+            self.stamps[self.arrived] = time.monotonic_ns()
         words = self.words
         head_bytes, num_buffers, size = words[base + 1], words[base + 2], words[base + 3]
         if tag <= _KIND_MASK:

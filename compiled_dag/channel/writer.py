@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 import threading
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.channel import layout as at
@@ -58,8 +57,6 @@ class Writer:
         self._bases = [(place.ring + slot * at.SLOT) // 8 for slot in range(spec.depth)]
         self._depth = spec.depth
         self._sequence_word = place.control // 8 + at.SEQUENCE
-        self.begun = [0]
-        """For the trace: when writing a value that takes some time began, unless that is noted."""
         self._taken: tuple[Extent, int, int] | None = None
         board = graph.board
         self._bells = board.bells
@@ -101,7 +98,6 @@ class Writer:
             self._doubles[base + 1] = value
             words[base] = _FLOAT
             return
-        self.begun[0] = self.begun[0] or time.monotonic_ns()
         self._stage_encoded(base, encode(value))
 
     def stage_encoded(self, encoded: Encoded) -> None:

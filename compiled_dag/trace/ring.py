@@ -3,31 +3,18 @@
 A program runs the same steps every time, so a row holds no names, only times; what its columns mean
 is known at compile::
 
-    u64 tag          execution + 1, and the number of a step whose method raised << 44
-    u64 begin        when the execution before this one ended
-    per step
-      Read             since (only if it waited), arrived (if it waited, or takes some time)
-      Compute          begin (not if it was skipped), done
-      CollectiveStart  begin, done
-      Write, CollectiveWait   done
-      Release          nothing
+    u64 tag      execution + 1, and the number of the first step whose method raised << 44
+    u64 begin    of the execution, when its first message was there
+    per step     Read: arrived, done; Release: nothing; all others: done
 
-All times are of the machine's monotonic clock, in nanoseconds. What is not noted this time keeps
-its value of an earlier execution, which is not after `begin`. A step ends where the next time was
-noted, and a `Read` of a number that was there takes too little to be noted at all.
-
-What it costs (Python 3.11, 2.1 GHz; the clock takes 43 ns of each): a method 5 ns before it and 48
-after it, where somebody waits for the result; after the result is published 48 ns a write and
-250 ns an execution. Hence the list: a store into shared memory takes 35 ns, and into an array, too.
-Were each step stamped at both ends in shared memory, a chain of one would be 8 % slower.
-
-The row is copied into the ring when the execution has ended. One that was broken off (the graph
-ends, the actor leaves) is copied as far as it came. What an actor does just now is in its progress
+All times are of the machine's monotonic clock, in nanoseconds. A step begins where the one before
+it was done. A skipped method takes exactly no time. An execution that was broken off is kept as far
+as it came: what follows is older than its begin. What an actor does just now is in its progress
 words, not here.
 
-Nobody stops for a reader. The writer's execution word moves after each row: a reader looks at it,
-copies the ring, and looks again. Rows that the first look does not count were perhaps not there
-yet, rows that the second one lets be overwritten are perhaps torn; both are dropped.
+Nobody stops for a reader. The writer counts its rows, each after it was written: a reader looks at
+the count, copies the ring, and looks again. Rows that the first look does not count were perhaps
+not there yet, rows that the second one lets be overwritten are perhaps torn; both are dropped.
 """
 
 from __future__ import annotations
@@ -39,15 +26,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from compiled_dag.channel.layout import EXECUTION, OPEN, TRACE_BYTES, Layout
-from compiled_dag.program import (
-    CollectiveStart,
-    CollectiveWait,
-    Compute,
-    Read,
-    Release,
-    Write,
-)
+from compiled_dag.channel.layout import ROWS, TRACE_BYTES, Layout
+from compiled_dag.program import Read, Release
 from compiled_dag.shm.futex import STORES_STAY_IN_ORDER, fence
 
 if TYPE_CHECKING:
@@ -65,36 +45,26 @@ _EXECUTION_MASK: Final = (1 << FAILED_SHIFT) - 1
 class Columns:
     """Where the stamps of a program's steps are in a row."""
 
-    last: tuple[int, ...]
-    """By step, its last column; a `Release` repeats that of the step before it."""
-    end: int
-    """The last one that every execution stamps."""
+    done: tuple[int, ...]
+    """By step, the column that says when it was done; a `Read` arrived in the one before. A
+    `Release` repeats that of the step before it."""
     width: int
 
     @classmethod
     def of(cls, steps: Sequence[Step]) -> Columns:
         """Lay out the row of a program."""
-        last = tuple(accumulate(map(_columns_of, steps), initial=_FIRST - 1))[1:]
-        work = [column for step, column in zip(steps, last, strict=True) if _is_work(step)]
-        return cls(last, max(work, default=BEGIN), max(last, default=BEGIN) + 1)
+        done = tuple(accumulate(map(_columns_of, steps), initial=_FIRST - 1))
+        return cls(done[1:], done[-1] + 1)
 
-    def row(self) -> list[int]:
-        """Return a row with nothing in it."""
-        return [0] * self.width
-
-
-def _is_work(step: Step) -> bool:
-    return not isinstance(step, (Read, Release))
+    def before(self, step: int) -> int:
+        """Return the column that says when step number `step` (from 0) began."""
+        return self.done[step - 1] if step else BEGIN
 
 
 def _columns_of(step: Step) -> int:
-    match step:
-        case Read() | Compute() | CollectiveStart():
-            return 2
-        case Write() | CollectiveWait():
-            return 1
-        case Release():
-            return 0
+    if isinstance(step, Read):
+        return 2
+    return 0 if isinstance(step, Release) else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,14 +97,7 @@ class Row:
     failed: int
     """Number of the step whose method raised, or 0."""
     stamps: tuple[int, ...]
-    """By column; what is not after `begin` is of an earlier execution."""
-
-    def fresh(self) -> list[int]:
-        """Return the stamps with 0 for what is no time of this execution."""
-        begin = self.stamps[BEGIN]
-        stamps = [stamp if stamp > begin else 0 for stamp in self.stamps]
-        stamps[TAG] = 0
-        return stamps
+    """By column. In an execution that was broken off the last ones are older than its begin."""
 
 
 def read_rows(graph: GraphSegment, participant: int, columns: Columns) -> list[Row]:
@@ -142,15 +105,16 @@ def read_rows(graph: GraphSegment, participant: int, columns: Columns) -> list[R
     ring = Ring.of(graph.layout, participant, columns)
     if not ring.rows:
         return []
-    word = graph.layout.participant(participant) // 8 + EXECUTION
-    ended = graph.state != OPEN  # then the last row may be of an execution that was broken off
+    word = graph.layout.participant(participant) // 8 + ROWS
     before = graph.words[word]
+    if not STORES_STAY_IN_ORDER:
+        fence()
     data = bytes(graph.view[ring.first : ring.first + ring.rows * ring.row_bytes])
     if not STORES_STAY_IN_ORDER:
         fence()
     after = graph.words[word]
     copied = np.frombuffer(data, np.uint64).reshape(ring.rows, columns.width).tolist()
-    return valid_rows(copied, before + ended, after)
+    return valid_rows(copied, before, after)
 
 
 def valid_rows(copied: Sequence[Sequence[int]], before: int, after: int) -> list[Row]:
@@ -158,16 +122,16 @@ def valid_rows(copied: Sequence[Sequence[int]], before: int, after: int) -> list
 
     Args:
         copied: The rows, by place in the ring.
-        before: How many rows there were before the copy was made.
-        after: How many there were after it.
+        before: How many rows had been written before the copy was made.
+        after: How many had after it.
     """
     # The writer may be in the middle of row `after`. One row more at either end where the machine
-    # may show the word before the row.
+    # may show the count before the row.
     margin = 0 if STORES_STAY_IN_ORDER else 1
     oldest, end = max(after + 1 - len(copied) + margin, 0), before - margin
-    rows = []
-    for place, stamps in enumerate(copied):
-        execution = (stamps[TAG] & _EXECUTION_MASK) - 1
-        if oldest <= execution < end and execution % len(copied) == place:
-            rows.append(Row(execution, stamps[TAG] >> FAILED_SHIFT, tuple(stamps)))
-    return sorted(rows, key=lambda row: row.execution)
+    return [_row(copied[number % len(copied)]) for number in range(oldest, end)]
+
+
+def _row(stamps: Sequence[int]) -> Row:
+    tag = stamps[TAG]
+    return Row((tag & _EXECUTION_MASK) - 1, tag >> FAILED_SHIFT, tuple(stamps))

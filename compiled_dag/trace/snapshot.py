@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 from compiled_dag.channel.layout import IDLE_STEP, SINCE_NS
 from compiled_dag.program import CollectiveStart, CollectiveWait, Compute, Read, Release, Write
 from compiled_dag.trace.record import Lane, Operation, Span, Trace
-from compiled_dag.trace.ring import Columns, Row, read_rows
+from compiled_dag.trace.ring import BEGIN, Columns, Row, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from compiled_dag.ir import NodeId
     from compiled_dag.outcome import Place
     from compiled_dag.program import Program, Step
-    from compiled_dag.trace.log import Log, Submitted, Taken
+    from compiled_dag.trace.log import Log, Taken
 
 Writes: TypeAlias = "Mapping[tuple[int, int], Span]"
 """By channel and execution."""
@@ -81,49 +81,21 @@ def _driver_lanes(source: Source, log: Log, actors: Sequence[Lane]) -> tuple[Lan
     written_ = tuple(step.channel for step in steps if isinstance(step, Write))
     execute = Operation(kind="write", name="execute", channels=written_)
     reads = _operations(source, 0, (step for step in steps if isinstance(step, Read)))
-    first_reads = _first_reads(actors, set(written_))
-    executes = (_execute(one, first_reads) for one in submitted)
-    gets = _gets(source, reads, taken, written(actors))
+    executes = (Span(0, one.execution, one.begin_ns, one.begin_ns, one.end_ns) for one in submitted)
+    gets = _gets(reads, taken, written(actors))
     lane = Lane(participant=0, label="driver: execute", pid=source.owner, operations=(execute,),
                 spans=_apart(executes))  # fmt: skip
     return lane, replace(lane, label="driver: get", operations=reads, spans=_apart(gets))
 
 
-def _first_reads(lanes: Iterable[Lane], channels: set[int]) -> dict[int, int]:
-    """Return, by execution, when the first of some messages was there."""
-    first: dict[int, int] = {}
-    for lane in lanes:
-        for span in lane.spans:
-            operation = lane.operations[span.operation]
-            if operation.kind == "read" and channels.issuperset(operation.channels):
-                first[span.execution] = min(
-                    span.arrived_ns, first.get(span.execution, span.arrived_ns)
-                )
-    return first
-
-
-def _execute(one: Submitted, first_reads: Mapping[int, int]) -> Span:
-    """Return the span of an `execute`: its inputs are read before it has noted its end."""
-    begin = one.begin_ns or min(one.end_ns, first_reads.get(one.execution, one.end_ns)) - 2
-    return Span(0, one.execution, begin, begin, one.end_ns)
-
-
-def _gets(
-    source: Source, reads: Sequence[Operation], taken: Iterable[Taken], writes: Writes
-) -> Iterable[Span]:
-    """Yield a span per result. One that took no time to take was taken when it was written."""
+def _gets(reads: Sequence[Operation], taken: Iterable[Taken], writes: Writes) -> Iterable[Span]:
+    """Yield a span per result; when it was there its writer knows."""
     number = {operation.channels[0]: index for index, operation in enumerate(reads)}
-    made: dict[tuple[int, int], Span] = {}
     for one in taken:
-        key = one.channel, one.execution
-        write = writes.get(key)
-        arrived, end = one.arrived_ns, one.end_ns
-        if not end and write is not None and source.segment.consumed(one.channel) > one.execution:
-            arrived = end = write.end_ns
-        if end and (key not in made or end >= made[key].end_ns):
-            times = one.since_ns, max(one.since_ns, arrived), max(one.since_ns, end)
-            made[key] = Span(number[one.channel], one.execution, *times)
-    return made.values()
+        since = one.since_ns or one.end_ns
+        write = writes.get((one.channel, one.execution))
+        arrived = since if write is None else min(max(write.end_ns, since), one.end_ns)
+        yield Span(number[one.channel], one.execution, since, arrived, one.end_ns)
 
 
 def written(lanes: Iterable[Lane]) -> Writes:
@@ -172,40 +144,20 @@ def _actor_lane(source: Source, participant: int, until_ns: int) -> Lane:
 
 def _spans(row: Row, steps: Sequence[Step], columns: Columns) -> Iterable[Span]:
     """Yield what a row says: not methods that were skipped, nor what was broken off."""
-    stamps = row.fresh()
-    before, after = _neighbours(stamps)
-    operation = -1
+    begin, operation = row.stamps[BEGIN], -1
     for number, step in enumerate(steps, 1):
-        last = columns.last[number - 1]
-        done, first = stamps[last], stamps[last - 1]
         if isinstance(step, Release):
             continue
         operation += 1
-        if isinstance(step, Read):
-            end = after[last]
-            begin = first or done or end
-            times = begin, done or begin, end
-        elif isinstance(step, (Compute, CollectiveStart)):
-            times = first, first, done
-        else:
-            begin = before[last] or done
-            times = begin, begin, done
-        if all(times):
+        done = columns.done[number - 1]
+        end = row.stamps[done]
+        if end < begin:
+            return  # the execution was broken off here
+        arrived = row.stamps[done - 1] if isinstance(step, Read) else begin
+        if end > begin:
             state: Literal["ok", "failed"] = "failed" if row.failed == number else "ok"
-            yield Span(operation, row.execution, *times, state)
-
-
-def _neighbours(stamps: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Return, by column, the last time noted before it and the first one after it, or 0."""
-    before, after, last = [], [], 0
-    for stamp in stamps:
-        before.append(last)
-        last = stamp or last
-    last = 0
-    for stamp in reversed(stamps):
-        after.append(last)
-        last = stamp or last
-    return before, after[::-1]
+            yield Span(operation, row.execution, begin, arrived, end, state)
+        begin = end
 
 
 def _running(

@@ -14,8 +14,7 @@ class Bound:
 
     def __init__(self, text: str, method, constants=()) -> None:
         self.words = memoryview(bytearray(16)).cast("Q")
-        self.stamps = [0, 0]
-        report = Report(self.words, 0, 1, STEP, self.stamps, 1)
+        report = Report(self.words, 0, 1, STEP)
         self.step = parse_step(text)
         self.run = bind_compute(self.step, method, dict(enumerate(constants)), report, failed)
 

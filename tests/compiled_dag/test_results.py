@@ -24,7 +24,6 @@ class FakeReader:
         self.messages: list = []
         self.sequence = 0
         self.skipped: list = []
-        self.stamps = [0]
         self.words = self
         self.sequence_word = 0
         self.spec = SimpleNamespace(label=label, index=0)
@@ -62,7 +61,7 @@ class Graph:
         count = len({number for number in reader_of if number is not None})
         self.readers = [FakeReader(f"f#{number}") for number in range(count)]
         self.words = {at.STATE_WORD: at.OPEN}
-        self.log = Log(count)
+        self.log = Log(count, 1, memoryview(bytearray(4096)).cast("Q"))
         self.news = News(lambda: None, lambda function: function())
         self.results = Results(self, self.readers, reader_of, max_kept, self.news, self.log)
 

@@ -14,30 +14,24 @@ from compiled_dag.trace.ring import (
     TAG,
     Columns,
     Ring,
-    Row,
     valid_rows,
 )
 
 STEPS = tuple(map(parse_step, ["R0 v0", "C1 v1=f(v0)", "D v0", "C2 v2=f(v1)", "W1 v2", "D v1,v2"]))
-WIDTH = 9
+WIDTH = 7
 
 
-def test_every_step_that_takes_time_has_columns_of_its_own() -> None:
+def test_every_step_that_takes_time_has_a_column_of_its_own() -> None:
     columns = Columns.of(STEPS)
     assert columns.width == WIDTH
-    assert columns.last == (3, 5, 5, 7, 8, 8)
-    assert columns.end == 8
-
-
-def test_the_end_is_what_the_last_work_stamps() -> None:
-    assert Columns.of(tuple(map(parse_step, ["R0 v0", "S0 v0", "J0 v1", "R1 v2"]))).end == 6
-    assert Columns.of((parse_step("D v0"), parse_step("C1 v1=f()"))).last == (BEGIN, 3)
+    assert columns.done == (3, 4, 4, 5, 6, 6)
+    assert [columns.before(step) for step in range(len(STEPS))] == [BEGIN, 3, 4, 4, 5, 6]
 
 
 @given(st.integers(1, 40), st.integers(2, 10_000))
 def test_rings_are_inside_their_traces_and_apart(participant, width) -> None:
     layout = Layout.of(42, ())
-    ring = Ring.of(layout, participant, Columns((), BEGIN, width))
+    ring = Ring.of(layout, participant, Columns((), width))
     assert ring.rows == TRACE_BYTES // (8 * width)
     assert ring.first == layout.trace(participant)
     assert ring.first + ring.rows * ring.row_bytes <= layout.trace(participant + 1)
@@ -100,10 +94,5 @@ def test_the_tag_carries_execution_and_failed_step(step) -> None:
     ring = Copied(4)
     ring.write(2)
     ring.rows[2][TAG] |= step << FAILED_SHIFT
-    (row,) = valid_rows(ring.rows, 3, 3)
+    row = valid_rows(ring.rows, 3, 3)[-1]
     assert (row.execution, row.failed) == (2, step)
-
-
-def test_only_what_is_after_the_begin_is_of_this_execution() -> None:
-    row = Row(3, 0, (4, 100, 90, 101, 0, 100, 102))
-    assert row.fresh() == [0, 0, 0, 101, 0, 0, 102]
