@@ -72,8 +72,11 @@ def record_departures(chosen):
 
 
 def compare(python, chosen):
-    ray, ours = play(python, "ray", chosen), play(sys.executable, "alias", chosen)
     recorded = corpus.read_transcripts(corpus.RAY)
+    ours, ray = play(sys.executable, "alias", chosen), play(python, "ray", chosen)
+    # Ray's own time-outs (10 s for a result) strike on a busy machine: another go for what differs.
+    again = [script for script in chosen if recorded.get(script.name) != ray[script.name].text]
+    ray |= play(python, "ray", again)
     wrong = 0
     for script in chosen:
         verdict = judge(script, ray[script.name], ours[script.name])
