@@ -11,7 +11,7 @@ import dataclasses
 import os
 import warnings
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from compiled_dag.awaiting import Awaiting
 from compiled_dag.backends import check_backends
@@ -23,6 +23,7 @@ from compiled_dag.compiler import compile_graph
 from compiled_dag.constants import check_constants
 from compiled_dag.deployment import Deployment
 from compiled_dag.entries import Inputs, Output
+from compiled_dag.errors import GraphError
 from compiled_dag.fetch import Fetching
 from compiled_dag.future import CompiledDAGFuture
 from compiled_dag.lint_nodes import warn_of_retries
@@ -313,6 +314,13 @@ class CompiledDAG:
         traceback: TracebackType | None,
     ) -> None:
         self.teardown()
+
+    def __reduce__(self) -> NoReturn:
+        msg = (
+            f"{self!r} cannot be pickled or sent: only process {self._deployment.owner}, which "
+            "compiled it, may execute it. Send the nodes, and compile them where they are needed"
+        )
+        raise GraphError(msg)
 
     def __repr__(self) -> str:
         state = "broken" if self._deployment.fault is not None else "up"

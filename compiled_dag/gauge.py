@@ -5,6 +5,10 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+# Not when it is needed: that may be at exit, and a class made there (a NamedTuple runs text) has
+# CPython forget that Ctrl-C ended the script, which then exits with 1.
+from compiled_dag.channel.usage import usage
+
 if TYPE_CHECKING:
     from compiled_dag.channel.graph_segment import GraphSegment
     from compiled_dag.channel.usage import Usage
@@ -40,6 +44,4 @@ class Gauge:
                 self._last = self._look()
 
     def _look(self) -> tuple[Usage, ...]:
-        from compiled_dag.channel.usage import usage  # noqa: PLC0415  rarely needed
-
         return tuple(usage(self._segment, spec.index) for spec in self._segment.channels)

@@ -162,6 +162,7 @@ class Host(Protocol):
 
         Raises:
             ActorDiedError: It died, or its constructor failed.
+            GraphError: It asks for more than there is, and will never be up.
             TimeoutError: Not up by `deadline`.
         """
         ...

@@ -6,8 +6,9 @@ import os
 import sys
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from compiled_dag.errors import GraphError
 from compiled_dag.options import DAGContext
 from runtime import gpus
 from runtime.environment import (
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 
     from runtime.options import ActorOptions
     from runtime.process import ActorProcess
+
+_START_WITH_MORE: Final = (
+    "Start the session with more: init(num_cpus=, num_gpus=, resources=), which are only counted, "
+    "not measured"
+)
 
 
 class Placement:
@@ -83,8 +89,7 @@ class Placement:
         """Say that something can never be placed."""
         warn(
             f"{who} asks for more than the session has in all ({missing}): its calls will wait for "
-            "ever. Start the session with more: init(num_cpus=, num_gpus=, resources=), which are "
-            "only counted, not measured"
+            f"ever. {_START_WITH_MORE}"
         )
 
     def warn_about_devices(self, count: float) -> None:
@@ -120,6 +125,19 @@ class Placement:
                     return
                 self._waiting.popleft()
             actor.start(grant)
+
+    def check_hope(self, actor: ActorProcess) -> None:
+        """Refuse to wait for an actor that can never start.
+
+        Raises:
+            GraphError: It asks for more than the session has.
+        """
+        if actor in self._hopeless and actor.death is None:
+            missing = self.ledger.missing(actor.options.demand)
+            raise GraphError(
+                f"actor {actor.label} can never start: it asks for more than the session has in "
+                f"all ({missing}). {_START_WITH_MORE}"
+            )
 
     def waits_for(self, actor: ActorProcess) -> str:
         """Return what an actor that has no process yet waits for."""

@@ -87,6 +87,7 @@ class Questions:
     def line(self, _peer: Peer, _parcels: Sequence[Parcel], actor_id: int) -> Later:
         """Return the board line of an actor once its process exists."""
         actor = self._session.actor(actor_id)
+        self._session.placement.check_hope(actor)
 
         def tell(answer: Callable[[Any], None]) -> None:
             answer(actor.line if actor.death is None else Failure(actor.death))

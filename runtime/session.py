@@ -176,8 +176,15 @@ class Session(Requests):
         return waiter
 
     def line(self, actor_id: ActorId, deadline: float) -> int:
-        """Return the board line of an actor once its process exists."""
+        """Return the board line of an actor once its process exists.
+
+        Raises:
+            ActorDiedError: It died, or its constructor failed.
+            GraphError: It will never have one.
+            TimeoutError: Not up by `deadline`.
+        """
         actor = self.processes[actor_id]
+        self.placement.check_hope(actor)
         if not self.wait_until(lambda: bool(actor.pid or actor.death), deadline):
             raise TimeoutError(
                 f"actor {actor.label} has no process yet: {self.placement.waits_for(actor)}"

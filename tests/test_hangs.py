@@ -67,6 +67,27 @@ def test_an_actor_without_a_process_is_told_with_what_it_waits_for(session, monk
         chain([waits]).experimental_compile()
 
 
+@pytest.mark.filterwarnings("ignore:.*asks for more than the session has:UserWarning")
+def test_an_actor_that_can_never_start_is_told_at_once(session):
+    total = runtime.cluster_resources()["CPU"]
+    huge = Worker.options(num_cpus=1000)
+
+    @runtime.remote
+    def compile_in_a_task(crew):
+        chain(crew).experimental_compile()
+
+    live = huge.remote(1)
+    text = rf"Worker\(\d+\) can never start: .* \(CPU: 1000 of {total:g}\)\. Start the session"
+    for actor in (live, huge.bind(1)):
+        with pytest.raises(GraphError, match=text):
+            chain([actor]).experimental_compile()
+    with pytest.raises(GraphError, match=text):
+        runtime.get(compile_in_a_task.remote([live]), timeout=LONG_S)
+    runtime.kill(live)
+    with pytest.raises(RuntimeError, match=r"runtime\.kill"):
+        chain([live]).experimental_compile()
+
+
 def test_a_stopped_actor_is_named_with_what_the_kernel_says_and_goes_on_later(session):
     crew = make(3)
     pid = pids_of(crew)[1]

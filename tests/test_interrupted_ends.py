@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+
 import pytest
 
-from tests.live import driver, end_all
+from tests.live import driver, end_all, running
 
 pytestmark = pytest.mark.proc
 
@@ -57,3 +60,27 @@ assert pids_of(make(1))
         assert end_all(pids, 2) == []
         assert started.wait() == 0, started.errors
         assert started.errors == ""
+
+
+INTERRUPTED = """
+import os, signal
+import runtime
+from compiled_dag import InputNode
+@runtime.remote
+class Echo:
+    def work(self, value):
+        return value
+with InputNode() as inp:
+    output = Echo.remote().work.bind(inp)
+dag = output.experimental_compile()
+print(dag.execute(5).get(), flush=True)
+os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+def test_a_script_that_ctrl_c_ends_ends_by_that_signal() -> None:
+    """Shells go by it. CPython forgets it when text is run after it, as by an import at exit."""
+    with running([sys.executable, "-c", INTERRUPTED]) as started:
+        assert started.line() == "5"
+        assert started.wait() == -signal.SIGINT
+        assert started.errors.rstrip().endswith("KeyboardInterrupt")

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 Header: TypeAlias = tuple[str, tuple[int, ...], str]
 """dtype name, shape, device kind (``"cpu"`` or ``"cuda"``)"""
 
-Look: TypeAlias = tuple[str, tuple[int, ...]]
-"""dtype name and shape"""
+Look: TypeAlias = tuple[str, tuple[Any, ...]]
+"""dtype name and shape (of a nested tensor, the shapes of its parts)"""
 
 
 class NoGpuError(RuntimeError):
@@ -51,6 +51,7 @@ def is_plain(tensor: torch.Tensor) -> bool:
     return (
         tensor.layout is torch.strided
         and not tensor.is_quantized
+        and not tensor.is_nested
         and tensor.device.type in ("cpu", "cuda")
     )
 
@@ -163,7 +164,8 @@ def is_any_tensor(value: object) -> bool:
 
 def look(tensor: torch.Tensor) -> Look:
     """Return what must stay the same where shapes are static."""
-    return str(tensor.dtype)[6:], tuple(tensor.shape)
+    shape = [tuple(part.shape) for part in tensor.unbind()] if tensor.is_nested else tensor.shape
+    return str(tensor.dtype)[6:], tuple(shape)
 
 
 def layout_of(tensor: torch.Tensor) -> str:
@@ -172,6 +174,8 @@ def layout_of(tensor: torch.Tensor) -> str:
         return f"a quantised tensor ({tensor.dtype})"
     if tensor.device.type not in ("cpu", "cuda"):
         return f"a tensor on the device {tensor.device.type!r}"
+    if tensor.is_nested:
+        return "a nested tensor"
     return f"a tensor of layout {tensor.layout}"
 
 

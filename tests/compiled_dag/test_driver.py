@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import os
+import pickle
 import random
 import sys
 import threading
 import time
 
+import cloudpickle
 import numpy as np
 import pytest
 
-from compiled_dag import CapacityExceededError, CompiledDAGRef, InputNode, MultiOutputNode
+from compiled_dag import (
+    CapacityExceededError,
+    CompiledDAGRef,
+    GraphError,
+    InputNode,
+    MultiOutputNode,
+)
 from tests.gates import PATIENCE_S, Background, Gate, compiled, interrupt_once
 from tests.graphs import Worker
 
@@ -295,6 +305,18 @@ def test_a_graph_shows_its_actors_options_program_and_state(host) -> None:
     assert repr(graph) == f"<CompiledDAG {graph.get_id()} over Worker(1): up>"
     graph.teardown()
     assert repr(graph).endswith("torn down>")
+
+
+@pytest.mark.parametrize("carried", [pickle.dumps, cloudpickle.dumps, copy.copy])
+def test_a_graph_stays_in_the_process_that_compiled_it(host, carried) -> None:
+    with InputNode() as inp:
+        output = host.actor(Worker(1)).add.bind(inp)
+    with output.experimental_compile() as graph:
+        with pytest.raises(
+            GraphError, match=rf"only process {os.getpid()}, which compiled it, may"
+        ):
+            carried(graph)
+        assert graph.execute(1).get(PATIENCE_S) == 2
 
 
 def test_a_graph_that_is_collected_is_torn_down(host) -> None:

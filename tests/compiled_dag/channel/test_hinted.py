@@ -54,6 +54,7 @@ LAYOUTS = {
     "sparse_csr": lambda: torch.eye(2).to_sparse_csr(),
     "quantised": lambda: torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8),
     "meta": lambda: torch.empty(2, device="meta"),
+    "nested": lambda: torch.nested.nested_tensor([torch.ones(1), torch.ones(2)]),
 }
 
 
@@ -137,21 +138,20 @@ def test_only_dense_tensors_travel_between_accelerators(hinted, name, wrap) -> N
         "sparse_csr": r"a tensor of layout torch\.sparse_csr",
         "quantised": r"a quantised tensor \(torch\.qint8\)",
         "meta": r"a tensor on the device 'meta'",
+        "nested": "a nested tensor",
     }
     raises(one.send(wrap(LAYOUTS[name]())), TypeError, re.escape(NODE), words[name], "'shm'")
     assert one.send(torch.ones(2)).tolist() == [1, 1]
 
 
-@pytest.mark.parametrize("name", ["sparse_coo", "quantised", "meta"])
+@pytest.mark.parametrize("name", ["sparse_coo", "quantised", "meta", "nested"])
 @pytest.mark.filterwarnings("ignore")  # torch's, of its storages
 def test_other_layouts_travel_by_host_memory(hinted, name) -> None:
     sent = LAYOUTS[name]()
     arrived = hinted(static_shape=True).send([sent])[0]
-    assert (arrived.layout, arrived.shape, arrived.device) == (
-        sent.layout,
-        sent.shape,
-        sent.device,
-    )
+    for what in ("layout", "device", "is_nested"):
+        assert getattr(arrived, what) == getattr(sent, what)
+    assert tensors.look(arrived) == tensors.look(sent)
 
 
 def test_what_cannot_be_pickled_is_told_as_without_a_hint(hinted) -> None:
