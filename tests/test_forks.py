@@ -55,6 +55,16 @@ def test_children_that_drop_their_copies_release_no_slots(session):
         assert values[:2] == [(1, 1), (11, 11)]
 
 
+def test_actors_are_forked_children_too_and_give_back_what_they_read(session):
+    with chain(make(2)).experimental_compile() as dag:
+        for number in range(30):
+            runtime.get(dag.execute(array(number)), timeout=LONG_S)
+        channels = dag.memory().channels
+    assert [channel.reserved_bytes > 0 for channel in channels] == [True] * 3
+    for channel in channels:  # one is read, one is written, and one may be about to be released
+        assert channel.reserved_bytes <= 3 * channel.slot_bytes
+
+
 def test_a_graph_is_refused_in_a_forked_child_and_survives_it(session):
     crew = make(2)
     dag = chain(crew).experimental_compile()

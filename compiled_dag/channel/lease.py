@@ -4,16 +4,16 @@ A lease is a ctypes array over one payload slot. Every numpy array and tensor ma
 alive through the buffer protocol; its ``__del__`` stores the reader's release word. Making one
 takes under 1 us, which is why only values of 64 KiB and more are leased.
 
-A forked child inherits the Python objects but must not release its parent's slots: `disarm` is
-called in every forked child and makes all leases inert there.
+A forked child inherits the Python objects but must not release its parent's slots: a lease is of
+use only in the process that made it. (Actors are forked children themselves, and make their own.)
 """
 
 from __future__ import annotations
 
 import ctypes
-import os
 from typing import TYPE_CHECKING, Any, Final
 
+from compiled_dag.shm.forks import generation
 from compiled_dag.shm.futex import STORES_STAY_IN_ORDER, fence
 
 if TYPE_CHECKING:
@@ -24,18 +24,16 @@ if TYPE_CHECKING:
 LEASE_BYTES: Final = 64 * 1024
 """Smaller values are copied out."""
 
-# A list, not a global name: __del__ may run when the module's globals are already gone.
-_armed = [True]
 
-
+# Defaults, not global names: __del__ may run when the module's globals are already gone.
 def _release(
     self: Any,
-    armed: list[bool] = _armed,
+    generation: list[int] = generation,
     ordered: bool = STORES_STAY_IN_ORDER,
     fence: Callable[[], None] = fence,
 ) -> None:
     words = self.words
-    if armed[0] and words is not None:
+    if words is not None and self.generation == generation[0]:
         if not ordered:
             fence()  # every read of the slot before the word that gives it back
         words[self.word] = self.use
@@ -54,13 +52,6 @@ def lease(kind: Any, mapping: Mapping, offset: int, words: memoryview, word: int
     made.mapping = mapping
     made.word = word
     made.use = use
+    made.generation = generation[0]
     made.words = words
     return made
-
-
-def disarm() -> None:
-    """Make every lease of this process inert (in a forked child)."""
-    _armed[0] = False
-
-
-os.register_at_fork(after_in_child=disarm)

@@ -7,8 +7,8 @@ import threading
 import numpy as np
 import pytest
 
-from compiled_dag.channel import lease as leases
 from compiled_dag.channel.lease import LEASE_BYTES, lease, lease_type
+from compiled_dag.shm.forks import generation
 from compiled_dag.shm.segment import PAGE, Segment
 from tests.compiled_dag.channel.wires import SLOT, Wire
 
@@ -66,15 +66,17 @@ def test_a_lease_in_a_cycle_is_released_by_the_collector(mapping) -> None:
     assert words[0] == 1
 
 
-def test_a_disarmed_lease_stores_nothing(mapping) -> None:
+def test_a_forked_child_releases_what_it_leased_and_nothing_it_inherited(mapping) -> None:
     words = words_of(mapping)
-    held = lease(lease_type(PAGE), mapping, PAGE, words, 0, 1)
-    leases._armed[0] = False
+    inherited = lease(lease_type(PAGE), mapping, PAGE, words, 0, 1)
+    generation[0] += 1  # as in the child
     try:
-        del held
+        del inherited
+        own = lease(lease_type(PAGE), mapping, PAGE, words, 1, 1)
+        del own
     finally:
-        leases._armed[0] = True
-    assert words[0] == 0
+        generation[0] -= 1
+    assert words[:2].tolist() == [0, 1]
 
 
 def test_a_lease_type_whose_instance_was_never_filled_in_releases_nothing() -> None:
