@@ -73,7 +73,7 @@ class Deployment:
         self.fault: BaseException | None = None
         self.closed_at: float | None = None
         self._captured = captured
-        self._groups = Groups(self.graph_id, captured, program, self._leave_word)
+        self._groups = Groups(self.graph_id, captured, program)
         self._loaded: list[ActorId] = []
         self._unloading: dict[int, Pending] = {}
         """Replies of the participants that were asked to let go."""
@@ -109,9 +109,9 @@ class Deployment:
         try:
             self._check_alive()
             self._bequests.append(self.host.claim(self.graph_id, self.actors))
-            text = str(self.graph_id).encode()
-            self._leave_word(self.actors, self.segment.segment.fd, unload_graph, text)
-            parts = self._groups.open(self.places, self.segment.segment.fd, deadline)
+            memory = self.segment.segment.fd
+            self._leave_word(self.actors, memory, unload_graph, str(self.graph_id).encode())
+            parts = self._groups.open(self.places, memory, deadline, self._leave_word)
             with self.host.lending():
                 self._load(processes, parts, options, deadline)
         except BaseException:

@@ -24,21 +24,17 @@ if TYPE_CHECKING:
 class Groups:
     """All of them, seen from the driver."""
 
-    def __init__(
-        self, graph_id: int, captured: Captured, program: Program, leave_word: LeaveWord
-    ) -> None:
+    def __init__(self, graph_id: int, captured: Captured, program: Program) -> None:
         """Begin with none.
 
         Args:
             graph_id: The graph.
             captured: What it was compiled from.
             program: The program.
-            leave_word: Says what actors are to do if this process dies.
         """
         self._graph_id = graph_id
         self._captured = captured
         self._program = program
-        self._leave_word = leave_word
         self._groups: list[Group] = []
         self._communicators = DriverCommunicators(
             graph_id, captured.host, captured.communicators, used_by(program)
@@ -55,7 +51,11 @@ class Groups:
         return any(group.needs_calm for group in self._groups)
 
     def open(
-        self, places: Mapping[NodeId, Place], memory: int, deadline: float
+        self,
+        places: Mapping[NodeId, Place],
+        memory: int,
+        deadline: float,
+        leave_word: LeaveWord,
     ) -> dict[int, dict[OperationId, RankPart]]:
         """Initialize the communicators, and form one group per distinct (actors, backend).
 
@@ -63,6 +63,8 @@ class Groups:
             places: What messages call the nodes.
             memory: Descriptor of the graph's segment.
             deadline: When to give up.
+            leave_word: Says what actors are to do if this process dies. Not kept: it is of the
+                owner, and memory would wait for the collector.
 
         Returns:
             Every participant's parts in the collectives.
@@ -70,12 +72,12 @@ class Groups:
         members = self._communicators.members
         if members:
             text = str(self._graph_id).encode()
-            self._leave_word(members, memory, leave_communicators, text)
+            leave_word(members, memory, leave_communicators, text)
             self._communicators.open(deadline)
-        return self._open_groups(places, deadline)
+        return self._open_groups(places, deadline, leave_word)
 
     def _open_groups(
-        self, places: Mapping[NodeId, Place], deadline: float
+        self, places: Mapping[NodeId, Place], deadline: float, leave_word: LeaveWord
     ) -> dict[int, dict[OperationId, RankPart]]:
         parts: dict[int, dict[OperationId, RankPart]] = defaultdict(dict)
         opened: dict[tuple[tuple[int, ...], str], Group] = {}
@@ -88,7 +90,7 @@ class Groups:
             if key not in opened:
                 group = opened[key] = op.open_group(captured.host, actors, deadline, by)
                 self._groups.append(group)
-                self._leave_word(actors, group.memory_fd, group.leave, str(group.id).encode())
+                leave_word(actors, group.memory_fd, group.leave, str(group.id).encode())
             of_ranks = tuple(places[node] for node in spec.nodes)
             for rank, member in enumerate(spec.members):
                 parts[member][spec.id] = RankPart(

@@ -186,6 +186,7 @@ class Submission:
         if self.next - self._room.fetched >= self._limit:
             with self.results.lock:
                 self._room = self.results.room(move=self._moves)
+            self._forget_fetched()
         return self.next - self._room.fetched < self._limit
 
     def attempt(self, refs: Sequence[CompiledDAGRef], values: Sequence[Any]) -> Waits | None:
@@ -294,13 +295,17 @@ class Submission:
         """Give the place of the oldest execution to this one."""
         waiting = _Waiting(self.inlet.capture(values), refs)
         with self.results.lock:
-            fetched = self._room.fetched
-            for number in [number for number in self._droppable if number < fetched]:
-                del self._droppable[number]
+            self._forget_fetched()
             if len(self._droppable) + len(self._waiting) >= self._limit:
                 self._drop_one()
         self._queue(refs, waiting)
         self.results.news.tell()
+
+    def _forget_fetched(self) -> None:
+        """Forget whose refs were given out for what cannot be dropped any more."""
+        fetched = self._room.fetched
+        for number in [number for number in self._droppable if number < fetched]:
+            del self._droppable[number]
 
     def _drop_one(self) -> None:
         """Drop the oldest that has finished, else the oldest that waits, else the oldest."""

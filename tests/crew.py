@@ -229,26 +229,26 @@ class Rank(Member):
         """Have the next operation be launched, and never finished."""
         from collective.torch_group import GlooGroup
 
-        launch = GlooGroup.allreduce
+        launch = GlooGroup.run
 
-        def launch_and_die(group, tensor, op):
-            launch(group, tensor, op)
+        def launch_and_die(group, *args, **kwargs):
+            launch(group, *args, **kwargs)
             time.sleep(0.005)  # some of it is sent
             os.kill(os.getpid(), signal.SIGKILL)
 
-        GlooGroup.allreduce = launch_and_die
+        GlooGroup.run = launch_and_die
 
     def fail_in_gloo(self):
         """Have the backend fail on this rank, once, with everybody alive."""
         from collective.torch_group import GlooGroup
 
-        launch = GlooGroup.allreduce
+        launch = GlooGroup.run
 
-        def fail(group, tensor, op):
-            GlooGroup.allreduce = launch
+        def fail(group, *_, **__):
+            GlooGroup.run = launch
             raise RuntimeError("connection reset")
 
-        GlooGroup.allreduce = fail
+        GlooGroup.run = fail
 
 
 class Rows:

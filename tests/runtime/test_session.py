@@ -150,7 +150,7 @@ def test_an_actor_holds_only_descriptors_of_its_own(session):
     runtime.get(first.echo.remote(1))
     kinds = runtime.get(second.descriptors.remote())
     assert sum(kind.startswith("socket:") for kind in kinds) == 1
-    assert sum(kind.startswith("pipe:") for kind in kinds) == 2
+    assert sum(kind.startswith("pipe:") for kind in kinds) == 3  # output, errors, its stack
 
 
 def test_output_reaches_the_drivers_standard_error_with_a_prefix():
