@@ -29,10 +29,7 @@ class Inputs:
             ValueError: Wrong number of positional arguments, or a keyword is missing.
         """
         if len(args) != self._num_positional:
-            msg = (
-                f"the graph takes {self._num_positional} positional "
-                f"input{'s' * (self._num_positional != 1)}, execute got {len(args)}"
-            )
+            msg = f"the graph takes {self._expected()}, execute got {len(args)}"
             raise ValueError(msg)
         slots: list[Any] = [None] * self._num_slots
         if self._whole is not None:
@@ -48,6 +45,13 @@ class Inputs:
                     raise ValueError(msg)
                 slots[entry.slot] = kwargs[entry.key]
         return slots
+
+    def _expected(self) -> str:
+        count = self._num_positional
+        text = f"{count} positional input{'s' * (count != 1)}"
+        keywords = [repr(entry.key) for entry in self._entries if isinstance(entry.key, str)]
+        plural = "s" * (len(keywords) > 1)
+        return f"{text} and the keyword{plural} {', '.join(keywords)}" if keywords else text
 
 
 class Output:

@@ -213,7 +213,7 @@ class Fetching:
         report: str,
     ) -> ChannelTimeoutError:
         """Return what a `get` raises that is not ready in time."""
-        which = ", ".join(f"{ref._execution}" for ref in missing[:10])
+        which = ", ".join(map(str, list(dict.fromkeys(ref._execution for ref in missing))[:10]))
         option = "_get_timeout (COMPILED_DAG_GET_TIMEOUT)" if timeout is None else "timeout"
         told = f"\n{report}" if report else ""
         error = ChannelTimeoutError(

@@ -74,6 +74,8 @@ class HangReport:
 
     def _blame(self) -> str:
         found = [actor for actor in self.actors if actor.label in self.blamed]
+        if self.circle and len(self.blamed) == 1:
+            return f"{self.blamed[0]} waits for itself"
         if self.circle:
             return f"{', '.join(self.blamed)} wait for each other in a circle"
         if not found:

@@ -122,6 +122,10 @@ class NestedSession:
                 f"forked child {os.getpid()}, which cannot. Submit work in the parent"
             )
 
+    def abandon(self) -> None:
+        """Make this forked child's copy inert; the worker closes the connections."""
+        self.foreign = True
+
     # --- references
 
     def find(self, number: int) -> Any:

@@ -55,6 +55,16 @@ def test_children_that_drop_their_copies_release_no_slots(session):
         assert values[:2] == [(1, 1), (11, 11)]
 
 
+def test_children_of_an_actor_say_nothing():
+    body = """
+(worker,) = make(1)
+runtime.get(worker.fork_and_drop.remote(2))
+"""
+    with driver(body) as started:
+        assert started.wait() == 0
+        assert started.errors == ""
+
+
 def test_actors_are_forked_children_too_and_give_back_what_they_read(session):
     with chain(make(2)).experimental_compile() as dag:
         for number in range(30):

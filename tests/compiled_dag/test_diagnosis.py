@@ -173,6 +173,13 @@ def test_a_circle_of_a_step_and_a_get_is_shown(stack) -> None:
     assert found.actors[1].stack == stack
 
 
+def test_an_actor_that_waits_for_itself_is_no_circle_of_several() -> None:
+    wait = Wait(actor_id=ActorId(2), on=ActorId(2), text="C.help on actor C(2)", for_s=2.0)
+    found = report((1, 1, 0, 0), seen(1, 1), computing(2, activity=Activity(wait=wait)), reading(3))
+    assert found.circle
+    assert found.summary.endswith(f"is unfinished: {labels(2)[0]} waits for itself")
+
+
 def test_a_get_from_somebody_outside_of_the_graph_ends_the_waiting() -> None:
     wait = Wait(actor_id=ActorId(2), on=ActorId(77), text="X.help on actor X(77)", for_s=2.0)
     found = report((1, 1, 0, 0), seen(1, 1), computing(2, activity=Activity(wait=wait)), reading(3))

@@ -37,8 +37,8 @@ def test_wrong_arguments_start_nothing(host) -> None:
         output = MultiOutputNode([worker.echo.bind(inp[0]), worker.echo.bind(inp.rate)])
     with output.experimental_compile() as graph:
         for args, kwargs, text in [
-            ((), {"rate": 1}, "takes 1 positional input, execute got 0"),
-            ((1, 2), {"rate": 1}, "takes 1 positional input, execute got 2"),
+            ((), {"rate": 1}, "takes 1 positional input and the keyword 'rate', execute got 0"),
+            ((1, 2), {"rate": 1}, "takes 1 positional input and .*, execute got 2"),
             ((1,), {}, "needs the keyword input 'rate', execute got none"),
             ((1,), {"rat": 1}, "needs the keyword input 'rate', execute got 'rat'"),
         ]:

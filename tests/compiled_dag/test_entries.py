@@ -40,7 +40,8 @@ def test_fields_go_to_their_slots() -> None:
         (("- v0",), 0, "takes 1 positional input, execute got 0"),
         (("- v0",), 2, "takes 1 positional input, execute got 2"),
         (("0 v0", "2 v1"), 2, "takes 3 positional inputs, execute got 2"),
-        (("'rate' v0",), 1, "takes 0 positional inputs, execute got 1"),
+        (("'rate' v0",), 1, "takes 0 positional inputs and the keyword 'rate', execute got 1"),
+        (("'b' v0", "'a' v1", "0 v2"), 2, "1 positional input and the keywords 'b', 'a', execute"),
         ((), 1, "takes 0 positional inputs, execute got 1"),
     ],
 )

@@ -253,6 +253,8 @@ def test_a_get_that_is_late_says_so_and_loses_nothing(gated, gate, timeout, wher
         )
         assert where in raised.value.report
         assert raised.value.report in text
+    with pytest.raises(ChannelTimeoutError, match=r"^execution 0, 1 of graph "):
+        get_many([ref, ref, graph.execute(8)], timeout)
     gate.opened.set()
     assert ref.get(30) == 7
 
