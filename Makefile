@@ -5,7 +5,7 @@ PYTHON     ?= python3
 DEMO_ARGS  ?=
 TEST_ARGS  ?=
 RAY_ARGS   ?= compare
-BENCH_ARGS ?= --actors 1 2 4
+BENCH_ARGS ?=
 OUT        ?= out
 
 VENV  := .venv
@@ -39,10 +39,10 @@ lint: $(STAMP) ## ruff, mypy --strict, import-linter
 	$(STEP) "lint-imports"
 	@$(BIN)/lint-imports --no-cache --no-logo
 
-bench: $(STAMP) ## round trips of actor chains beside the floor, as JSON lines (BENCH_ARGS="--actors 1")
+bench: $(STAMP) $(PEER)/.installed ## measure everything beside the floor and the real Ray (BENCH_ARGS="chain --actors 1")
 	$(STEP) "benchmarks: also written to $(OUT)/bench.jsonl"
 	@mkdir -p $(OUT)
-	@$(BIN)/python -m benchmarks chain --json $(OUT)/bench.jsonl $(BENCH_ARGS)
+	@$(BIN)/python -m benchmarks --peer ray --json $(OUT)/bench.jsonl $(BENCH_ARGS)
 
 soak: $(STAMP) ## the long tests: thousands of cycles, random kills
 	$(STEP) "pytest -m soak"
