@@ -241,7 +241,7 @@ class DAGNode(Hinted):
         self,
         _submit_timeout: float | None = None,
         _buffer_size_bytes: int | None = None,
-        enable_asyncio: bool = False,  # noqa: ARG002  Ray's signature
+        enable_asyncio: bool = False,
         _max_inflight_executions: int | None = None,
         _max_buffered_results: int | None = None,
         _overlap_gpu_communication: bool | None = None,
@@ -285,6 +285,8 @@ class DAGNode(Hinted):
         options = CompileOptions.resolve(
             _submit_timeout=_submit_timeout,
             _buffer_size_bytes=_buffer_size_bytes,
+            enable_asyncio=enable_asyncio,
+            _overlap_gpu_communication=_overlap_gpu_communication,
             _max_inflight_executions=_max_inflight_executions,
             _max_buffered_results=_max_buffered_results,
             _get_timeout=_get_timeout,

@@ -56,6 +56,8 @@ class DAGContext:
     """Longest sleep, in seconds, before one that waits for a message looks again."""
     enable_asyncio: bool = False
     """Accepted for compatibility, without effect: every graph has `execute_async`."""
+    overlap_gpu_communication: bool = False
+    """Accepted for compatibility: without device channels there is nothing to overlap."""
     enable_detect_deadlock: bool = True
     """Whether compile proves that nobody can wait for ever; without, schedules are the same."""
     visualize_schedule: bool = False
@@ -167,6 +169,8 @@ class CompileOptions:
     function_workers: int | None = None
     capacity_policy: CapacityPolicy = "raise"
     default_communicator: Communicator | Literal["create"] | None = "create"
+    enable_asyncio: bool = False
+    overlap_gpu_communication: bool = False
     enable_detect_deadlock: bool = True
     visualize_schedule: bool = False
     max_queued: int = 1000
@@ -276,18 +280,15 @@ _OPTIONS: Final[dict[str, _Option]] = {
         _is_count_or_none,
         f"{_COUNT}, or None",
     ),
-    "enable_detect_deadlock": (
-        "enable_detect_deadlock",
-        "enable_detect_deadlock",
-        _is_switch,
-        "True or False",
-    ),
-    "visualize_schedule": (
-        "visualize_schedule",
-        "visualize_schedule",
-        _is_switch,
-        "True or False",
-    ),
+    **{
+        option: (option.lstrip("_"), option.lstrip("_"), _is_switch, "True or False")
+        for option in (
+            "enable_asyncio",
+            "_overlap_gpu_communication",
+            "enable_detect_deadlock",
+            "visualize_schedule",
+        )
+    },
     "_max_queued_executions": ("max_queued", "max_queued_executions", _is_count, _COUNT),
     "read_iteration_timeout": (
         "wait_slice_s",

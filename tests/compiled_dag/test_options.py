@@ -43,11 +43,20 @@ def test_defaults_are_the_documented_ones() -> None:
         ("CAPACITY_POLICY", "block", "capacity_policy", "block"),
         ("MAX_QUEUED_EXECUTIONS", "5", "max_queued", 5),
         ("READ_ITERATION_TIMEOUT", "0.5", "wait_slice_s", 0.5),
+        ("OVERLAP_GPU_COMMUNICATION", "1", "overlap_gpu_communication", True),
     ],
 )
 def test_the_environment_sets_a_default(monkeypatch, variable, text, option, value) -> None:
     monkeypatch.setenv(f"COMPILED_DAG_{variable}", text)
     assert getattr(CompileOptions.resolve(), option) == value
+
+
+@pytest.mark.parametrize("option", ["enable_asyncio", "_overlap_gpu_communication"])
+def test_a_switch_is_true_or_false(option) -> None:
+    assert getattr(CompileOptions.resolve(**{option: True}), option.lstrip("_")) is True
+    for wrong in (1, "yes"):
+        with pytest.raises(GraphError, match=f"{option}={wrong!r} is not True or False"):
+            CompileOptions.resolve(**{option: wrong})
 
 
 def test_an_argument_wins_over_the_context_and_that_over_the_environment(monkeypatch) -> None:
