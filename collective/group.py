@@ -217,7 +217,7 @@ def _make_group(context: ActorContext, header: GroupHeader, join: Join) -> Torch
     from collective.torch_group import make_group  # noqa: PLC0415
 
     store = SharedMemoryStore(header, context.waiter, join.timeout_s)
-    return make_group(join.backend, store, join.rank, header.world_size)
+    return make_group(join.backend, store, join.rank, header.world_size, context.waiter)
 
 
 def _meet(header: GroupHeader, join: Join, waiter: Waiter) -> None:

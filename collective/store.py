@@ -40,7 +40,7 @@ class SharedMemoryStore(Store):
     def __init__(self, header: GroupHeader, waiter: Waiter, timeout_s: float) -> None:
         super().__init__()
         self._header = header
-        self._waiter = waiter
+        self._waiter = waiter.twin()  # backends connect on threads of their own
         self._timeout_s = timeout_s
         self._start = header.log + 8
 

@@ -16,6 +16,7 @@ NCCL: eager connection of one device per rank, non-blocking so that a survivor c
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -26,14 +27,17 @@ from collective.header import OPEN
 from collective.launch import OP_TIMEOUT, launch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from collective.header import GroupHeader
     from collective.store import SharedMemoryStore
+    from compiled_dag.shm.waiter import Waiter
 
 dist: Any = torch.distributed  # its C++ classes are exported but not declared
 
 _CONNECT_TIMEOUT: Final = timedelta(seconds=20)
-"""For gloo's ranks to connect, which nothing interrupts. They have met before: it takes
-milliseconds unless one dies on the way."""
+"""For gloo's ranks to connect, each try. They have met before: it takes milliseconds unless one
+dies on the way."""
 
 _LOOK: Final = timedelta(milliseconds=100)
 """How often a wait looks whether the group still is."""
@@ -90,7 +94,9 @@ class TorchGroup(Protocol):
         ...
 
 
-def make_group(backend: str, store: SharedMemoryStore, rank: int, world_size: int) -> TorchGroup:
+def make_group(
+    backend: str, store: SharedMemoryStore, rank: int, world_size: int, waiter: Waiter
+) -> TorchGroup:
     """Join a group; returns when it is usable.
 
     Raises:
@@ -98,7 +104,7 @@ def make_group(backend: str, store: SharedMemoryStore, rank: int, world_size: in
         RuntimeError: The backend failed.
     """
     if backend == "gloo":
-        return GlooGroup(store, rank, world_size)
+        return GlooGroup(store, rank, world_size, waiter)
     if backend == "nccl":
         return NcclGroup(store, rank, world_size)
     msg = f"no backend {backend!r}: use 'gloo' or 'nccl'"
@@ -149,19 +155,50 @@ _abandoned: list[Any] = []
 """Groups, and operations of them that never end: see the module's head."""
 
 
+def _made_elsewhere(make: Callable[[], Any], header: GroupHeader, waiter: Waiter) -> Any:
+    """Return what `make` does, on a thread of its own: nothing else can leave it.
+
+    Connecting to a peer that dies meanwhile takes gloo over a minute.
+
+    Raises:
+        ChannelClosedError: The driver has ended the group; the thread goes on, and ends.
+    """
+    made: list[tuple[Any, BaseException | None]] = []
+
+    def run() -> None:
+        try:
+            made.append((make(), None))
+        except BaseException as error:  # noqa: BLE001  raised below
+            made.append((None, error))
+        header.ring_all()
+
+    threading.Thread(target=run, name="gloo connects", daemon=True).start()
+    waiter.until(lambda: bool(made), header.guard, None)
+    group, error = made.pop()
+    if error is not None:
+        raise error
+    return group
+
+
 class GlooGroup:
     """CPU tensors over loopback sockets; GPU tensors are staged through host memory."""
 
     backend = "gloo"
     needs_calm = True
 
-    def __init__(self, store: SharedMemoryStore, rank: int, world_size: int) -> None:
+    def __init__(
+        self, store: SharedMemoryStore, rank: int, world_size: int, waiter: Waiter
+    ) -> None:
         options = dist.ProcessGroupGloo._Options()
         options._devices = [dist.ProcessGroupGloo.create_device(interface="lo")]
         options._timeout = _CONNECT_TIMEOUT
         self._store = store  # the C++ side calls back into it
-        self._group: Any = dist.ProcessGroupGloo(
-            dist.PrefixStore("gloo/", store), rank, world_size, options
+        self._group: Any = _made_elsewhere(
+            lambda: dist.ProcessGroupGloo(
+                dist.PrefixStore("gloo/", store), rank, world_size, options
+            ),
+            store.header,
+            waiter,
         )
         self._running: list[_GlooWork] = []
 

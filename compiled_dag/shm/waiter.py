@@ -95,6 +95,7 @@ class Waiter:
         "_doorbell",
         "_good",
         "_long_s",
+        "_mode",
         "_skip",
         "_yield_s",
         "_yielded",
@@ -113,6 +114,7 @@ class Waiter:
             ValueError: The variable names no mode.
         """
         self._doorbell = doorbell
+        self._mode: WaitMode | None = mode
         self._yield_s = _YIELD_S[mode or mode_from_environment()]
         self._long_s = max(2 * self._yield_s, _LONG_S)
         self._anywhere = Site()
@@ -124,6 +126,10 @@ class Waiter:
         """How many groups of this process ask it not to yield."""
         self.sleeps = 0
         """How often this waiter slept (for reports and tests)."""
+
+    def twin(self) -> Waiter:
+        """Return a waiter for another thread of this process."""
+        return Waiter(self._doorbell, self._mode)
 
     def word(
         self,
