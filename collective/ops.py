@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from collective.group import open_group
 from collective.kinds import BARRIER, Kind
-from collective.rank import RankBarrier, RankOperation
 from compiled_dag.communicator import Communicator
 from compiled_dag.errors import GraphError
 
@@ -16,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from collective.group import DriverGroup
+    from collective.rank import RankBarrier, RankOperation
     from compiled_dag.communicators import CommunicatorPart
     from compiled_dag.host import Actor, ActorContext, Host
     from compiled_dag.outcome import Place
@@ -86,12 +85,16 @@ class Operation:
     ) -> DriverGroup:
         """Form a group of `actors`, ranks in this order; a user's communicator may do the work."""
         backend = "communicator" if communicator else self.backend(actors)
+        from collective.group import open_group  # noqa: PLC0415  drawing needs none of it
+
         return open_group(host, actors, backend, deadline, communicator)
 
     def bind_rank(
         self, context: ActorContext, group_id: int, rank: int, places: Sequence[Place]
     ) -> RankOperation | RankBarrier:
         """Return this rank's part, in its actor's process."""
+        from collective.rank import RankBarrier, RankOperation  # noqa: PLC0415  as above
+
         op = None if self.op is None else self.op.value
         if self.kind == BARRIER:
             return RankBarrier(context, group_id, rank, places, str(self))

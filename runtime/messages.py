@@ -1,6 +1,7 @@
 """What driver, zygote and actors say to each other. Data only; `runtime.wire` moves it.
 
-Calls and replies are named tuples because they are made tens of thousands of times a second.
+Calls and replies are named tuples because they are made tens of thousands of times a second; most
+others because defining a dataclass takes twice as long, and every import of the package does it.
 """
 
 from __future__ import annotations
@@ -48,8 +49,7 @@ class Resolved(NamedTuple):
     """One, or none if there is an exception."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(NamedTuple):
     """To an `Ask`."""
 
     number: int
@@ -58,15 +58,13 @@ class Answer:
     """What was asked for, pickled, or the exception."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cancel:
+class Cancel(NamedTuple):
     """Do not run this call, or end it if it is a coroutine or on a thread."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Died:
+class Died(NamedTuple):
     """An actor has died."""
 
     actor_id: ActorId
@@ -156,8 +154,7 @@ class Retry(NamedTuple):
     """After which of the method's own exceptions, too."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Want:
+class Want(NamedTuple):
     """Send the outcomes of these references when they are known."""
 
     numbers: Sequence[int]
@@ -170,15 +167,13 @@ class GoesOn:
     """The task that waited runs again."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Release:
+class Release(NamedTuple):
     """These references are gone here, with so many arrivals of each."""
 
     counts: Sequence[tuple[int, int]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Skipped:
+class Skipped(NamedTuple):
     """A task was not begun, because the driver had taken it back."""
 
     number: int
@@ -255,16 +250,14 @@ class Spawned:
     fds: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpawnFailed:
+class SpawnFailed(NamedTuple):
     """The kernel refused a process."""
 
     actor_id: int
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exited:
+class Exited(NamedTuple):
     """An actor's process has ended and is gone, with everything it started."""
 
     actor_id: int

@@ -28,7 +28,6 @@ import contextlib
 import ctypes
 import faulthandler
 import os
-import platform
 import re
 import select
 import signal
@@ -43,11 +42,11 @@ if TYPE_CHECKING:
 
 SIGNAL: Final = signal.SIGRTMAX - 3
 
-_SYS_TGKILL: Final = {"x86_64": 234, "aarch64": 131}.get(platform.machine(), 234)
+_SYS_TGKILL: Final = {"x86_64": 234, "aarch64": 131}.get(os.uname().machine, 234)
 _syscall: Final = ctypes.CDLL(None, use_errno=True).syscall
 
 _HEAD: Final = b"Stack (most recent call first):\n"
-_FRAME: Final = re.compile(r'^  File "(.*)", line (\d+|\?\?\?) in (.*)$')
+_FRAME: Final = r'^  File "(.*)", line (\d+|\?\?\?) in (.*)$'
 _CUT: Final = "  ..."
 _ENDED: Final = "its process has ended"
 _HANDLER_S: Final = 0.001
@@ -254,7 +253,7 @@ def frames_of(text: str) -> tuple[str, ...]:
     """
     frames = []
     for line in text.splitlines():
-        match = _FRAME.match(line)
+        match = re.match(_FRAME, line)
         if match:
             own = match[1].startswith(_OWN_FOLDERS) or match[1] == "<string>"
             frames.append((own, f'File "{match[1]}", line {match[2]}, in {match[3]}'))

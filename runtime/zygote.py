@@ -31,7 +31,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, Final
 
-import collective.group  # noqa: F401  for actors in graphs: they share what is imported here
+import collective.group
+import collective.rank  # noqa: F401  for actors in graphs: they share what is imported here
 import compiled_dag.driver  # noqa: F401  for actors that compile some
 from compiled_dag.shm.board import Board
 from runtime import wire, worker

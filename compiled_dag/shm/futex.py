@@ -16,10 +16,10 @@ x86-64. On aarch64 `publish_fence` is what keeps a reader from seeing the sequen
 from __future__ import annotations
 
 import ctypes
-import platform
+import os
 import threading
 
-_MACHINE = platform.machine()
+_MACHINE = os.uname().machine
 _SYS_FUTEX = {"x86_64": 202, "aarch64": 98}.get(_MACHINE, 202)
 _FUTEX_WAIT = 0
 _FUTEX_WAKE = 1
