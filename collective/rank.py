@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from collective.header import FAULTED, GroupHeader, Preflight
+from collective.record import MAX_DIMS, describe, mismatch_text, tensor_of
 from compiled_dag.channel import tensor as tensors
 from compiled_dag.errors import ChannelClosedError, CollectiveError, CollectiveMismatchError
 from compiled_dag.outcome import Error, Place
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from compiled_dag.host import ActorContext
     from compiled_dag.shm.waiter import Waiter
 
-_MAX_DIMS: Final = 16
-_RECORD: Final = struct.Struct(f"<40s16s8sI{_MAX_DIMS}q")
-"""Operation, dtype, device kind, dimensions, shape."""
 _DEATH_NOTICE_S: Final = 2.0
 """How long a rank whose backend failed waits to hear that a peer died."""
 
@@ -41,6 +38,16 @@ class RankGroup:
 
     def __post_init__(self) -> None:
         self.waiter.calm += self.torch_group.needs_calm
+
+    def give_up(self, waiter: Waiter) -> None:
+        """Let go of a backend that has failed, and wait for the driver's word: a peer has died.
+
+        Nobody waits for this rank any more; without that word the failure is the backend's own.
+        """
+        self.header.end(FAULTED)
+        self.torch_group.abort()
+        deadline = time.monotonic() + _DEATH_NOTICE_S
+        waiter.until(self.header.stopped, _no_guard, deadline)
 
     def close(self) -> None:
         """Give the group up."""
@@ -98,10 +105,7 @@ class _RankPart:
         the graph breaks with the death as its cause and nothing of this is ever seen.
         """
         group = self._group
-        group.header.end(FAULTED)
-        group.torch_group.abort()
-        deadline = time.monotonic() + _DEATH_NOTICE_S
-        self._waiter.until(group.header.stopped, _no_guard, deadline)
+        group.give_up(self._waiter)
         group.header.guard()
         text = f"{self._text} failed in {group.torch_group.backend}: {failure}. {_FAULTED_TEXT}"
         return self._capture(CollectiveError(text), execution)
@@ -206,7 +210,7 @@ class RankOperation(_RankPart):
             why = self._why_not(value)
             if why is not None:
                 return self._capture(why, execution)
-            self._looks, self._record = looks, self._describe(value)
+            self._looks, self._record = looks, describe(self._text, value)
             self._shape = self._kind.shape_of_result(tuple(value.shape), self._world_size)
         if not (self._gets or self._kind.in_place):
             return None
@@ -225,7 +229,7 @@ class RankOperation(_RankPart):
         """Go on as a rank that only gets, and learns from the root's record what."""
         if not isinstance(met, list) or met[self._root][1:].strip(b"\0") == b"":
             return self._not_launched(met, execution)
-        dtype, device, shape = _tensor_of(met[self._root])
+        dtype, device, shape = tensor_of(met[self._root])
         try:
             shape = self._kind.shape_of_result(shape, self._world_size)
             memory = self._group.torch_group.empty(shape, dtype, device)
@@ -259,8 +263,8 @@ class RankOperation(_RankPart):
         why: str | None = None
         if not tensors.is_plain(value):
             why = f"the layout {value.layout} is not supported"
-        elif value.dim() > _MAX_DIMS:
-            why = f"{value.dim()} dimensions are more than {_MAX_DIMS}"
+        elif value.dim() > MAX_DIMS:
+            why = f"{value.dim()} dimensions are more than {MAX_DIMS}"
         elif self._op is not None:
             why = self._group.torch_group.why_not(value, self._op)
         if why is not None:
@@ -268,48 +272,17 @@ class RankOperation(_RankPart):
         why = self._kind.why_not(tuple(value.shape), self._world_size)
         return None if why is None else CollectiveMismatchError(f"{self._text}: {why}")
 
-    def _describe(self, tensor: torch.Tensor) -> bytes:
-        shape = tuple(tensor.shape)
-        return _RECORD.pack(
-            self._text.encode(),
-            str(tensor.dtype)[6:].encode(),
-            tensor.device.type.encode(),
-            len(shape),
-            *shape,
-            *(0,) * (_MAX_DIMS - len(shape)),
-        )
-
     def _mismatch(self, records: list[bytes], execution: int) -> Error:
-        """Say which ranks disagree, as a table with the odd ones marked."""
-        common = max(records, key=records.count)
-        rows = [("rank", "actor", "node", "operation", "dtype", "shape", "device")]
-        for rank, (place, record) in enumerate(zip(self._places, records, strict=True)):
-            source = place.source and f" ({place.source})"
-            odd = "  <-- differs" if record != common else ""
-            rows.append((str(rank), place.actor, f"{place.node}{source}", *_unpack(record, odd)))
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        cells = [[c.ljust(width) for c, width in zip(row, widths, strict=True)] for row in rows]
-        table = "\n".join(f"  {'  '.join(row)}".rstrip() for row in cells)
-        text = f"the ranks of {self._text} bring different tensors:\n{table}"
+        """Say which ranks disagree."""
+        names = [
+            (place.actor, f"{place.node}{place.source and f' ({place.source})'}")
+            for place in self._places
+        ]
+        text = mismatch_text(self._text, records, names, ("actor", "node"))
         return self._capture(CollectiveMismatchError(text), execution)
 
 
 _FAULTED_TEXT: Final = "The group cannot be used any more: compile the graph again"
-
-
-def _unpack(record: bytes, odd: str) -> tuple[str, str, str, str]:
-    text, dtype, device, num_dims, *shape = _RECORD.unpack_from(record, 1)
-    names = [part.rstrip(b"\0").decode() for part in (text, dtype, device)]
-    return names[0], names[1], str(tuple(shape[:num_dims])), names[2] + odd
-
-
-def _tensor_of(record: bytes) -> tuple[torch.dtype, torch.device, tuple[int, ...]]:
-    """Return dtype, device and shape that a rank has shown."""
-    import torch  # noqa: PLC0415  a group of its backend is there
-
-    _, dtype, device, num_dims, *shape = _RECORD.unpack_from(record, 1)
-    found: torch.dtype = getattr(torch, dtype.rstrip(b"\0").decode())
-    return found, torch.device(device.rstrip(b"\0").decode()), tuple(shape[:num_dims])
 
 
 def _no_guard() -> None:
