@@ -156,7 +156,8 @@ def wait(
     """Wait until `num_returns` of `refs` are ready (also with an error).
 
     Args:
-        refs: What to wait for: `ObjectRef`s, compiled graphs' references, or both.
+        refs: What to wait for: `ObjectRef`s, compiled graphs' references, generators
+            (`ObjectRefGenerator`: ready when the next step will not wait), or a mixture.
         num_returns: How many.
         timeout: Seconds to wait; None for ever.
         fetch_local: No effect on a single machine.
@@ -171,8 +172,9 @@ def wait(
     del fetch_local
     if not isinstance(refs, list):
         raise TypeError(f"wait takes a list of ObjectRefs, not {type(refs).__name__}")
-    ordinary = [ref for ref in refs if not _is_compiled(ref)]
-    _check_refs("wait", refs, compiled=True)
+    awaited = [_announced(ref) for ref in refs]
+    ordinary = [ref for ref in awaited if not _is_compiled(ref)]
+    _check_refs("wait", awaited, compiled=True)
     if len(set(refs)) != len(refs):
         raise ValueError("wait: the list holds a reference twice")
     if timeout is not None:
@@ -182,9 +184,15 @@ def wait(
     if not 1 <= check_count("wait: num_returns", num_returns) <= len(refs):
         raise ValueError(f"wait: num_returns={num_returns} of {len(refs)} references")
     session = ordinary[0].session if ordinary else lifecycle.current("runtime.wait()")
-    ready = wait_for_some(session, refs, num_returns, timeout)
-    chosen = set(ready)
-    return ready, [ref for ref in refs if ref not in chosen]
+    ready = set(wait_for_some(session, awaited, num_returns, timeout))
+    pairs = list(zip(refs, awaited, strict=True))
+    return [ref for ref, known in pairs if known in ready], [
+        ref for ref, known in pairs if known not in ready
+    ]
+
+
+def _announced(ref: Any) -> Any:
+    return ref.announced() if isinstance(ref, ObjectRefGenerator) else ref
 
 
 def cancel(

@@ -355,6 +355,11 @@ class NestedSession:
             number = self.ask("next_item", end.number, position)
         return None if number is None else self.find(number)
 
+    def announce(self, end: ObjectRef, position: int) -> ObjectRef:
+        """Return a reference that is ready once it is known what comes: whether an item does."""
+        announced: ObjectRef = self.find(self.ask("announce", end.number, position))
+        return announced
+
     def create(
         self,
         class_name: str,

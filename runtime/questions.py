@@ -250,6 +250,12 @@ class Questions:
 
         return Later(lambda answer: end.when_known(position, lambda: tell(answer)))
 
+    def announce(self, peer: Peer, _parcels: Sequence[Parcel], number: int, position: int) -> int:
+        """Return the number of what tells that a stream's item is known; it is lent to who asks."""
+        announced = self._session.announce(peer.find(number), position)
+        peer.lend([announced])
+        return announced.number
+
     def code(self, peer: Peer, _parcels: Sequence[Parcel], number: int) -> int:
         """Return the number of a reference to a function's code, which is lent to who asks."""
         ref = self._session.code_of(number)

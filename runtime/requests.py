@@ -9,6 +9,7 @@ from runtime import ids
 from runtime.arguments import pack_arguments
 from runtime.checks import STREAM
 from runtime.objects import ObjectRef, next_reference
+from runtime.parcel import Parcel
 from runtime.process import ActorProcess
 from runtime.stream import StreamEnd
 from runtime.task import Task
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from runtime.names import Names
     from runtime.objects import Lifeline
     from runtime.options import ActorOptions, TaskOptions
-    from runtime.parcel import Parcel
     from runtime.placement import Placement
     from runtime.processes import Processes
     from runtime.scheduler import Scheduler
@@ -95,6 +95,17 @@ class Requests:
         assert isinstance(end, StreamEnd)
         self.wait_until(lambda: end.has(position), None)
         return end.take(position)
+
+    def announce(self, end: ObjectRef, position: int) -> ObjectRef:
+        """Return a reference that is ready once it is known what comes: whether an item does."""
+        assert isinstance(end, StreamEnd)
+        announced = ObjectRef(f"{end.what}[{position}]", end.source)
+
+        def tell() -> None:
+            announced.complete(Parcel.of(position < end.num_items))
+
+        end.when_known(position, tell)
+        return announced
 
     def cancel(self, ref: ObjectRef, *, force: bool, recursive: bool) -> None:
         """Cancel what makes the value of `ref`.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from runtime.objects import ObjectRef
+from runtime.objects import Client, ObjectRef
+from runtime.waiting import wait_for_some
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,11 +80,15 @@ class StreamEnd(ObjectRef):
             callback()
 
 
-class Streams(Protocol):
+class Streams(Client, Protocol):
     """The session, as streams need it."""
 
     def next_item(self, end: ObjectRef, position: int) -> ObjectRef | None:
         """Wait for an item; None at the end."""
+        ...
+
+    def announce(self, end: ObjectRef, position: int) -> ObjectRef:
+        """Return a reference that is ready once it is known what comes: whether an item does."""
         ...
 
 
@@ -98,26 +103,51 @@ class ObjectRefGenerator(Iterator[ObjectRef], AsyncIterator[ObjectRef]):
         self._session = session
         self._end = end
         self._position = 0
+        self._announced: ObjectRef | None = None
 
     def __next__(self) -> ObjectRef:
-        item = self._session.next_item(self._end, self._position)
-        if item is None:
-            raise StopIteration
-        self._position += 1
-        return item
+        return self._took(self._session.next_item(self._end, self._position), StopIteration)
 
     async def __anext__(self) -> ObjectRef:
         import asyncio  # noqa: PLC0415  50 ms that few scripts need
 
         item = await asyncio.to_thread(self._session.next_item, self._end, self._position)
+        return self._took(item, StopAsyncIteration)
+
+    def _took(self, item: ObjectRef | None, end: type[Exception]) -> ObjectRef:
         if item is None:
-            raise StopAsyncIteration
+            raise end
         self._position += 1
+        self._announced = None
         return item
+
+    def next_ready(self) -> bool:
+        """Tell whether the next step will not wait: there is an item, or the end is known."""
+        return self._knows(self.announced())
+
+    def is_finished(self) -> bool:
+        """Tell whether the generator has ended and its last item was taken."""
+        announced = self.announced()
+        return self._knows(announced) and not announced.value()
+
+    def _knows(self, announced: ObjectRef) -> bool:
+        return announced.done or bool(wait_for_some(self._session, [announced], 1, 0.0))
+
+    def announced(self) -> ObjectRef:
+        """Return what is ready as soon as the next step will not wait; for `runtime.wait`."""
+        if self._announced is None:
+            self._announced = self._session.announce(self._end, self._position)
+        return self._announced
 
     def completed(self) -> ObjectRef:
         """Return a reference that is ready when the generator has ended."""
         return self._end
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{self!r} cannot be sent to another process: only one place takes its items. Send "
+            "the items, list(generator), or have the other process call what yields them"
+        )
 
     def __repr__(self) -> str:
         return f"<ObjectRefGenerator {self._end.what}, {self._position} taken>"

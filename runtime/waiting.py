@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from compiled_dag.errors import GetTimeoutError
@@ -137,10 +139,42 @@ def wait_for_some(
 
     if not ready():
         with session.expecting([ref for ref in refs if isinstance(ref, ObjectRef)]):
-            _until(session, ready, lambda: None, deadline)
+            _until(session, ready, _leave_nothing, deadline)
     return [ref for ref in refs if _is_done(ref)][:num_returns]
 
 
 def _is_done(ref: Any) -> bool:
     done: bool = ref.done if isinstance(ref, ObjectRef) else ref.ready()
     return done
+
+
+class Arrivals:
+    """References as they become ready; a look costs the same however many are awaited."""
+
+    def __init__(self, session: Client) -> None:
+        self._session = session
+        self._arrived: deque[tuple[int, ObjectRef]] = deque()
+        self._num_added = 0
+        self.num_left = 0
+        """Added and not taken."""
+
+    def add(self, refs: Sequence[ObjectRef]) -> None:
+        """Await references."""
+        self._session.bring(refs)
+        for number, ref in enumerate(refs, self._num_added):
+            ref.when_done(partial(self._arrived.append, (number, ref)))
+        self._num_added += len(refs)
+        self.num_left += len(refs)
+
+    def take(self, count: int, deadline: float | None) -> list[ObjectRef]:
+        """Wait for `count` of `num_left`; returns them as they were added, fewer at the deadline."""
+        self._session.check_owner()
+        with self._session.expecting(()):
+            _until(self._session, lambda: len(self._arrived) >= count, _leave_nothing, deadline)
+        found = sorted(self._arrived.popleft() for _ in range(min(count, len(self._arrived))))
+        self.num_left -= len(found)
+        return [ref for _, ref in found]
+
+
+def _leave_nothing() -> None:
+    """Nothing was attended."""

@@ -169,7 +169,7 @@ EXCEPTIONS: Final[Rows] = {
 }
 
 _UTIL: Final[Rows] = {
-    **same("runtime.util", "ActorPool"),
+    **same("runtime.util", "ActorPool", "as_completed", "map_unordered"),
     **same(
         "runtime.util.serialization",
         "deregister_serializer",
@@ -189,9 +189,6 @@ _UTIL: Final[Rows] = {
         "list_named_actors",
         why="it is not there yet",
         instead="[a.name for a in ray.util.state.list_actors() if a.name]",
-    ),
-    **missing(
-        "as_completed", "map_unordered", why="they are not there yet", instead="use ray.wait"
     ),
     **missing(
         "connect",

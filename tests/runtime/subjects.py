@@ -377,6 +377,20 @@ def items(number: int) -> Any:
 
 
 @runtime.remote
+def consume_ready(numbers: list[int]) -> list[int]:
+    """Take from generators what is ready, until all have ended."""
+    found, left = [], [items.remote(number) for number in numbers]
+    while left:
+        for generator in runtime.wait(left)[0]:
+            ref = next(generator, None)
+            if ref is None:
+                left.remove(generator)
+            else:
+                found.append(runtime.get(ref))
+    return sorted(found)
+
+
+@runtime.remote
 def items_then_fail(number: int) -> Any:
     yield from range(number)
     raise ValueError("after the items")

@@ -145,3 +145,43 @@ def test_a_waiting_consumer_learns_of_the_death(session, tmp_path):
     with pytest.raises(runtime.exceptions.ActorDiedError):
         get(next(generator))
     assert list(generator) == []
+
+
+def test_wait_takes_generators(session, path):
+    generator, ref = subjects.items_for_ever.remote(path), subjects.echo_task.remote(1)
+    assert runtime.wait([generator, ref], num_returns=2, timeout=LONG_S) == ([generator, ref], [])
+    assert get(next(generator)) == 0
+    runtime.cancel(generator)
+
+
+@pytest.mark.parametrize("make", [lambda: subjects.items, lambda: Plain.remote().items])
+def test_a_generator_is_ready_when_its_next_step_does_not_wait(session, make):
+    generator = make().remote(2)
+    for value in range(2):
+        assert runtime.wait([generator], timeout=LONG_S) == ([generator], [])
+        assert generator.next_ready()
+        assert not generator.is_finished()
+        assert get(next(generator)) == value
+    assert runtime.wait([generator], timeout=LONG_S) == ([generator], [])
+    assert generator.next_ready()
+    assert generator.is_finished()
+    assert list(generator) == []
+
+
+def test_wait_for_a_generator_that_yields_nothing_yet(session, path):
+    generator = Plain.remote().items_slowly.remote(1, path)
+    assert runtime.wait([generator], timeout=0.01) == ([], [generator])
+    assert not generator.next_ready()
+    assert not generator.is_finished()
+    subjects.count(f"{path}0")
+    assert runtime.wait([generator], timeout=LONG_S) == ([generator], [])
+    assert get(list(generator)) == [0]
+
+
+def test_a_task_waits_for_generators(session):
+    assert get(subjects.consume_ready.remote([3, 5, 0])) == [0, 0, 1, 1, 2, 2, 3, 4]
+
+
+def test_a_generator_is_not_sent(session):
+    with pytest.raises(TypeError, match="only one place takes its items"):
+        subjects.echo_task.remote(subjects.items.remote(1))
