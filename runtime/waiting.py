@@ -167,7 +167,7 @@ class Arrivals:
         self.num_left += len(refs)
 
     def take(self, count: int, deadline: float | None) -> list[ObjectRef]:
-        """Wait for `count` of `num_left`; returns them as they were added, fewer at the deadline."""
+        """Wait for `count` of `num_left`; returns them as they were added, or fewer, late."""
         self._session.check_owner()
         with self._session.expecting(()):
             _until(self._session, lambda: len(self._arrived) >= count, _leave_nothing, deadline)
