@@ -11,20 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from collective.ops import ReduceOp
-from collective.torch_group import why_not_op
+from collective.process_group import why_not_op
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from collective.torch_group import Work
     from compiled_dag.communicators import CommunicatorEnd
-
-
-class _Done:
-    """An operation that was finished when its call returned."""
-
-    def wait(self) -> None:
-        """Do nothing."""
 
 
 class CommunicatorGroup:
@@ -32,6 +24,7 @@ class CommunicatorGroup:
 
     backend = "the user's communicator"
     needs_calm = False
+    in_place = True
 
     def __init__(self, end: CommunicatorEnd, ranks: Sequence[int]) -> None:
         """Wrap a copy.
@@ -52,7 +45,7 @@ class CommunicatorGroup:
         """Return contiguous memory where the tensors are."""
         return torch.empty(shape, dtype=dtype, device=device)
 
-    def stage(self, tensor: torch.Tensor) -> torch.Tensor:
+    def stage(self, _kind: str, tensor: torch.Tensor, _op: str | None, _root: int) -> torch.Tensor:
         """Return `tensor`, contiguous."""
         return tensor.resolve_conj().resolve_neg().contiguous()
 
@@ -64,8 +57,8 @@ class CommunicatorGroup:
         *,
         op: str | None,
         root: int,
-    ) -> Work:
-        """Do an operation; AVG is divided by the caller, here as for all backends.
+    ) -> None:
+        """Do an operation.
 
         Raises:
             RuntimeError: It failed, now or earlier.
@@ -78,7 +71,6 @@ class CommunicatorGroup:
         except Exception as error:
             end.failure = f"{kind} raised {type(error).__name__}: {error}"
             raise RuntimeError(end.failure) from error
-        return _Done()
 
     def _run(self, kind: str, send: Any, receive: Any, op: str | None, root: int) -> None:
         method = getattr(self._end.communicator, kind)

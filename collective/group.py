@@ -18,7 +18,7 @@ from compiled_dag.errors import ActorDiedError, ChannelClosedError, GraphError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from collective.torch_group import TorchGroup
+    from collective.process_group import ProcessGroup
     from compiled_dag.host import Actor, ActorContext, ActorId, Host, Pending, SystemCall
     from compiled_dag.shm.waiter import Waiter
 
@@ -196,18 +196,18 @@ def join_group(context: ActorContext, payload: bytes, fds: Sequence[int]) -> byt
         world_size = len(join.processes)
         header = GroupHeader(fds[0], world_size, context.board, join.processes)
         _meet(header, join, context.waiter)
-        torch_group = _make_group(context, header, join)
+        process_group = _make_group(context, header, join)
     except BaseException:
         os.close(fds[0])
         raise
     preflight = Preflight(header, join.rank, context.waiter)
     context.resources[f"group {join.group_id}"] = RankGroup(
-        header, preflight, torch_group, join.rank, context.waiter
+        header, preflight, process_group, join.rank, context.waiter
     )
     return b""
 
 
-def _make_group(context: ActorContext, header: GroupHeader, join: Join) -> TorchGroup:
+def _make_group(context: ActorContext, header: GroupHeader, join: Join) -> ProcessGroup:
     if join.communicator is not None:
         from collective.communicator_group import CommunicatorGroup  # noqa: PLC0415
 

@@ -3,17 +3,25 @@
 ::
 
     page 0               u64 magic, epoch, state, ranks
-    then, 128 bytes each rank's line: u64 preflights reached, whether it is here
+    then, 128 bytes each rank's line (below)
     then, per rank       2 x RECORD  what it brings to this and the previous operation
     then, per rank       2 x POISON  the error it brings instead of a value
     then                 the rendezvous log (see `collective.store`)
+    then                 what a backend asked for (see `collective.shm_group`)
+
+    a rank's line        +0   u64 preflights reached
+                         +8   u64 whether it is here
+                         +16  u64 further meetings (see `collective.shm_group`)
+                         +32  2 x u64 digest of its record; 0 if it brings an error
 
 Everything but the state and the log has one writer, its rank. A rank writes its record, then its
 count, and goes on once all counts have reached its own; so nobody is more than one operation ahead
 of anybody, and two records per rank are enough. The state is written by the driver (CLOSED, BROKEN)
 and, when a backend fails, by any rank (FAULTED): all say the same, "stop".
 
-Later issues add regions behind the log for collectives over shared memory.
+Most operations bring what the last but one did: then its record is there already, and comparing
+takes one word of 64 bits per rank (records that differ have the same digest once in 2^64). Only
+where digests differ are the records themselves looked at.
 """
 
 from __future__ import annotations
@@ -42,6 +50,8 @@ LOG_BYTES: Final = 1 << 20
 
 OPEN, CLOSED, BROKEN, FAULTED = states.OPEN, states.CLOSED, states.BROKEN, 4
 _EPOCH_WORD, _STATE_WORD, _RANKS_WORD = 1, states.STATE_WORD, 2
+_HERE, MEETINGS, _DIGESTS = 1, 2, 4
+"""Words of a rank's line."""
 _POISON_TEXT: Final = POISON // 4
 """Characters of each part of an error that does not fit; they may be of several bytes."""
 
@@ -66,16 +76,18 @@ class GroupHeader:
         self._records = round_up(self._lines + world_size * _LINE)
         self._poisons = round_up(self._records + world_size * 2 * RECORD)
         self.log = self._poisons + world_size * 2 * POISON
-        self._mapping = self.segment.map(0, self.log + LOG_BYTES)
+        self.end_of_log = self.log + LOG_BYTES
+        """Where a backend's own memory begins."""
+        self._mapping = self.segment.map(0, self.end_of_log)
         self.view = self._mapping.view()
         self.words = self.view.cast("Q")
 
     @staticmethod
-    def create(world_size: int, epoch: int) -> Segment:
-        """Make the memory of a group; the caller owns the segment."""
+    def create(world_size: int, epoch: int, backend_bytes: int = 0) -> Segment:
+        """Make the memory of a group, with some for its backend; the caller owns the segment."""
         records = round_up(PAGE + world_size * _LINE)
         size = round_up(records + world_size * 2 * RECORD) + world_size * 2 * POISON + LOG_BYTES
-        segment = Segment.create("compiled-dag-group", size)
+        segment = Segment.create("compiled-dag-group", size + backend_bytes)
         words = segment.map(0, PAGE).view().cast("Q")
         words[0], words[_EPOCH_WORD], words[_RANKS_WORD] = MAGIC, epoch, world_size
         words[_STATE_WORD] = OPEN
@@ -90,8 +102,7 @@ class GroupHeader:
         """Stop the group and wake every rank."""
         if self.state == OPEN or state != FAULTED:
             self.words[_STATE_WORD] = state
-        for process in self._processes:
-            self._board.ring(process)
+        self.ring_all()
 
     def guard(self) -> None:
         """Raise if the driver has ended the group.
@@ -113,12 +124,12 @@ class GroupHeader:
 
     def arrive(self, rank: int) -> None:
         """Show that a rank is about to join."""
-        self.words[self.line(rank) + 1] = 1
+        self.words[self.line(rank) + _HERE] = 1
         self.ring_all()
 
     def absent(self) -> list[int]:
         """Return the ranks that have not arrived."""
-        return [rank for rank in range(self.world_size) if not self.words[self.line(rank) + 1]]
+        return [rank for rank in range(self.world_size) if not self.words[self.line(rank) + _HERE]]
 
     def record(self, rank: int, turn: int) -> int:
         """Return the offset of a rank's record for preflight number `turn`."""
@@ -130,8 +141,7 @@ class GroupHeader:
 
     def ring_all(self) -> None:
         """Wake every rank that sleeps."""
-        for process in self._processes:
-            self._board.ring(process)
+        self._board.ring_each(self._processes)
 
     def close(self) -> None:
         """Close the descriptor."""
@@ -146,9 +156,16 @@ class Preflight:
         self._rank = rank
         self._waiter = waiter
         self._site = Site()
-        self._turn = 0
-        self._mine = b""
+        self.turn = 0
+        """How many this rank has reached."""
+        self._record: bytes | None = None
+        self._digest_of_record = 0
+        self._digest = 0
+        """Of what is brought to this turn; 0 if that is an error."""
+        self._shown = [0, 0]
+        """Digests of the records that are in shared memory."""
         self._lines = [header.line(other) for other in range(header.world_size)]
+        self._others = [line for line in self._lines if line != header.line(rank)]
 
     def arrive(self, record: bytes, error: Error | None) -> None:
         """Show what this rank brings.
@@ -157,12 +174,21 @@ class Preflight:
             record: At most 255 bytes that must be the same on every rank that has any.
             error: What this rank has instead of a value.
         """
-        header, rank = self._header, self._rank
-        turn = self._turn = self._turn + 1
-        self._mine = self._show(record, error, turn)
+        header, line = self._header, self._lines[self._rank]
+        turn = self.turn = self.turn + 1
+        side = turn & 1
+        if error is not None:
+            self._show_error(error, turn)
+        else:
+            if record is not self._record:
+                self._record, self._digest_of_record = record, _digest(record)
+            self._digest = self._digest_of_record
+            if self._shown[side] != self._digest:
+                self._show(b"\0" + record, turn)
+        self._shown[side] = header.words[line + _DIGESTS + side] = self._digest
         if not STORES_STAY_IN_ORDER:
             fence()
-        header.words[self._lines[rank]] = turn
+        header.words[line] = turn
         header.ring_all()
 
     def meet(self) -> list[bytes] | Error | None:
@@ -175,42 +201,54 @@ class Preflight:
         Raises:
             ChannelClosedError: The group was ended while waiting.
         """
-        header, turn, mine = self._header, self._turn, self._mine
+        header, turn = self._header, self.turn
         words = header.words
-        for line in self._lines:
+        for line in self._others:
             # One load, compared and waited on: a second one could already show the arrival.
             while (seen := words[line]) < turn:
                 self._waiter.word(words, line, seen, header.guard, None, self._site)
         if not STORES_STAY_IN_ORDER:
             fence()
-        view = header.view
+        digest, word = self._digest, _DIGESTS + (turn & 1)
+        for line in self._others:
+            if words[line + word] != digest:
+                return self._compare(turn)
+        return None if digest else self._compare(turn)
+
+    def _compare(self, turn: int) -> list[bytes] | Error | None:
+        """Compare what the ranks have shown; see `meet`."""
+        header, view = self._header, self._header.view
         places = [header.record(other, turn) for other in range(header.world_size)]
         records = [bytes(view[place : place + RECORD]) for place in places]
-        if records.count(mine) == len(records) and not mine[0]:
-            return None
         for other, shown in enumerate(records):
             if shown[0]:
                 return self._poison(other, turn)
-        return records
+        return None if records.count(records[0]) == len(records) else records
 
-    def _show(self, record: bytes, error: Error | None, turn: int) -> bytes:
-        header, rank = self._header, self._rank
-        flag = b"\0" if error is None else b"\1"
-        mine = (flag + record).ljust(RECORD, b"\0")
-        place = header.record(rank, turn)
-        header.view[place : place + RECORD] = mine
-        if error is not None:
-            data = _small(error)
-            place = header.poison(rank, turn)
-            struct.pack_into("Q", header.view, place, len(data))
-            header.view[place + 8 : place + 8 + len(data)] = data
-        return mine
+    def _show(self, record: bytes, turn: int) -> None:
+        place = self._header.record(self._rank, turn)
+        self._header.view[place : place + RECORD] = record.ljust(RECORD, b"\0")
+
+    def _show_error(self, error: Error, turn: int) -> None:
+        header, data = self._header, _small(error)
+        self._digest = 0
+        self._show(b"\1", turn)
+        place = header.poison(self._rank, turn)
+        struct.pack_into("Q", header.view, place, len(data))
+        header.view[place + 8 : place + 8 + len(data)] = data
 
     def _poison(self, rank: int, turn: int) -> Error:
         place = self._header.poison(rank, turn)
         (length,) = struct.unpack_from("Q", self._header.view, place)
         error: Error = pickle.loads(bytes(self._header.view[place + 8 : place + 8 + length]))
         return error.at(rank=rank)
+
+
+def _digest(record: bytes) -> int:
+    """Return 64 bits that stand for a record, never 0."""
+    from hashlib import blake2b  # noqa: PLC0415  OpenSSL: the driver needs none of it
+
+    return int.from_bytes(blake2b(record, digest_size=8).digest(), "little") or 1
 
 
 def _small(error: Error) -> bytes:

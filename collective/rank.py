@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from collective.kinds import Kind
-    from collective.torch_group import TorchGroup, Work
+    from collective.process_group import ProcessGroup, Work
     from compiled_dag.host import ActorContext
     from compiled_dag.shm.waiter import Waiter
 
@@ -32,12 +32,12 @@ class RankGroup:
 
     header: GroupHeader
     preflight: Preflight
-    torch_group: TorchGroup
+    process_group: ProcessGroup
     rank: int
     waiter: Waiter
 
     def __post_init__(self) -> None:
-        self.waiter.calm += self.torch_group.needs_calm
+        self.waiter.calm += self.process_group.needs_calm
 
     def give_up(self, waiter: Waiter) -> None:
         """Let go of a backend that has failed, and wait for the driver's word: a peer has died.
@@ -45,14 +45,14 @@ class RankGroup:
         Nobody waits for this rank any more; without that word the failure is the backend's own.
         """
         self.header.end(FAULTED)
-        self.torch_group.abort()
+        self.process_group.abort()
         deadline = time.monotonic() + _DEATH_NOTICE_S
         waiter.until(self.header.stopped, _no_guard, deadline)
 
     def close(self) -> None:
         """Give the group up."""
-        self.waiter.calm -= self.torch_group.needs_calm
-        self.torch_group.abort()
+        self.waiter.calm -= self.process_group.needs_calm
+        self.process_group.abort()
         self.header.close()
 
 
@@ -63,7 +63,7 @@ class _Running:
     result: torch.Tensor | None
     """None on ranks that get nothing."""
     work: Work | None
-    """None where there was nothing to do: empty tensors."""
+    """None where nothing is left to do."""
     device: Any
     execution: int
 
@@ -95,7 +95,7 @@ class _RankPart:
             return self._group.preflight.meet()
         except ChannelClosedError:
             # A peer may have seen all arrive and be in the backend, waiting for this rank.
-            self._group.torch_group.abort()
+            self._group.process_group.abort()
             raise
 
     def _fault(self, failure: RuntimeError, execution: int) -> Error:
@@ -107,7 +107,7 @@ class _RankPart:
         group = self._group
         group.give_up(self._waiter)
         group.header.guard()
-        text = f"{self._text} failed in {group.torch_group.backend}: {failure}. {_FAULTED_TEXT}"
+        text = f"{self._text} failed in {group.process_group.backend}: {failure}. {_FAULTED_TEXT}"
         return self._capture(CollectiveError(text), execution)
 
     def _capture(self, error: Exception, execution: int) -> Error:
@@ -152,6 +152,7 @@ class RankOperation(_RankPart):
         self._world_size = len(self._places)
         self._brings = kind.brings(rank, root)
         self._gets = kind.gets(rank, root)
+        self._in_place = kind.in_place and self._group.process_group.in_place
         self._looks: tuple[Any, ...] = ()
         self._record = b""
 
@@ -168,11 +169,12 @@ class RankOperation(_RankPart):
         if memory.__class__ is Error:
             preflight.arrive(b"", memory)
             return self._not_launched(self._meet(), execution)
-        preflight.arrive(self._record, None)
         try:
-            send = self._stage(value, memory)  # while the others come
-        except RuntimeError as failure:
-            return self._fault(failure, execution)
+            send = self._stage(value, memory)
+        except RuntimeError as failure:  # no memory
+            preflight.arrive(b"", self._capture(failure, execution))
+            return self._not_launched(self._meet(), execution)
+        preflight.arrive(self._record, None)
         met = self._meet()
         if met is not None and (isinstance(met, Error) or self._kind.root != "src_rank"):
             return self._not_launched(met, execution)
@@ -212,18 +214,19 @@ class RankOperation(_RankPart):
                 return self._capture(why, execution)
             self._looks, self._record = looks, describe(self._text, value)
             self._shape = self._kind.shape_of_result(tuple(value.shape), self._world_size)
-        if not (self._gets or self._kind.in_place):
+        if not (self._gets or self._in_place):
             return None
         try:
-            return self._group.torch_group.empty(self._shape, value.dtype, value.device)
+            return self._group.process_group.empty(self._shape, value.dtype, value.device)
         except RuntimeError as failure:  # no memory: an error of this execution on all ranks
             return self._capture(failure, execution)
 
     def _stage(self, value: torch.Tensor, memory: torch.Tensor | None) -> torch.Tensor:
-        """Return what the backend sends: a copy where it works in place, else the input itself."""
-        if memory is not None and self._kind.in_place:
-            return memory.copy_(value.detach())
-        return self._group.torch_group.stage(value.detach())
+        """Return what the backend sends: a copy where it works in place."""
+        value = value.detach()
+        if memory is not None and self._in_place:
+            return memory.copy_(value)
+        return self._group.process_group.stage(self._kind.name, value, self._op, self._root)
 
     def _receive(self, met: list[bytes] | Error | None, execution: int) -> _Running | Error:
         """Go on as a rank that only gets, and learns from the root's record what."""
@@ -232,7 +235,7 @@ class RankOperation(_RankPart):
         dtype, device, shape = tensor_of(met[self._root])
         try:
             shape = self._kind.shape_of_result(shape, self._world_size)
-            memory = self._group.torch_group.empty(shape, dtype, device)
+            memory = self._group.process_group.empty(shape, dtype, device)
         except RuntimeError as failure:
             return self._fault(failure, execution)
         return self._launch(None, memory, device, execution)
@@ -244,7 +247,7 @@ class RankOperation(_RankPart):
         largest = memory if send is None else send
         if largest is not None and largest.numel():
             try:
-                work = self._group.torch_group.run(
+                work = self._group.process_group.run(
                     self._kind.name, send, memory, op=self._op, root=self._root
                 )
             except RuntimeError as failure:
@@ -266,7 +269,7 @@ class RankOperation(_RankPart):
         elif value.dim() > MAX_DIMS:
             why = f"{value.dim()} dimensions are more than {MAX_DIMS}"
         elif self._op is not None:
-            why = self._group.torch_group.why_not(value, self._op)
+            why = self._group.process_group.why_not(value, self._op)
         if why is not None:
             return TypeError(f"{self._text}: {why}")
         why = self._kind.why_not(tuple(value.shape), self._world_size)

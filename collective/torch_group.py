@@ -18,18 +18,20 @@ from __future__ import annotations
 
 import threading
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 import torch.distributed
 
 from collective.header import OPEN
 from collective.launch import OP_TIMEOUT, launch
+from collective.process_group import BITWISE, why_not_op
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from collective.header import GroupHeader
+    from collective.process_group import ProcessGroup, Work
     from collective.store import SharedMemoryStore
     from compiled_dag.shm.waiter import Waiter
 
@@ -42,7 +44,6 @@ dies on the way."""
 _LOOK: Final = timedelta(milliseconds=100)
 """How often a wait looks whether the group still is."""
 
-_BITWISE: Final = ("BAND", "BOR", "BXOR")
 _GLOO_DTYPES: Final = frozenset(
     {torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int8, torch.uint8,
      torch.int32, torch.int64, torch.bool, torch.complex64, torch.complex128}
@@ -50,53 +51,9 @@ _GLOO_DTYPES: Final = frozenset(
 _NCCL_DTYPES: Final = _GLOO_DTYPES - {torch.complex64, torch.complex128}
 
 
-class Work(Protocol):
-    """An operation under way."""
-
-    def wait(self) -> object:
-        """Finish it."""
-        ...
-
-
-class TorchGroup(Protocol):
-    """One rank's end of a process group."""
-
-    backend: str
-    needs_calm: bool
-    """Whether its threads suffer from waits that yield."""
-
-    def why_not(self, tensor: torch.Tensor, op: str) -> str | None:
-        """Return why this backend cannot reduce `tensor` with `op`, or None."""
-        ...
-
-    def empty(self, shape: tuple[int, ...], dtype: torch.dtype, device: Any) -> torch.Tensor:
-        """Return contiguous memory that this backend can use, for tensors of `device`."""
-        ...
-
-    def stage(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return `tensor` itself, or a copy, contiguous and where this backend can read it."""
-        ...
-
-    def run(
-        self,
-        kind: str,
-        send: torch.Tensor | None,
-        receive: torch.Tensor | None,
-        *,
-        op: str | None,
-        root: int,
-    ) -> Work:
-        """Start an operation; allreduce, reduce and broadcast work on `receive` alone."""
-        ...
-
-    def abort(self) -> None:
-        """Give the group up, waking peers that wait for this rank."""
-        ...
-
-
 def make_group(
     backend: str, store: SharedMemoryStore, rank: int, world_size: int, waiter: Waiter
-) -> TorchGroup:
+) -> ProcessGroup:
     """Join a group; returns when it is usable.
 
     Raises:
@@ -185,6 +142,7 @@ class GlooGroup:
 
     backend = "gloo"
     needs_calm = True
+    in_place = True
 
     def __init__(
         self, store: SharedMemoryStore, rank: int, world_size: int, waiter: Waiter
@@ -212,7 +170,7 @@ class GlooGroup:
         """Return contiguous host memory."""
         return torch.empty(shape, dtype=dtype)
 
-    def stage(self, tensor: torch.Tensor) -> torch.Tensor:
+    def stage(self, _kind: str, tensor: torch.Tensor, _op: str | None, _root: int) -> torch.Tensor:
         """Return `tensor` in host memory, contiguous."""
         return tensor.cpu().contiguous()
 
@@ -250,6 +208,7 @@ class NcclGroup:
 
     backend = "nccl"
     needs_calm = False
+    in_place = True
 
     def __init__(self, store: SharedMemoryStore, rank: int, world_size: int) -> None:
         device = torch.device("cuda", torch.cuda.current_device())
@@ -276,7 +235,7 @@ class NcclGroup:
         """Return why NCCL cannot reduce `tensor` with `op`, or None."""
         if tensor.dtype not in _NCCL_DTYPES:
             return f"NCCL cannot reduce {tensor.dtype}"
-        if op in _BITWISE:
+        if op in BITWISE:
             return f"NCCL has no {op}: use transport='gloo'"
         return why_not_op(tensor, op)
 
@@ -284,7 +243,7 @@ class NcclGroup:
         """Return contiguous memory of this rank's GPU."""
         return torch.empty(shape, dtype=dtype, device=self._device)
 
-    def stage(self, tensor: torch.Tensor) -> torch.Tensor:
+    def stage(self, _kind: str, tensor: torch.Tensor, _op: str | None, _root: int) -> torch.Tensor:
         """Return `tensor` on this rank's GPU, contiguous."""
         return tensor.to(self._device).contiguous()
 
@@ -306,14 +265,3 @@ class NcclGroup:
         group, self._group = self._group, None
         if group is not None:
             group.abort()
-
-
-def why_not_op(tensor: torch.Tensor, op: str) -> str | None:
-    """Return why no backend can reduce `tensor` with `op`, or None."""
-    if op == "AVG" and not (tensor.is_floating_point() or tensor.is_complex()):
-        return f"AVG of {tensor.dtype} is not defined: reduce with SUM, or convert to a float"
-    if op in _BITWISE and (tensor.is_floating_point() or tensor.is_complex()):
-        return f"{op} of {tensor.dtype} is not defined: only of integers and booleans"
-    if op in ("MAX", "MIN", "PRODUCT") and tensor.is_complex():
-        return f"{op} of {tensor.dtype} is not supported: only SUM and AVG are"
-    return None

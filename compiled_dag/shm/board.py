@@ -33,10 +33,13 @@ from __future__ import annotations
 import ctypes
 import itertools
 import threading
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from compiled_dag.shm.futex import Timespec, fence, futex_wait, futex_wake
 from compiled_dag.shm.segment import Mapping, Segment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 LINE: Final = 256
 _U32_PER_LINE: Final = LINE // 4
@@ -96,6 +99,16 @@ class Board:
         if self.bells[index]:
             self.bells[index] = 0
             futex_wake(self.bell_address(process))
+
+    def ring_each(self, processes: Iterable[int]) -> None:
+        """Wake those of `processes` that sleep, after something was published for all of them."""
+        fence()
+        bells = self.bells
+        for process in processes:
+            index = process * _U32_PER_LINE
+            if bells[index]:
+                bells[index] = 0
+                futex_wake(self.bell_address(process))
 
     def post(self, process: int, count: int) -> None:
         """Announce that message number `count` was sent to `process`, and wake it."""

@@ -24,6 +24,7 @@ class FakeBackend:
 
     backend = "fake"
     needs_calm = True
+    in_place = True
 
     def __init__(self, fail: str = "") -> None:
         self.fail = fail
@@ -87,7 +88,6 @@ def test_ranks_that_agree_get_what_the_backend_gives(pair) -> None:
 @pytest.mark.parametrize(
     ("fail", "text"),
     [
-        ("copy", "The size of tensor a (3) must match"),
         ("launch", "no route to rank 1"),
         ("wait", "connection reset by peer"),
     ],
@@ -101,17 +101,23 @@ def test_a_backend_that_fails_gives_the_group_up_and_says_so(pair, fail, text) -
     assert f"allreduce(SUM) failed in fake: {text}" in str(error)
     assert "The group cannot be used any more" in str(error)
     assert (error.rank, error.execution) == (0, 3)
-    assert operations[0].group.torch_group.aborted == 1
+    assert operations[0].group.process_group.aborted == 1
     assert operations[1].group.header.state == head.FAULTED
 
 
-def test_no_memory_for_a_copy_is_an_error_of_that_execution_on_every_rank(pair) -> None:
-    operations = pair("allocate")
+@pytest.mark.parametrize(
+    ("fail", "text"),
+    [("allocate", "can't allocate memory"), ("copy", "The size of tensor a (3) must match")],
+)
+def test_what_cannot_be_staged_is_an_error_of_that_execution_on_every_rank(
+    pair, fail, text
+) -> None:
+    operations = pair(fail)
     for result in run(operations, execution=3):
         error = result.exception()
-        assert "can't allocate memory" in str(error)
+        assert text in str(error)
         assert (error.rank, error.execution) == (0, 3)
-    operations[0].group.torch_group.fail = ""
+    operations[0].group.process_group.fail = ""
     for result in run(operations, execution=4):
         assert torch.equal(result, torch.ones(2))
 
@@ -142,7 +148,7 @@ def test_the_end_of_the_group_releases_peers_that_are_in_the_backend_already(pai
     second.group.header.end(head.CLOSED)
     (result,) = at_once(lambda: first.start(torch.ones(2), 0))
     assert isinstance(result, ChannelClosedError)
-    assert first.group.torch_group.aborted == 1
+    assert first.group.process_group.aborted == 1
 
 
 def test_an_error_is_passed_on_without_asking_the_backend(pair) -> None:
@@ -153,7 +159,7 @@ def test_an_error_is_passed_on_without_asking_the_backend(pair) -> None:
     )
     assert [result.exception().rank for result in results] == [1, 1]
     assert [result.exception().execution for result in results] == [4, 4]
-    assert operations[0].group.torch_group.aborted == 0
+    assert operations[0].group.process_group.aborted == 0
 
 
 def test_a_process_waits_calmly_while_it_is_in_such_a_group(pair) -> None:
@@ -161,4 +167,4 @@ def test_a_process_waits_calmly_while_it_is_in_such_a_group(pair) -> None:
     assert first.group.waiter.calm == 1
     first.group.close()
     assert first.group.waiter.calm == 0
-    assert first.group.torch_group.aborted == 1
+    assert first.group.process_group.aborted == 1

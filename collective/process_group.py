@@ -1,0 +1,92 @@
+"""What ranks do their operations with: one rank's end of a process group, whatever the backend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+BITWISE: Final = ("BAND", "BOR", "BXOR")
+
+
+class Work(Protocol):
+    """An operation under way."""
+
+    def wait(self) -> object:
+        """Finish it."""
+        ...
+
+
+class ProcessGroup(Protocol):
+    """One rank's end.
+
+    An operation is `stage`, on ranks that bring something; then the ranks meet (`Preflight`); then
+    `run`, if all bring the same, and `Work.wait`.
+    """
+
+    backend: str
+    needs_calm: bool
+    """Whether its threads suffer from waits that yield."""
+    in_place: bool
+    """Whether allreduce, reduce and broadcast work on the memory of the result alone: then what a
+    rank brings is copied there, and nothing is staged."""
+
+    def why_not(self, tensor: torch.Tensor, op: str) -> str | None:
+        """Return why this backend cannot reduce `tensor` with `op`, or None."""
+        ...
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype, device: Any) -> torch.Tensor:
+        """Return contiguous memory that this backend can use, for tensors of `device`."""
+        ...
+
+    def stage(self, kind: str, tensor: torch.Tensor, op: str | None, root: int, /) -> torch.Tensor:
+        """Make what this rank brings ready; returns what `run` is to be given as `send`.
+
+        Others may come to nothing: then `run` is not called.
+
+        Raises:
+            RuntimeError: No memory: this rank brings that error instead.
+        """
+        ...
+
+    def run(
+        self,
+        kind: str,
+        send: torch.Tensor | None,
+        receive: torch.Tensor | None,
+        *,
+        op: str | None,
+        root: int,
+    ) -> Work | None:
+        """Start an operation; returns what finishes it, or None if it has finished.
+
+        AVG sums: the caller divides, here as for all backends.
+
+        Args:
+            kind: Name of the operation.
+            send: What `stage` returned; None on ranks that bring nothing.
+            receive: Contiguous memory from `empty`; None on ranks that get nothing.
+            op: How to reduce, if the operation does.
+            root: The special rank, if it has one.
+
+        Raises:
+            RuntimeError: It failed; the group is of no use any more.
+            ChannelClosedError: The driver has ended the group.
+        """
+        ...
+
+    def abort(self) -> None:
+        """Give the group up, waking peers that wait for this rank."""
+        ...
+
+
+def why_not_op(tensor: torch.Tensor, op: str) -> str | None:
+    """Return why no backend can reduce `tensor` with `op`, or None."""
+    if op == "AVG" and not (tensor.is_floating_point() or tensor.is_complex()):
+        return f"AVG of {tensor.dtype} is not defined: reduce with SUM, or convert to a float"
+    if op in BITWISE and (tensor.is_floating_point() or tensor.is_complex()):
+        return f"{op} of {tensor.dtype} is not defined: only of integers and booleans"
+    if op in ("MAX", "MIN", "PRODUCT") and tensor.is_complex():
+        return f"{op} of {tensor.dtype} is not supported: only SUM and AVG are"
+    return None
