@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from compiled_dag.channel import codec
+from compiled_dag.channel import pickling
 from compiled_dag.errors import ActorDiedError, GraphError
 
 if TYPE_CHECKING:
@@ -141,17 +141,19 @@ class DriverCommunicators:
             TypeError: A communicator cannot be pickled.
         """
         for number, user in self._users.items():
-            with self._host.lending():  # a communicator has its members' handles
-                self._open(number, user, deadline)
+            self._open(number, user, deadline)
 
     def _open(self, number: int, user: UserCommunicator, deadline: float) -> None:
         name = type(user.communicator).__name__
         waiting: list[tuple[Actor, Pending]] = []
+        lent: list[Any] = []
+        """Handles of the members: until all copies are made."""
         for rank, actor in enumerate(user.actors):
             self._host.line(actor.actor_id, deadline)
             join = (self._graph_id, number, user.communicator, rank)
             self._asked[actor.actor_id] = actor
-            payload = codec.dumps_by_value(join)
+            payload, with_it = pickling.dumps_by_value(join)
+            lent += with_it
             waiting.append((actor, self._host.submit(actor.actor_id, join_communicator, payload)))
         while waiting:
             waiting = [one for one in waiting if not self._has_joined(*one, name, deadline)]

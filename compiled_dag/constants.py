@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from compiled_dag.channel import codec
+from compiled_dag.channel import codec, pickling
 from compiled_dag.class_node import ClassNode
 from compiled_dag.ir import Call
 from compiled_dag.tree import Const, leaves
@@ -45,7 +45,7 @@ def _check_constant(value: Any, where: str) -> None:
 
 def _check_function(function: Any, where: str) -> None:
     try:
-        codec.dumps_by_value(function)
+        pickling.dumps_by_value(function)
     except Exception as error:
         msg = f"{where}: the function cannot be sent ({type(error).__name__}: {error})"
         raise TypeError(msg) from error

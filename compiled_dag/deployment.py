@@ -13,10 +13,10 @@ import os
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from compiled_dag.channel import codec, tensor
 from compiled_dag.channel import layout as at
+from compiled_dag.channel import pickling, tensor
 from compiled_dag.channel.graph_segment import GraphSegment
 from compiled_dag.errors import (
     ActorDiedError,
@@ -112,8 +112,7 @@ class Deployment:
             memory = self.segment.segment.fd
             self._leave_word(self.actors, memory, unload_graph, str(self.graph_id).encode())
             parts = self._groups.open(self.places, memory, deadline, self._leave_word)
-            with self.host.lending():
-                self._load(processes, parts, options, deadline)
+            self._load(processes, parts, options, deadline)
         except BaseException:
             self.close(_ROLLBACK_S)
             raise
@@ -150,6 +149,8 @@ class Deployment:
         deadline: float,
     ) -> None:
         pending: list[Pending] = []
+        lent: list[Any] = []
+        """Until the programs are loaded."""
         shared = self._tickets.join(
             self.member,
             self.host,
@@ -174,7 +175,8 @@ class Deployment:
                 ranks=ranks,
                 tickets=part,
             )
-            payload = codec.dumps_by_value(package)
+            payload, with_it = pickling.dumps_by_value(package)
+            lent += with_it
             fds = [self.segment.segment.fd, *([] if ring is None else [ring.segment.fd])]
             self._loaded.append(actor.actor_id)
             pending.append(self.host.submit(actor.actor_id, load_graph, payload, fds))

@@ -140,8 +140,9 @@ class CompiledDAG:
             return []
 
         def copy(slot: int) -> Any:
-            kind, head, buffers, _ = codec.encode(values[slot])
-            return codec.decode(kind, head, [bytearray(buffer) for buffer in buffers])
+            encoded = codec.encode(values[slot])
+            buffers = [bytearray(buffer) for buffer in encoded.buffers]
+            return codec.decode(encoded.kind, encoded.head, buffers)
 
         return [
             (number, output.local(copy))
@@ -336,8 +337,7 @@ def compile_dag(output: DAGNode, options: CompileOptions) -> CompiledDAG:
     captured = capture(output, options.default_communicator)
     captured.host.check_owner()
     captured = place_functions(captured, options.function_workers)
-    with captured.host.lending():
-        check_constants(captured)
+    check_constants(captured)
     program = compile_graph(captured.graph, options)
     check_backends(captured, program)
     _warn_of_fakes(program)

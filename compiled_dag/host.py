@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NewType, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from compiled_dag.errors import ActorDiedError
     from compiled_dag.loop import Loop
     from compiled_dag.shm.board import Board
@@ -187,13 +185,6 @@ class Host(Protocol):
 
     def death(self, actor_id: ActorId) -> ActorDiedError | None:
         """Return why an actor is dead, or None while it lives."""
-        ...
-
-    def lending(self) -> AbstractContextManager[None]:
-        """Let actors find the handles and refs that are pickled inside this context.
-
-        Only until it is left: who still needs them then must have unpickled them.
-        """
         ...
 
     def end(self, actor_id: ActorId) -> None:

@@ -12,7 +12,7 @@ from compiled_dag.outcome import Error, Place
 from compiled_dag.program import Program, Write
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from compiled_dag.channel.graph_segment import GraphSegment
     from compiled_dag.channel.writer import Writer
@@ -123,6 +123,24 @@ class Inlet:
                 writer.stage_encoded(encode(error))
             except MemoryCapError:
                 writer.stage_encoded(encode(error.shortened(_SHORT_ERROR)))
+
+    def on_lent(self, callback: Callable[[], object]) -> None:
+        """Call `callback` when an input refers to what stays here (see `Encoded.lent`)."""
+        for writer, _ in self.writers:
+            writer.on_lent = callback
+
+    @property
+    def may_take_back(self) -> bool:
+        """Whether the actors have all that inputs referred to. Any thread may ask."""
+        return all(writer.may_take_back for writer, _ in self.writers)
+
+    def take_back(self, *, everything: bool) -> None:
+        """Let go of what inputs referred to, as far as the actors have it, or of `everything`."""
+        for writer, _ in self.writers:
+            if everything:
+                writer.take_all_back()
+            else:
+                writer.take_back()
 
     def num_shown(self) -> int:
         """Return how many executions the actors have seen an input of."""

@@ -10,7 +10,7 @@ comparison per execution.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from compiled_dag.shm.waiter import Site, Waiter
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from compiled_dag.shm.board import Board
+
+_UNSEEN: Final = -1
+"""No count of a mailbox."""
 
 
 class Resident(Protocol):
@@ -69,6 +72,10 @@ class Loop:
         """Stop serving the program of graph `key`, if it is there."""
         self._residents = tuple(item for item in self._residents if item.key != key)
 
+    def look_again(self) -> None:
+        """Serve the mailbox soon, though nothing may have come. Takes no lock."""
+        self._seen = _UNSEEN
+
     def stop(self) -> None:
         """Return from `run` as soon as the current message or execution is done.
 
@@ -105,10 +112,10 @@ class Loop:
             raise _StoppedError
 
     def _serve_one(self) -> None:
-        """Serve one message; remember the mailbox as seen only once it is empty."""
-        count = self._words[self._mailbox]
-        if not self._serve():
-            self._seen = count
+        """Serve one message; the mailbox counts as seen only once it is empty."""
+        self._seen = self._words[self._mailbox]
+        if self._serve():
+            self._seen = _UNSEEN
 
     def _something(self) -> Callable[[], bool]:
         """Return what tells that there is something to do; cheapest for one program."""

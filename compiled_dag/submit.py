@@ -70,6 +70,7 @@ class Submission:
     ) -> None:
         member = deployment.member
         self.inlet = Inlet(deployment.segment, program, options, member, fetching.results.log)
+        self.inlet.on_lent(self._watch_lent)
         self.next = 0
         """Number of the next execution that is sent."""
         self.lock = member.lock
@@ -288,6 +289,19 @@ class Submission:
             self._settle()
             self._send_waiting()
             self._watch()
+
+    # --- what is lent with inputs -----------------------------------------------------------------
+
+    def _watch_lent(self) -> None:
+        """Let go of what inputs refer to once the actors have it, though nothing more is sent."""
+        self._watcher.watch(self.inlet, self._may_take_back, self._take_back)
+
+    def _may_take_back(self) -> bool:
+        return self._words[at.STATE_WORD] != at.OPEN or self.inlet.may_take_back
+
+    def _take_back(self) -> None:
+        with self.lock:
+            self.inlet.take_back(everything=self._words[at.STATE_WORD] != at.OPEN)
 
     # --- drop_oldest ------------------------------------------------------------------------------
 

@@ -181,7 +181,7 @@ def _check_ignored(ignored: Mapping[str, Any]) -> None:
 
 def _start(**options: Any) -> None:
     session = _Current.session = Session(**options)
-    set_strays(session.store.pin, session.store.find_stray)
+    set_strays(session.store.pin, session.store.lend, session.store.find_stray)
     set_admission(session.store.admit)
     set_stock(session.memory.take)
 
@@ -219,7 +219,7 @@ def _end(interrupts: Interrupts) -> None:
         finally:
             if session.closed:
                 _Current.session = None
-                set_strays(None, None)
+                set_strays(None, None, None)
                 set_admission(None)
                 set_stock(None)
 
@@ -238,7 +238,7 @@ def is_initialized() -> bool:
 def enter(session: NestedSession) -> None:
     """Make `session` that of this process, an actor's or a worker's."""
     _Current.session = session  # type: ignore[assignment]
-    set_strays(session.pin, session.find_stray)
+    set_strays(session.pin, session.lend, session.find_stray)
 
 
 def running() -> Session | None:

@@ -54,12 +54,14 @@ class _Arrivals(weakref.ref[Any]):
     that arrives while the last copy goes begins a count of its own.
     """
 
-    __slots__ = ("count", "number")
+    __slots__ = ("count", "lent", "number")
 
     def __init__(self, reference: Any, gone: Callable[[Any], None]) -> None:
         super().__init__(reference, gone)  # type: ignore[call-arg]
         self.number: int = reference.number
         self.count = 0
+        self.lent = False
+        """Whether others were let find it (`NestedSession.lend`)."""
 
     def __new__(cls, reference: Any, gone: Callable[[Any], None]) -> _Arrivals:
         return super().__new__(cls, reference, gone)
@@ -99,6 +101,8 @@ class NestedSession:
         self._live: dict[int, _Arrivals] = {}
         self._finding = threading.Lock()
         self._gone: deque[tuple[int, int]] = deque()
+        self.on_gone: Callable[[], object] | None = None
+        """Sees to it that `report_gone` is called soon. Takes no lock."""
         self._wanted: set[int] = set()
         self._reading = threading.Lock()
         self._awaited: list[ObjectRef] = []
@@ -160,6 +164,8 @@ class NestedSession:
             del self._live[number]
             self._wanted.discard(number)
         self._gone.append((number, arrivals.count))
+        if self.on_gone is not None:
+            self.on_gone()
 
     def _find_living(self, number: int) -> Any:
         arrivals = self._live.get(number)
@@ -169,11 +175,18 @@ class NestedSession:
         """Keep a reference that the user pickled on their own for as long as the session lives."""
         self.ask("pin", reference.number)
 
+    def lend(self, reference: Any) -> None:
+        """Let others find a reference for as long as it lives here."""
+        arrivals = self._live[reference.number]
+        if not arrivals.lent:
+            self.ask("lend", reference.number)
+            arrivals.lent = True
+
     def find_stray(self, number: int) -> Any:
         """Return a reference that was pickled by the user."""
         found = self._find_living(number)
         if found is None:
-            self.ask("lend", number)
+            self.ask("borrow", number)
             found = self.find(number)
         return found
 

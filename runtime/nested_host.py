@@ -21,7 +21,6 @@ from compiled_dag.errors import GraphError
 from compiled_dag.host import Activity
 from runtime import context
 from runtime.messages import Died, WatchDeaths
-from runtime.references import lending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -121,10 +120,6 @@ class NestedHost:
             return known
         found: ActorDiedError | None = self._session.ask("death", actor_id)
         return found
-
-    def lending(self) -> contextlib.AbstractContextManager[None]:
-        """Let actors find what is pickled inside; see `compiled_dag.host.Host.lending`."""
-        return lending(lambda reference: self._tell("unpin", reference.number))
 
     def end(self, actor_id: ActorId) -> None:
         """Have an actor end after what it was asked for."""

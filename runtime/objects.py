@@ -9,9 +9,10 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from compiled_dag.channel.pickling import lend_by
 from compiled_dag.errors import DeserializationError
 from compiled_dag.outcome import Error
-from runtime.references import reduce_reference
+from runtime.references import reduce_lent, reduce_reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -358,3 +359,7 @@ class Lifeline:
 
     def __del__(self) -> None:
         self._gone(self.actor_id)
+
+
+lend_by(ObjectRef, reduce_lent)
+lend_by(Lifeline, reduce_lent)

@@ -91,7 +91,7 @@ class Parcel:
         else:
             with collecting() as found:
                 encoded = encode(value)
-        kind, head, buffers, _ = encoded
+        kind, head, buffers, *_ = encoded
         if not buffers and len(head) <= INLINE_BYTES:
             return cls(kind, 0, len(head), len(head), head, references=found)
         chunks = list(_chunks(encoded))
@@ -182,7 +182,7 @@ def _nbytes(chunk: Any) -> int:
 
 def _chunks(encoded: Encoded) -> Iterator[Any]:
     """Yield the pieces of a body in order."""
-    _, head, buffers, private = encoded
+    _, head, buffers, private, _ = encoded
     sizes = [_nbytes(buffer) for buffer in buffers]
     entries = (size << 1 | (index in private) for index, size in enumerate(sizes))
     yield struct.pack(f"<{len(sizes)}Q", *entries)

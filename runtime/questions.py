@@ -228,12 +228,12 @@ class Questions:
         """Keep a reference as long as the session lives."""
         self._session.store.pin(peer.find(number))
 
-    def unpin(self, peer: Peer, _parcels: Sequence[Parcel], number: int) -> None:
-        """Undo one `pin`."""
-        self._session.store.unpin(peer.find(number))
-
     def lend(self, peer: Peer, _parcels: Sequence[Parcel], number: int) -> None:
-        """Lend a reference that was pinned."""
+        """Let others find a reference that the process has, while it has it."""
+        self._session.store.lend(peer.find(number))
+
+    def borrow(self, peer: Peer, _parcels: Sequence[Parcel], number: int) -> None:
+        """Give the process a reference that was pinned or lent."""
         peer.lend([self._session.store.find_stray(number)])
 
     def next_item(

@@ -6,6 +6,10 @@ themselves beside the bytes, so that whoever has the parcel keeps what it refers
 
 Two kinds of places need two treatments. An argument that *is* a reference arrives as its value
 (`Slot`); a reference *inside* an argument arrives as a reference.
+
+Values that travel over a graph's channels have no parcel: their pickle says "the reference of
+number n", which the reader asks the driver for. The writer keeps it until all readers have it. What
+users pickle by themselves says the same, and is kept as long as the session lives.
 """
 
 from __future__ import annotations
@@ -32,8 +36,6 @@ class _Pickling(threading.local):
 
     found: list[Any] | None = None
     """References met while pickling a parcel; None: nothing of a parcel is being pickled."""
-    lent: list[Any] | None = None
-    """Those met outside parcels that need not be kept for ever; None: all must be."""
     references: Sequence[Any] = ()
     """Those of the parcel being unpickled."""
     values: Sequence[Any] = ()
@@ -47,12 +49,23 @@ class _Strays:
     """References pickled by users on their own: how this process finds them again."""
 
     pin: Callable[[Any], None] | None = None
+    lend: Callable[[Any], None] | None = None
     find: Callable[[int], Any] | None = None
 
 
-def set_strays(pin: Callable[[Any], None] | None, find: Callable[[int], Any] | None) -> None:
-    """Say what to do with references outside parcels: keep one for ever; find one by number."""
-    _Strays.pin, _Strays.find = pin, find
+def set_strays(
+    pin: Callable[[Any], None] | None,
+    lend: Callable[[Any], None] | None,
+    find: Callable[[int], Any] | None,
+) -> None:
+    """Say what to do with references outside parcels.
+
+    Args:
+        pin: Keeps one as long as the session lives: nobody knows when it is not needed any more.
+        lend: Lets others find one while it lives: whoever pickles it keeps it until they have.
+        find: Finds one by its number.
+    """
+    _Strays.pin, _Strays.lend, _Strays.find = pin, lend, find
 
 
 @contextlib.contextmanager
@@ -66,21 +79,6 @@ def collecting() -> Iterator[list[Any]]:
         yield found
     finally:
         state.found = before
-
-
-@contextlib.contextmanager
-def lending(unpin: Callable[[Any], None]) -> Iterator[None]:
-    """Keep the references that are pickled inside, outside of parcels, until the end only."""
-    state = _state
-    before = state.lent
-    lent: list[Any] = []
-    state.lent = lent
-    try:
-        yield
-    finally:
-        state.lent = before
-        for reference in lent:
-            unpin(reference)
 
 
 @contextlib.contextmanager
@@ -106,15 +104,22 @@ def supplying_values(values: Sequence[Any]) -> Iterator[None]:
 
 
 def reduce_reference(reference: Any) -> tuple[Any, tuple[int]]:
-    """Return how to pickle a reference (`__reduce__`)."""
-    state = _state
-    if state.found is not None:
-        return _reference, (index_in(reference, state.found),)
-    if _Strays.pin is None:
+    """Return how to pickle a reference (`__reduce__`) that is pickled by whomever."""
+    return _reduced(reference, _Strays.pin)
+
+
+def reduce_lent(reference: Any) -> tuple[Any, tuple[int]]:
+    """Return how to pickle a reference that is kept by who pickles it (`codec.lend_by`)."""
+    return _reduced(reference, _Strays.lend)
+
+
+def _reduced(reference: Any, keep: Callable[[Any], None] | None) -> tuple[Any, tuple[int]]:
+    found = _state.found
+    if found is not None:
+        return _reference, (index_in(reference, found),)
+    if keep is None:
         raise TypeError(f"{reference!r} cannot be pickled: there is no session it belongs to")
-    _Strays.pin(reference)
-    if state.lent is not None:
-        state.lent.append(reference)
+    keep(reference)
     return _stray, (reference.number,)
 
 

@@ -28,7 +28,6 @@ from runtime.parcel import Parcel
 from runtime.placement import Placement
 from runtime.processes import DeathWatcher, Processes
 from runtime.questions import Questions
-from runtime.references import lending
 from runtime.requests import Requests
 from runtime.resources import Demand, Grant
 from runtime.scheduler import Scheduler
@@ -259,10 +258,6 @@ class Session(Requests):
     def death(self, actor_id: ActorId) -> ActorDiedError | None:
         """Return why an actor is dead, or None while it lives."""
         return self.processes[actor_id].death
-
-    def lending(self) -> contextlib.AbstractContextManager[None]:
-        """Let actors find what is pickled inside; see `compiled_dag.host.Host.lending`."""
-        return lending(self.store.unpin)
 
     def end(self, actor_id: ActorId) -> None:
         """Have an actor end after what it was asked for."""

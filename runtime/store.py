@@ -6,6 +6,7 @@ Objects themselves are kept by their references: a value lives as long as any pr
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -46,8 +47,8 @@ class Store:
         """Sizes of bodies that are gone: finalizers take no locks."""
         self._lock = threading.Lock()
         self._functions: dict[int, Function] = {}
-        self._pinned: dict[int, tuple[Any, int]] = {}
-        """References, and how often each was pinned."""
+        self._pinned: dict[int, Any] = {}
+        self._lent: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
     @property
     def used_bytes(self) -> int:
@@ -97,29 +98,30 @@ class Store:
         return list(self._functions.values())
 
     def pin(self, reference: Any) -> None:
-        """Keep a reference that was pickled outside a value, until the session ends or `unpin`."""
-        with self._lock:
-            _, count = self._pinned.get(reference.number, (None, 0))
-            self._pinned[reference.number] = reference, count + 1
+        """Keep a reference that users have pickled as long as the session lives."""
+        self._pinned[reference.number] = reference
 
-    def unpin(self, reference: Any) -> None:
-        """Undo one `pin`."""
-        with self._lock:
-            found = self._pinned.pop(reference.number, None)
-            if found is not None and found[1] > 1:
-                self._pinned[reference.number] = reference, found[1] - 1
+    def lend(self, reference: Any) -> None:
+        """Let others find a reference by its number while it lives."""
+        self._lent[reference.number] = reference
 
     def find_stray(self, number: int) -> Any:
-        """Return a reference that was pinned.
+        """Return a reference that was pinned or lent.
 
         Raises:
             RuntimeError: There is none of that number.
         """
-        if number not in self._pinned:
-            raise RuntimeError(f"reference {number} does not belong to this session")
-        return self._pinned[number][0]
+        found = self._pinned.get(number)
+        if found is None:
+            found = self._lent.get(number)
+        if found is None:
+            raise RuntimeError(
+                f"reference {number} does not belong to this session, or nobody has kept it"
+            )
+        return found
 
     def clear(self) -> None:
         """Let go of everything: the session is over."""
         self._functions.clear()
         self._pinned.clear()
+        self._lent.clear()

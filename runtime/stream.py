@@ -6,7 +6,9 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
+from compiled_dag.channel.pickling import lend_by
 from runtime.objects import Client, ObjectRef
+from runtime.references import reduce_lent
 from runtime.waiting import wait_for_some
 
 if TYPE_CHECKING:
@@ -90,6 +92,9 @@ class Streams(Client, Protocol):
     def announce(self, end: ObjectRef, position: int) -> ObjectRef:
         """Return a reference that is ready once it is known what comes: whether an item does."""
         ...
+
+
+lend_by(StreamEnd, reduce_lent)
 
 
 class ObjectRefGenerator(Iterator[ObjectRef], AsyncIterator[ObjectRef]):

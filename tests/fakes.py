@@ -6,7 +6,6 @@ processes and sockets are missing. Graph semantics are tested here first, in mil
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import itertools
 import os
@@ -250,9 +249,6 @@ class ThreadHost:
 
     def death(self, actor_id: ActorId) -> ActorDiedError | None:
         return self.actors[actor_id].error
-
-    def lending(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
 
     def end(self, actor_id: ActorId) -> None:
         """Stop an actor after what it was asked for, and report it dead."""

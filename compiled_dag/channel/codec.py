@@ -14,22 +14,18 @@ import io
 import pickle
 from enum import IntEnum
 from functools import partial
-from types import CodeType, FunctionType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import cloudpickle
 import numpy as np
 
 from compiled_dag.channel import tensor as tensors
+from compiled_dag.channel.pickling import Buffer, pickled
 from compiled_dag.outcome import Error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-Buffer = Any  # anything with the buffer protocol, one-dimensional bytes
+    from collections.abc import Sequence
 
 dumps, loads = pickle.dumps, pickle.loads
-_NO_FILE: Final = "<dynamic-code>"
 
 
 class Kind(IntEnum):
@@ -58,6 +54,8 @@ class Encoded(NamedTuple):
     buffers: list[Buffer]
     private: tuple[int, ...]
     """Indices of the private buffers."""
+    lent: Sequence[Any] = ()
+    """Objects that receivers find by what is in the bytes: to be kept alive until they have."""
 
 
 # Pickled (dtype, shape) and tensor headers repeat for ever in a graph: both directions are cached.
@@ -94,7 +92,7 @@ def encode(value: Any, met: list[Any] | None = None) -> Encoded:
             met.append(value)
         header, data = tensors.to_bytes(value)
         return Encoded(Kind.TENSOR, dumps(header, 5), [data], _FIRST_PRIVATE)
-    return _pickle(value, met)
+    return Encoded(Kind.PICKLE, *pickled(value, met))
 
 
 def copied(encoded: Encoded) -> Encoded:
@@ -134,7 +132,7 @@ def encode_apart(value: Any, met: list[Any]) -> tuple[Encoded, list[Any]]:
         TypeError: Part of the value cannot be pickled; the message names the path to it.
     """
     apart: list[Any] = []
-    encoded = _pickle(value, met, apart)
+    encoded = Encoded(Kind.PICKLE, *pickled(value, met, apart))
     if not apart:
         return encoded, []
     looks = dumps(tuple(map(tensors.look, apart)), 5)
@@ -217,179 +215,3 @@ def _numpy_head(array: np.ndarray[Any, Any]) -> bytes:
 
 def _array_bytes(array: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return array.reshape(-1).view(np.uint8)
-
-
-# --- pickle ---------------------------------------------------------------------------------------
-
-
-def _pickle(value: Any, met: list[Any] | None = None, apart: list[Any] | None = None) -> Encoded:
-    buffers: list[Buffer] = []
-    private: list[int] = []
-    try:
-        pickler = _Pickler if apart is None else partial(_ApartPickler, apart)
-        head = _pickle_with(pickler, value, buffers, private, met)
-        if b"__main__" not in head:
-            return Encoded(Kind.PICKLE, head, buffers, tuple(private))
-    except Exception:  # noqa: BLE001, S110  pickle raises many types; cloudpickle decides below
-        pass
-    buffers.clear()
-    private.clear()
-    for tensors_found in (met, apart):
-        if tensors_found is not None:
-            tensors_found.clear()
-    try:
-        cloud_pickler = _CloudPickler if apart is None else partial(_ApartCloudPickler, apart)
-        head = _pickle_with(cloud_pickler, value, buffers, private, met)
-    except Exception as error:
-        path = _path_to_culprit(value)
-        msg = f"cannot send {path}: it cannot be pickled ({type(error).__name__}: {error})"
-        raise TypeError(msg) from error
-    return Encoded(Kind.PICKLE, head, buffers, tuple(private))
-
-
-def _pickle_with(
-    pickler: Callable[..., Any],
-    value: Any,
-    buffers: list[Buffer],
-    private: list[int],
-    met: list[Any] | None,
-) -> bytes:
-    def keep(buffer: pickle.PickleBuffer) -> None:
-        # raw() refuses what is not contiguous in memory; numpy never hands such a buffer out.
-        buffers.append(buffer.raw())
-
-    file = io.BytesIO()
-    made = pickler(file, 5, buffer_callback=keep)
-    made.note_private = lambda: private.append(len(buffers))
-    if met is not None:
-        made.met = met
-    made.dump(value)
-    return file.getvalue()
-
-
-def _reduce(pickler: _Pickler | _CloudPickler, value: Any) -> Any:
-    """Return how to pickle a tensor, parameter or array, or NotImplemented for anything else."""
-    kind = type(value)
-    if kind is np.ndarray:
-        return _reduce_array(value)
-    if pickler.met is not None and tensors.is_any_tensor(value):
-        pickler.met.append(value)
-    parameter = tensors.is_parameter(kind)
-    if not (parameter or tensors.is_tensor(kind)) or not tensors.is_plain(value):
-        return NotImplemented
-    header, data = tensors.to_bytes(value)
-    pickler.note_private()
-    arguments = (header, pickle.PickleBuffer(data.data))
-    if not parameter:
-        return tensors.from_buffer, arguments
-    rebuild = partial(tensors.parameter_from_buffer, requires_grad=value.requires_grad)
-    return rebuild, arguments
-
-
-def _reduce_array(array: np.ndarray[Any, Any]) -> Any:
-    """Return how to pickle an array with gaps: numpy would put it, writable, into the pickle."""
-    flags = array.flags
-    if flags.c_contiguous or flags.f_contiguous or array.dtype.hasobject:
-        return NotImplemented
-    return np.ascontiguousarray(array).__reduce_ex__(5)
-
-
-class _Pickler(pickle.Pickler):
-    note_private: Any = None
-    met: list[Any] | None = None
-
-    def reducer_override(self, value: Any) -> Any:
-        return _reduce(self, value)
-
-
-class _CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]  # it comes without types
-    note_private: Any = None
-    met: list[Any] | None = None
-
-    def reducer_override(self, value: Any) -> Any:
-        if value.__class__ is CodeType:
-            return _reduce_code(value)
-        reduced = _reduce(self, value)
-        return super().reducer_override(value) if reduced is NotImplemented else reduced
-
-
-def _reduce_code(code: CodeType) -> Any:
-    """Return how to pickle code: under its file's name, which cloudpickle 3.1.3 leaves out."""
-    kind, arguments = cloudpickle.Pickler.dispatch_table[CodeType](code)
-    return kind, tuple([code.co_filename if arg == _NO_FILE else arg for arg in arguments])
-
-
-class _ApartPickler(_Pickler):
-    """Leaves tensors out."""
-
-    def __init__(self, apart: list[Any], *args: Any, **named: Any) -> None:
-        super().__init__(*args, **named)
-        self._leave_out = _LeaveOut(self, apart)
-
-    def persistent_id(self, value: Any) -> Any:
-        return self._leave_out(value)
-
-
-class _ApartCloudPickler(_CloudPickler):
-    """Leaves tensors out."""
-
-    def __init__(self, apart: list[Any], *args: Any, **named: Any) -> None:
-        super().__init__(*args, **named)
-        self._leave_out = _LeaveOut(self, apart)
-
-    def persistent_id(self, value: Any) -> Any:
-        return self._leave_out(value)
-
-
-class _LeaveOut:
-    """Says what stands for an object: for a dense tensor its number, and what it is."""
-
-    def __init__(self, pickler: _Pickler | _CloudPickler, apart: list[Any]) -> None:
-        self._pickler = pickler
-        self._apart = apart
-        self._numbers: dict[int, int] = {}
-
-    def __call__(self, value: Any) -> tuple[int, bool | None] | None:
-        kind = type(value)
-        parameter = tensors.is_parameter(kind)
-        if not (parameter or tensors.is_tensor(kind)) or not tensors.is_plain(value):
-            return None
-        number = self._numbers.get(id(value))
-        if number is None:
-            number = self._numbers[id(value)] = len(self._apart)
-            self._apart.append(value)
-            if self._pickler.met is not None:
-                self._pickler.met.append(value)
-        return number, value.requires_grad if parameter else None
-
-
-def _path_to_culprit(value: Any) -> str:
-    """Name the innermost member of `value` that cannot be pickled."""
-    path, culprit = _descend("value", value, depth=0)
-    return f"{path} of type {type(culprit).__module__}.{type(culprit).__qualname__}"
-
-
-def _descend(path: str, value: Any, depth: int) -> tuple[str, Any]:
-    if depth < 10:  # noqa: PLR2004  deep enough to point at it, and cycles end
-        for name, member in _members(value):
-            try:
-                cloudpickle.dumps(member)
-            except Exception:  # noqa: BLE001  pickle raises many types; cloudpickle decides below
-                return _descend(path + name, member, depth + 1)
-    return path, value
-
-
-def _members(value: Any) -> list[tuple[str, Any]]:
-    if isinstance(value, dict):
-        return [(f"[{key!r}]", member) for key, member in value.items()]
-    if isinstance(value, (list, tuple)):
-        return [(f"[{index}]", member) for index, member in enumerate(value)]
-    if isinstance(type(value).__reduce__, FunctionType):
-        return []  # it is not pickled by its attributes
-    return [(f".{name}", member) for name, member in getattr(value, "__dict__", {}).items()]
-
-
-def dumps_by_value(value: Any) -> bytes:
-    """Pickle anything into one piece, with cloudpickle (classes of ``__main__`` by value)."""
-    data: bytes = cloudpickle.dumps(value, protocol=5)
-    return data

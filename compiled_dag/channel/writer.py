@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.channel import layout as at
@@ -19,6 +20,8 @@ from compiled_dag.shm.futex import STORES_STAY_IN_ORDER, fence, futex_wake
 from compiled_dag.shm.segment import round_up
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from compiled_dag.channel.graph_segment import GraphSegment
 
 _INT, _NONE, _FLOAT = int(Kind.INT), int(Kind.NONE), int(Kind.FLOAT)
@@ -57,7 +60,14 @@ class Writer:
         self._bases = [(place.ring + slot * at.SLOT) // 8 for slot in range(spec.depth)]
         self._depth = spec.depth
         self._sequence_word = place.control // 8 + at.SEQUENCE
+        self._ack_words = [place.reader(number) // 8 for number in range(len(spec.readers))]
         self._taken: tuple[Extent, int, int] | None = None
+        self._lent: deque[tuple[int, Sequence[Any]]] = deque()
+        """What is lent with which message (see `Encoded.lent`)."""
+        self._last_lent = 0
+        """Number of the last such message."""
+        self.on_lent: Callable[[], object] | None = None
+        """Called when something is lent: whoever may let go of it before the next message."""
         board = graph.board
         self._bells = board.bells
         processes = {graph.processes[reader] for reader in spec.readers}
@@ -141,6 +151,29 @@ class Writer:
             if bells[bell]:
                 bells[bell] = 0
                 futex_wake(address)
+        if self._lent:
+            self.take_back()
+
+    @property
+    def may_take_back(self) -> bool:
+        """Whether `take_back` would let go of everything. Any thread may ask."""
+        return self._last_lent <= self._num_taken()
+
+    def take_back(self) -> None:
+        """Let go of what was lent with messages that all readers have taken.
+
+        Every `publish` does; after the last one, whoever is told by `on_lent`.
+        """
+        taken, lent = self._num_taken(), self._lent
+        while lent and lent[0][0] <= taken:
+            lent.popleft()
+
+    def take_all_back(self) -> None:
+        """Let go of everything that was lent: nobody reads any more."""
+        self._lent.clear()
+
+    def _num_taken(self) -> int:
+        return min([self._words[word] for word in self._ack_words])
 
     def published(self) -> int:
         """Return how many messages were published: the shared word itself, so that is exact."""
@@ -151,9 +184,12 @@ class Writer:
         if self._taken is not None:
             self._pool.give_back(*self._taken)
             self._taken = None
+        if self._lent and self._lent[-1][0] > self.published():
+            self._lent.pop()
+            self._last_lent = self._lent[-1][0] if self._lent else 0
 
     def _stage_encoded(self, base: int, encoded: Encoded) -> None:
-        kind, head, buffers, private = encoded
+        kind, head, buffers, private, lent = encoded
         lengths = [memoryview(buffer).nbytes for buffer in buffers]
         size = body_size(len(head), lengths)
         words = self._words
@@ -182,3 +218,8 @@ class Writer:
             position = start + round_up(end - start, ALIGN)
             end = position + length
             target[position:end] = buffer
+        if lent:
+            self._last_lent = self.published() + 1
+            self._lent.append((self._last_lent, lent))
+            if self.on_lent is not None:
+                self.on_lent()

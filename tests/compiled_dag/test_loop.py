@@ -137,3 +137,17 @@ def test_an_idle_loop_sleeps_until_a_message_comes(actor, monkeypatch) -> None:
     monkeypatch.setattr(bell, "arm", arm_and_send)
     actor.loop.run()
     assert actor.done == ["stop"]
+
+
+def test_a_loop_that_is_told_so_looks_into_its_mailbox_again(actor) -> None:
+    def look() -> bool:
+        found = actor.serve()
+        if not found:
+            actor.done.append("empty")
+        return found
+
+    actor.loop = Loop(actor.board, 1, actor.waiter, look)
+    actor.loop.add(Program(actor, 1, 1, then=actor.loop.look_again))
+    actor.loop.add(Program(actor, 2, 3, then=lambda: actor.send("stop", actor.loop.stop)))
+    actor.loop.run()
+    assert actor.done == ["run 2", "run 1", "empty", "run 2", "run 2", "stop"]

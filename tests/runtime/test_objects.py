@@ -552,6 +552,6 @@ def test_references_pickled_after_the_session_are_refused(no_leaks):
 
     with runtime.init():
         ref = runtime.put(1)
-    set_strays(None, None)
+    set_strays(None, None, None)
     with pytest.raises(TypeError, match="session"):
         pickle.dumps(ref)

@@ -19,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from compiled_dag.channel.codec import Encoded, Kind, decode, dumps_by_value, encode
+from compiled_dag.channel.codec import Encoded, Kind, decode, encode
+from compiled_dag.channel.pickling import dumps_by_value
 from compiled_dag.outcome import Error
 
 scalars = st.one_of(
@@ -324,7 +325,7 @@ def test_a_failure_half_way_leaves_nothing_behind_for_the_next() -> None:
 
 SCRIPT = """
 import sys
-from compiled_dag.channel.codec import encode, dumps_by_value
+from compiled_dag.channel.codec import encode
 
 class Thing:
     def twice(self):
@@ -364,7 +365,7 @@ def test_by_value_carries_a_local_class() -> None:
     class Local:
         x = 3
 
-    assert pickle.loads(dumps_by_value(Local())).x == 3
+    assert pickle.loads(dumps_by_value(Local())[0]).x == 3
 
 
 def test_code_keeps_the_name_of_its_file_whatever_cloudpickle_does(monkeypatch):

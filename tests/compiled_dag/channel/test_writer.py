@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from compiled_dag import MemoryCapError
 from compiled_dag.channel import layout as at
 from compiled_dag.channel.lease import LEASE_BYTES
+from compiled_dag.channel.pickling import lend_by
 from compiled_dag.shm.segment import PAGE
 from tests.compiled_dag.channel.test_codec import nested
 from tests.compiled_dag.channel.wires import SLOT, Wire
@@ -177,3 +179,64 @@ def test_memory_that_the_machine_lacks_is_refused_and_the_channel_stays_usable(
     assert one.send(5) == 5
     monkeypatch.undo()
     assert one.send(b"x" * 5000) == b"x" * 5000
+
+
+# --- what is lent ---------------------------------------------------------------------------------
+
+
+class Token:
+    """Known by its number elsewhere, as references are."""
+
+
+lend_by(Token, lambda _token: (int, (7,)))
+
+
+def lent_with(writer, make=lambda token: [token]) -> weakref.ref:
+    token = Token()
+    writer.write(make(token))
+    return weakref.ref(token)
+
+
+def test_what_is_lent_is_kept_until_all_readers_have_it_and_more_is_sent(wire) -> None:
+    one = wire(readers=2, depth=4)
+    first = lent_with(one.writer)
+    assert one.readers[0].read() == [7]
+    second = lent_with(one.writer, lambda token: {"deep": (lambda: 0, token)})
+    one.writer.write(1)
+    assert first() is not None
+    assert one.readers[1].read() == [7]
+    one.readers[1].read()
+    one.writer.write(2)
+    assert first() is None
+    assert second() is not None
+    assert not one.writer.may_take_back
+    one.readers[0].skip()
+    assert one.writer.may_take_back
+    one.writer.take_back()
+    assert second() is None
+
+
+def test_what_is_lent_with_a_message_that_is_not_sent_is_let_go_of(wire) -> None:
+    one = wire()
+    token = Token()
+    one.writer.stage([token])
+    alive = weakref.ref(token)
+    del token
+    assert alive() is not None
+    one.writer.abandon()
+    assert alive() is None
+    assert one.writer.may_take_back
+    with pytest.raises(TypeError):
+        one.writer.stage([Token(), threading.Lock()])
+    assert one.writer.may_take_back
+
+
+def test_lending_is_told_and_all_is_taken_back_when_nobody_reads_any_more(wire) -> None:
+    one, told = wire(), []
+    one.writer.on_lent = lambda: told.append(one.writer.may_take_back)
+    one.writer.stage_captured(one.writer.capture([Token()]))
+    one.writer.publish()
+    one.send(1)
+    alive = lent_with(one.writer)
+    one.writer.take_all_back()
+    assert (told, alive()) == ([False, False], None)

@@ -1,0 +1,256 @@
+"""Pickling: values to one head and raw buffers beside it.
+
+Pickle protocol 5 with out-of-band buffers, and cloudpickle for what pickle refuses or would refer
+to by a ``__main__`` that is another module in the receiving process. `codec` calls it for what has
+no short cut of its own, and says what shared and private buffers are.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from functools import partial
+from types import CodeType, FunctionType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import cloudpickle
+import numpy as np
+
+from compiled_dag.channel import tensor as tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+Buffer = Any  # anything with the buffer protocol, one-dimensional bytes
+
+_NO_FILE: Final = "<dynamic-code>"
+
+_lenders: dict[type, Callable[[Any], Any]] = {}
+
+
+def lend_by(kind: type, reduce: Callable[[Any], Any]) -> None:
+    """Have objects of exactly `kind` pickled by `reduce`, and noted as lent.
+
+    For what stays where it is and is known by a number elsewhere: references to objects, say.
+    """
+    _lenders[kind] = reduce
+
+
+class Pickled(NamedTuple):
+    """A pickle, and what belongs to it."""
+
+    head: bytes
+    buffers: list[Buffer]
+    """Not in the pickle. Views into the value."""
+    private: tuple[int, ...]
+    """Indices of the private buffers."""
+    lent: Sequence[Any]
+    """Objects that receivers find by what is in the bytes: to be kept alive until they have."""
+
+
+def pickled(value: Any, met: list[Any] | None = None, apart: list[Any] | None = None) -> Pickled:
+    """Pickle `value`.
+
+    Args:
+        value: Anything that can be pickled.
+        met: Where to note every tensor inside, in the order they are met.
+        apart: Where to put the tensors inside, which the pickle then lacks; None: into buffers.
+
+    Raises:
+        TypeError: Part of the value cannot be pickled; the message names the path to it.
+    """
+    buffers: list[Buffer] = []
+    private: list[int] = []
+    lent: list[Any] = []
+    try:
+        pickler = _Pickler if apart is None else partial(_ApartPickler, apart)
+        head = _pickle_with(pickler, value, buffers, private, lent, met)
+        if b"__main__" not in head:
+            return Pickled(head, buffers, tuple(private), lent)
+    except Exception:  # noqa: BLE001, S110  pickle raises many types; cloudpickle decides below
+        pass
+    for found in (buffers, private, lent, met, apart):
+        if found is not None:
+            found.clear()
+    try:
+        cloud_pickler = _CloudPickler if apart is None else partial(_ApartCloudPickler, apart)
+        head = _pickle_with(cloud_pickler, value, buffers, private, lent, met)
+    except Exception as error:
+        path = _path_to_culprit(value)
+        msg = f"cannot send {path}: it cannot be pickled ({type(error).__name__}: {error})"
+        raise TypeError(msg) from error
+    return Pickled(head, buffers, tuple(private), lent)
+
+
+def _pickle_with(
+    pickler: Callable[..., Any],
+    value: Any,
+    buffers: list[Buffer],
+    private: list[int],
+    lent: list[Any],
+    met: list[Any] | None,
+) -> bytes:
+    def keep(buffer: pickle.PickleBuffer) -> None:
+        # raw() refuses what is not contiguous in memory; numpy never hands such a buffer out.
+        buffers.append(buffer.raw())
+
+    file = io.BytesIO()
+    made = pickler(file, 5, buffer_callback=keep)
+    made.note_private = lambda: private.append(len(buffers))
+    made.lent = lent
+    if met is not None:
+        made.met = met
+    made.dump(value)
+    return file.getvalue()
+
+
+def _reduce(pickler: _Pickler | _CloudPickler, value: Any) -> Any:
+    """Return how to pickle a tensor, parameter or array, or NotImplemented for anything else."""
+    kind = type(value)
+    if kind is np.ndarray:
+        return _reduce_array(value)
+    lend = _lenders.get(kind)
+    if lend is not None:
+        pickler.lent.append(value)
+        return lend(value)
+    if pickler.met is not None and tensors.is_any_tensor(value):
+        pickler.met.append(value)
+    parameter = tensors.is_parameter(kind)
+    if not (parameter or tensors.is_tensor(kind)) or not tensors.is_plain(value):
+        return NotImplemented
+    header, data = tensors.to_bytes(value)
+    pickler.note_private()
+    arguments = (header, pickle.PickleBuffer(data.data))
+    if not parameter:
+        return tensors.from_buffer, arguments
+    rebuild = partial(tensors.parameter_from_buffer, requires_grad=value.requires_grad)
+    return rebuild, arguments
+
+
+def _reduce_array(array: np.ndarray[Any, Any]) -> Any:
+    """Return how to pickle an array with gaps: numpy would put it, writable, into the pickle."""
+    flags = array.flags
+    if flags.c_contiguous or flags.f_contiguous or array.dtype.hasobject:
+        return NotImplemented
+    return np.ascontiguousarray(array).__reduce_ex__(5)
+
+
+class _Pickler(pickle.Pickler):
+    note_private: Any = None
+    lent: list[Any]
+    met: list[Any] | None = None
+
+    def reducer_override(self, value: Any) -> Any:
+        return _reduce(self, value)
+
+
+class _CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]  # it comes without types
+    note_private: Any = None
+    lent: list[Any]
+    met: list[Any] | None = None
+
+    def reducer_override(self, value: Any) -> Any:
+        if value.__class__ is CodeType:
+            return _reduce_code(value)
+        reduced = _reduce(self, value)
+        return super().reducer_override(value) if reduced is NotImplemented else reduced
+
+
+def _reduce_code(code: CodeType) -> Any:
+    """Return how to pickle code: under its file's name, which cloudpickle 3.1.3 leaves out."""
+    kind, arguments = cloudpickle.Pickler.dispatch_table[CodeType](code)
+    return kind, tuple([code.co_filename if arg == _NO_FILE else arg for arg in arguments])
+
+
+class _ApartPickler(_Pickler):
+    """Leaves tensors out."""
+
+    def __init__(self, apart: list[Any], *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._leave_out = _LeaveOut(self, apart)
+
+    def persistent_id(self, value: Any) -> Any:
+        return self._leave_out(value)
+
+
+class _ApartCloudPickler(_CloudPickler):
+    """Leaves tensors out."""
+
+    def __init__(self, apart: list[Any], *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._leave_out = _LeaveOut(self, apart)
+
+    def persistent_id(self, value: Any) -> Any:
+        return self._leave_out(value)
+
+
+class _LeaveOut:
+    """Says what stands for an object: for a dense tensor its number, and what it is."""
+
+    def __init__(self, pickler: _Pickler | _CloudPickler, apart: list[Any]) -> None:
+        self._pickler = pickler
+        self._apart = apart
+        self._numbers: dict[int, int] = {}
+
+    def __call__(self, value: Any) -> tuple[int, bool | None] | None:
+        kind = type(value)
+        parameter = tensors.is_parameter(kind)
+        if not (parameter or tensors.is_tensor(kind)) or not tensors.is_plain(value):
+            return None
+        number = self._numbers.get(id(value))
+        if number is None:
+            number = self._numbers[id(value)] = len(self._apart)
+            self._apart.append(value)
+            if self._pickler.met is not None:
+                self._pickler.met.append(value)
+        return number, value.requires_grad if parameter else None
+
+
+def _path_to_culprit(value: Any) -> str:
+    """Name the innermost member of `value` that cannot be pickled."""
+    path, culprit = _descend("value", value, depth=0)
+    return f"{path} of type {type(culprit).__module__}.{type(culprit).__qualname__}"
+
+
+def _descend(path: str, value: Any, depth: int) -> tuple[str, Any]:
+    if depth < 10:  # noqa: PLR2004  deep enough to point at it, and cycles end
+        for name, member in _members(value):
+            try:
+                dumps_by_value(member)
+            except Exception:  # noqa: BLE001  pickle raises many types; cloudpickle decides below
+                return _descend(path + name, member, depth + 1)
+    return path, value
+
+
+def _members(value: Any) -> list[tuple[str, Any]]:
+    if isinstance(value, dict):
+        return [(f"[{key!r}]", member) for key, member in value.items()]
+    if isinstance(value, (list, tuple)):
+        return [(f"[{index}]", member) for index, member in enumerate(value)]
+    if isinstance(type(value).__reduce__, FunctionType):
+        return []  # it is not pickled by its attributes
+    return [(f".{name}", member) for name, member in getattr(value, "__dict__", {}).items()]
+
+
+class _WholePickler(cloudpickle.Pickler):  # type: ignore[misc]  # it comes without types
+    lent: list[Any]
+
+    def reducer_override(self, value: Any) -> Any:
+        lend = _lenders.get(type(value))
+        if lend is not None:
+            self.lent.append(value)
+            return lend(value)
+        return super().reducer_override(value)
+
+
+def dumps_by_value(value: Any) -> tuple[bytes, Sequence[Any]]:
+    """Pickle anything into one piece, with cloudpickle (classes of ``__main__`` by value).
+
+    Returns:
+        The piece, and what is lent with it: to be kept alive until it was unpickled.
+    """
+    file = io.BytesIO()
+    pickler = _WholePickler(file, 5)
+    pickler.lent = []
+    pickler.dump(value)
+    return file.getvalue(), pickler.lent
