@@ -2,14 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
+from compiled_dag.call_node import IS_CLASS_METHOD_OUTPUT_KEY, ElementNode
 from compiled_dag.class_node import (
     BIND_INDEX_KEY,
-    IS_CLASS_METHOD_OUTPUT_KEY,
     PARENT_CLASS_NODE_KEY,
     PREV_CLASS_METHOD_CALL_KEY,
     ClassMethodNode,
     ClassNode,
-    ElementNode,
 )
 from compiled_dag.collective_node import COLLECTIVE_OPERATION_KEY, CollectiveOutputNode
 from compiled_dag.communicator import Communicator

@@ -124,6 +124,9 @@ class RemoteFunction(Remote, Protocol):
     """A function that runs as tasks, or in workers that a graph has for itself."""
 
     @property
+    def num_returns(self) -> int: ...
+
+    @property
     def function(self) -> Callable[..., Any] | None:
         """The plain function; None where its code is not known any more."""
         ...

@@ -6,7 +6,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from compiled_dag.class_node import ClassMethodNode, ClassNode, ElementNode
+from compiled_dag.call_node import CallNode, ElementNode, element_label
+from compiled_dag.class_node import ClassMethodNode, ClassNode
 from compiled_dag.collective_node import CollectiveBinding, CollectiveOutputNode
 from compiled_dag.errors import GraphError
 from compiled_dag.function_node import FunctionNode
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from compiled_dag.node import DAGNode
     from compiled_dag.operation import CollectiveOp
     from compiled_dag.owned import NewActor
+    from compiled_dag.tree import Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,15 +128,22 @@ class _Capture:
         self._members = [node for node in nodes if not isinstance(node, ClassNode)]
         self._ids = {id(node): NodeId(number) for number, node in enumerate(self._members)}
         self._placing = Placing([node for node in nodes if isinstance(node, ClassNode)])
-        self._templates = Templates(self._ids)
+        self._templates = Templates(self._ids, self._element)
+        self._more: list[Node] = []
+        """Values of calls that the user passes on whole: they have no nodes of the user's."""
+        self._more_ids: dict[tuple[int, int], NodeId] = {}
+        """By `id` of the call, and index."""
         self._bindings: dict[int, CollectiveBinding] = {}
         self._communicators: list[Communicator] = []
 
     def graph(self, output: DAGNode, default: Communicator | Literal["create"] | None) -> Captured:
         nodes = [self._node(node) for node in self._members]
-        single = not isinstance(output, MultiOutputNode)
-        if single:
-            nodes.append(self._added_output(output))
+        added = not isinstance(output, MultiOutputNode)
+        several = isinstance(output, CallNode) and output._num_returns > 1
+        values = self._values(output) if added else ()
+        nodes += self._more
+        if added:
+            nodes.append(self._added_output(values, nodes))
         placing = self._placing
         host = placing.host()
         operations = tuple(
@@ -146,8 +155,8 @@ class _Capture:
         graph = Graph(
             nodes=tuple(nodes),
             operations=operations,
-            output=nodes[-1].id if single else self._ids[id(output)],
-            single_output=single,
+            output=nodes[-1].id if added else self._ids[id(output)],
+            single_output=added and not several,
             actors=tuple(placing.actors),
             labels=tuple(actor.label for actor in placing.actors.values()),
             gpus=self._gpus(nodes),
@@ -171,15 +180,43 @@ class _Capture:
             communicators=users,
         )
 
-    def _added_output(self, output: DAGNode) -> Node:
-        """Return the output node of a graph that ends in a single value."""
+    def _values(self, output: DAGNode) -> tuple[Tree, ...]:
+        """Return the values of a graph that ends in another node than a `MultiOutputNode`."""
+        if isinstance(output, CallNode) and output._num_returns > 1:
+            return self._templates.elements(output)
+        return (self._templates.output(output),)
+
+    @staticmethod
+    def _added_output(values: tuple[Tree, ...], nodes: list[Node]) -> Node:
+        """Return the output node of such a graph."""
         return Node(
-            id=NodeId(len(self._members)),
+            id=NodeId(len(nodes)),
             actor=DRIVER,
-            op=Output(values=(self._templates.output(output),)),
-            order=max(node._order for node in self._members) + 1,
+            op=Output(values=values),
+            order=max(node.order for node in nodes) + 1,
             label="output",
         )
+
+    def _element(self, call: CallNode, index: int) -> NodeId:
+        """Return the number of one of a call's values, a new one if the user has no node of it."""
+        drawn = call._drawn_elements().get(index)
+        if drawn is not None:
+            return self._ids[id(drawn)]
+        key = id(call), index
+        if key not in self._more_ids:
+            number = self._more_ids[key] = NodeId(len(self._members) + len(self._more))
+            source = self._ids[id(call)]
+            self._more.append(
+                Node(
+                    id=number,
+                    actor=self._placing.place(call, source),
+                    op=Element(source=source, index=index),
+                    order=call._order,
+                    label=element_label(call, index),
+                    source=call._source,
+                )
+            )
+        return self._more_ids[key]
 
     def _node(self, node: DAGNode) -> Node:
         number = self._ids[id(node)]
@@ -233,13 +270,11 @@ class _Capture:
                 return Input()
             case InputAttributeNode():
                 return Input(key=node._key)
-            case FunctionNode():
-                return Call(method=node._label, arguments=self._templates.arguments(node))
-            case ClassMethodNode():
+            case FunctionNode() | ClassMethodNode():
                 return Call(
-                    method=node._method.name,
+                    method=node._method.name if isinstance(node, ClassMethodNode) else node._label,
                     arguments=self._templates.arguments(node),
-                    num_returns=1 if node._target is None else max(1, node._method.num_returns),
+                    num_returns=node._num_returns,
                 )
             case ElementNode():
                 return Element(source=self._ids[id(node._call)], index=node._index)

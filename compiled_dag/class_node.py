@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from compiled_dag import walk
+from compiled_dag.call_node import CallNode, ElementNode
 from compiled_dag.errors import GraphError
 from compiled_dag.input_node import InputNode
 from compiled_dag.node import DAGNode
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 PARENT_CLASS_NODE_KEY: Final = "parent_class_node"
 PREV_CLASS_METHOD_CALL_KEY: Final = "prev_class_method_call"
 BIND_INDEX_KEY: Final = "bind_index"
-IS_CLASS_METHOD_OUTPUT_KEY: Final = "is_class_method_output"
 
 
 class ClassNode(DAGNode):
@@ -87,7 +87,8 @@ class ClassNodeMethod:
     def bind(self, *args: Any, **kwargs: Any) -> ClassMethodNode:
         """Draw a call of the method.
 
-        With ``num_returns=2`` the node stands for the list of both.
+        With ``num_returns=2``, ``first, second = node`` draws each value; the node itself stands
+        for the list of both.
 
         Raises:
             TypeError: The arguments do not fit the signature.
@@ -118,7 +119,7 @@ class ClassNodeMethod:
         return f"<method {self._method.name} of {self._node!r}>"
 
 
-class ClassMethodNode(DAGNode):
+class ClassMethodNode(CallNode):
     """One call of one method of one actor."""
 
     def __init__(
@@ -150,34 +151,16 @@ class ClassMethodNode(DAGNode):
         return None if isinstance(self._parent, ClassNode) else cast("Target", self._method)
 
     @property
+    def _num_returns(self) -> int:
+        return max(1, self._method.num_returns)
+
+    @property
     def _label(self) -> str:
         return f"{self._method.class_name}.{self._method.name}"
 
     @property
     def _body(self) -> str:
         return f"{self._label}()"
-
-
-class ElementNode(DAGNode):
-    """One of the values of a method with several returns."""
-
-    def __init__(self, call: ClassMethodNode, index: int) -> None:
-        others = {IS_CLASS_METHOD_OUTPUT_KEY: True}
-        super().__init__((call, index), others=others)
-
-    @property
-    def _call(self) -> ClassMethodNode:
-        call: ClassMethodNode = self._bound_args[0]
-        return call
-
-    @property
-    def _index(self) -> int:
-        index: int = self._bound_args[1]
-        return index
-
-    @property
-    def _label(self) -> str:
-        return f"{self._call._label}[{self._index}]"
 
 
 def bind_method(
@@ -197,6 +180,4 @@ def bind_method(
         BIND_INDEX_KEY: index,
     }
     node = ClassMethodNode(target, args, kwargs, others)
-    if target.num_returns <= 1:
-        return node
-    return tuple(ElementNode(node, position) for position in range(target.num_returns))
+    return node if node._num_returns == 1 else node._elements()

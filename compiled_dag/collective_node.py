@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from compiled_dag.class_node import ClassMethodNode, ElementNode
+from compiled_dag.call_node import ElementNode
+from compiled_dag.class_node import ClassMethodNode
 from compiled_dag.errors import GraphError
 from compiled_dag.node import DAGNode
 

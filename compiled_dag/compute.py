@@ -128,15 +128,15 @@ def _getter(tree: Tree, constants: dict[int, Any]) -> Callable[[Slots], Any]:
 
 
 def _unpacked(value: Any, count: int) -> Sequence[Any]:
-    """Return the values of a method with several returns.
+    """Return the values of a call with several returns.
 
     Raises:
         ValueError: Not `count` of them.
     """
     if not isinstance(value, (tuple, list)):
-        msg = f"num_returns={count}, but the method returned one {type(value).__name__}"
+        msg = f"num_returns={count}, but what was returned is one {type(value).__name__}"
         raise ValueError(msg)  # noqa: TRY004  a wrong count and a wrong type are one error
     if len(value) != count:
-        msg = f"num_returns={count}, but the method returned {len(value)} values"
+        msg = f"num_returns={count}, but {len(value)} values were returned"
         raise ValueError(msg)
     return value

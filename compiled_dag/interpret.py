@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from compiled_dag.class_node import ClassMethodNode, ClassNode, ElementNode
+from compiled_dag.call_node import ElementNode
+from compiled_dag.class_node import ClassMethodNode, ClassNode
 from compiled_dag.collective_node import CollectiveOutputNode
 from compiled_dag.errors import GraphError, GraphUsageError
 from compiled_dag.function_node import FunctionNode

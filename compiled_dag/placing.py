@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
+from compiled_dag.call_node import ElementNode
 from compiled_dag.collective_node import actor_call
 from compiled_dag.errors import GraphError
 from compiled_dag.function_node import FunctionNode
@@ -82,8 +83,13 @@ class Placing:
         Raises:
             GraphError: A function's code is not known, or the actor's session has ended.
         """
+        if isinstance(node, ElementNode) and isinstance(node._call, FunctionNode):
+            return self._pool(node._call).id
         if isinstance(node, FunctionNode):
-            return self._pool(node, number).id
+            pool = self._pool(node)
+            assert node._function.function is not None, "a pool was found for it"
+            self.functions[number] = node._function.function
+            return pool.id
         call = actor_call(node)
         if call is None:
             return DRIVER
@@ -109,7 +115,7 @@ class Placing:
         number = ActorId(next(self._numbers))
         return NewActor(number, node._label, host, remote_class.num_gpus, node)
 
-    def _pool(self, node: FunctionNode, number: NodeId) -> Pool:
+    def _pool(self, node: FunctionNode) -> Pool:
         """Return the pool of a function, a new one the first time."""
         function = node._function
         if function.function is None:
@@ -118,7 +124,6 @@ class Placing:
                 "any more, because the session it came from has ended"
             )
             raise GraphError(msg)
-        self.functions[number] = function.function
         if function.kind not in self._pools:
             self._hosts[id(function.host)] = function.host
             pool = Pool(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from compiled_dag.call_node import CallNode
 from compiled_dag.class_node import ClassNode
 from compiled_dag.containers import search
 from compiled_dag.errors import GraphError
@@ -13,7 +14,7 @@ from compiled_dag.output_node import MultiOutputNode
 from compiled_dag.tree import Arguments, Const, DictOf, ListOf, Tree, TupleOf, Val
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from compiled_dag.ir import NodeId
 
@@ -21,9 +22,17 @@ if TYPE_CHECKING:
 class Templates:
     """Makes them, and numbers the constants."""
 
-    def __init__(self, ids: Mapping[int, NodeId]) -> None:
-        """Make templates of a graph whose nodes have these numbers, by `id`."""
+    def __init__(
+        self, ids: Mapping[int, NodeId], element: Callable[[CallNode, int], NodeId]
+    ) -> None:
+        """Make templates of a graph.
+
+        Args:
+            ids: Numbers of its nodes, by `id`.
+            element: Returns the number of one of the values of a call that has several.
+        """
         self._ids = ids
+        self._element = element
         self.constants: list[Any] = []
         """A class node stands for the handle of its actor."""
 
@@ -55,6 +64,10 @@ class Templates:
                 raise GraphError(msg)
         return self._tree(value)
 
+    def elements(self, call: CallNode) -> tuple[Tree, ...]:
+        """Return the several values of a call."""
+        return tuple(Val(self._element(call, index)) for index in range(call._num_returns))
+
     def _argument(self, node: DAGNode, name: int | str, value: Any) -> Tree:
         what = f"argument {name!r} of {node._label}, bound at {node._source}"
         check_open(what, search(value, DAGNode))
@@ -67,6 +80,8 @@ class Templates:
                 raise GraphError(msg)
             if isinstance(value, ClassNode):
                 return self._constant(value)
+            if isinstance(value, CallNode) and value._num_returns > 1:
+                return ListOf(self.elements(value))
             return Val(self._ids[id(value)])
         if search(value, DAGNode).nodes:
             if type(value) is list:

@@ -122,6 +122,12 @@ class RemoteFunction:
         return host
 
     @property
+    def num_returns(self) -> int:
+        """How many values a call is in a graph, where a stream is one."""
+        count = self._options.num_returns
+        return 1 if count in (None, STREAM) else int(count)
+
+    @property
     def num_gpus(self) -> float:
         """Logical GPUs it asks for."""
         return self._options.num_gpus or 0

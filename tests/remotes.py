@@ -42,6 +42,7 @@ class FakeFunction:
         self.kind = kind
         self.num_gpus = num_gpus
         self.declared = declared
+        self.num_returns = declared.get("num_returns", 1)
         self._room = room
 
     def bind(self, *args: Any, **kwargs: Any) -> FunctionNode:
@@ -96,14 +97,13 @@ class FakeClass:
 class FakeClassMethod:
     """A method of one; see `compiled_dag.bindable.ClassMethod`."""
 
-    num_returns = 1
-
     def __init__(self, cls: type, name: str, declared: Mapping[str, Any] | None = None) -> None:
         self._cls = cls
         self.class_name = cls.__name__
         self.name = name
         self.function = getattr(cls, name)
         self.declared = dict(declared or {})
+        self.num_returns = self.declared.get("num_returns", 1)
 
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         inspect.signature(self.function).bind(None, *args, **kwargs)

@@ -17,7 +17,7 @@ from collections import defaultdict, deque
 from typing import TYPE_CHECKING
 
 from compiled_dag.host import ActorId
-from compiled_dag.ir import DRIVER, Call, Graph, Node, NodeId, Pool
+from compiled_dag.ir import DRIVER, Call, Element, Graph, Node, NodeId, Pool
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,9 +54,11 @@ def _moved(
     pool_of: Mapping[ActorId, ActorId],
     pools: Mapping[ActorId, Pool],
 ) -> Graph:
-    nodes = tuple(
-        dataclasses.replace(node, actor=worker_of.get(node.id, node.actor)) for node in graph.nodes
-    )
+    def where(node: Node) -> ActorId:
+        number = node.op.source if isinstance(node.op, Element) else node.id
+        return worker_of.get(number, node.actor)
+
+    nodes = tuple(dataclasses.replace(node, actor=where(node)) for node in graph.nodes)
     return dataclasses.replace(
         graph,
         nodes=nodes,
@@ -90,7 +92,8 @@ def _shared(chains: list[list[NodeId]], size: int) -> list[list[NodeId]]:
 def _chains(graph: Graph, pool: Pool, pools: frozenset[ActorId]) -> list[list[NodeId]]:
     """Split a pool's calls into the fewest chains; each call needs the one before it."""
     calls = sorted(
-        (node for node in graph.nodes if node.actor == pool.id), key=lambda node: node.order
+        (node for node in graph.nodes if node.actor == pool.id and isinstance(node.op, Call)),
+        key=lambda node: node.order,
     )
     chains: list[list[NodeId]] = []
     chain_of: dict[int, list[NodeId]] = {}
@@ -123,11 +126,18 @@ def _needs(
             bits = last[node.actor] = last[node.actor] | bits
         number = position.get(node.id)
         if number is not None:
-            direct[number] = sum(1 << position[use] for use in uses if use in position)
+            given = {_maker(graph, use) for use in uses}
+            direct[number] = sum(1 << position[use] for use in given if use in position)
             needed[number] = bits
             bits |= 1 << number
         before[node.id] = bits
     return direct, needed
+
+
+def _maker(graph: Graph, value: NodeId) -> NodeId:
+    """Return the call that makes a value, if it is one of several of a call."""
+    op = graph.nodes[value].op
+    return op.source if isinstance(op, Element) else value
 
 
 def _leaders(direct: Sequence[int], needed: Sequence[int]) -> list[int | None]:

@@ -40,7 +40,8 @@ class Counter:
         self.value += amount
         return self.value
 
-    def pair(self) -> tuple[int, int]:
+    def pair(self, more: int = 0) -> tuple[int, int]:
+        self.value += more
         return self.value, -self.value
 
     def values(self) -> list[int]:
@@ -59,6 +60,10 @@ def add(x: Any, y: Any) -> Any:
 
 def pair(x: Any) -> Any:
     return [x, -x]
+
+
+def total(x: Any) -> Any:
+    return str(x)
 
 
 def fail(x: Any) -> Any:
@@ -154,12 +159,56 @@ def test_the_number_of_workers_is_checked(value) -> None:
         CompileOptions.resolve(_function_workers=value)
 
 
-def test_a_function_with_several_returns_is_one_value(host) -> None:
-    both = FakeFunction(host, pair, num_returns=2)
+def test_each_of_several_returns_is_a_node(host) -> None:
+    both, plus = FakeFunction(host, pair, num_returns=2), FakeFunction(host, add)
+    made = FakeClass(host, Counter).bind(10)
+    with InputNode() as inp:
+        one, two = both.bind(inp)
+        counted = made.pair.options(num_returns=2).bind(one)
+        output = MultiOutputNode([plus.bind(two, 1), counted[1], one, counted[0]])
+    for graph in (output.experimental_compile(), output.experimental_compile()):
+        with graph:
+            assert [ref.get(30) for ref in graph.execute(3)] == [-2, -13, 3, 13]
+            functions = {node.actor for node in graph._captured.graph.nodes if "pair" in node.label}
+            assert len(functions) == 2, "an element is where its call is"
+
+
+def test_several_returns_that_are_passed_on_whole_are_a_list(host) -> None:
+    both, first_of = FakeFunction(host, pair, num_returns=2), FakeFunction(host, total)
+    with InputNode() as inp:
+        whole = both.bind(inp)
+        output = MultiOutputNode([first_of.bind(whole), first_of.bind([whole, whole[1]])])
+    with output.experimental_compile() as graph:
+        assert [ref.get(30) for ref in graph.execute(3)] == ["[3, -3]", "[[3, -3], -3]"]
+    assert len(whole._downstream) == 4, "compiling changes no node"
+
     with InputNode() as inp:
         output = both.bind(inp)
     with output.experimental_compile() as graph:
-        assert graph.execute(3).get(30) == [3, -3]
+        assert [ref.get(30) for ref in graph.execute(3)] == [3, -3], "as when it is not compiled"
+    assert output._downstream == []
+    with InputNode() as inp:
+        output = MultiOutputNode([both.bind(inp)])
+    with pytest.raises(GraphError, match=r"pair\[0\] \(node 3, .*Make each node an output of its"):
+        output.experimental_compile()
+
+
+def test_each_of_several_returns_must_be_used_and_be_there(host) -> None:
+    both = FakeFunction(host, pair, num_returns=2)
+    with InputNode() as inp:
+        one, _two = both.bind(inp)
+    with pytest.raises(GraphError, match=r"nobody reads the result of element 1 of pair"):
+        one.experimental_compile()
+    with InputNode() as inp:
+        output = MultiOutputNode([*FakeFunction(host, pair, num_returns=3).bind(inp)])
+    with output.experimental_compile() as graph:
+        for ref in graph.execute(1):
+            with pytest.raises(ValueError, match="num_returns=3, but 2 values were returned"):
+                ref.get(30)
+    single = FakeFunction(host, add).bind(1, 2)
+    for use in (list, lambda node: node[0]):
+        with pytest.raises(TypeError, match=r"is one value, which.*\.options\(num_returns=2\)"):
+            use(single)
 
 
 def test_an_error_of_a_function_names_it_and_leaves_the_graph_usable(host) -> None:
