@@ -95,6 +95,19 @@ class Remote(Protocol):
         """Logical GPUs it asks for."""
         ...
 
+    @property
+    def needs(self) -> Mapping[str, float]:
+        """Resources, by name, that the session must have for it to run at all."""
+        ...
+
+    @property
+    def holds(self) -> Mapping[str, float]:
+        """Resources, by name, that a process of a graph holds for it, as long as the graph lives.
+
+        Only what must be free: what is counted but may be overdrawn is left out.
+        """
+        ...
+
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Run it the ordinary way.
 

@@ -32,6 +32,7 @@ from compiled_dag.owned import place_functions
 from compiled_dag.program import Program, Read
 from compiled_dag.ref import CompiledDAGRef
 from compiled_dag.results import News, Results
+from compiled_dag.room import check_room
 from compiled_dag.submit import Submission
 from compiled_dag.trace.log import Log
 from compiled_dag.watcher import Watcher
@@ -337,6 +338,7 @@ def compile_dag(output: DAGNode, options: CompileOptions) -> CompiledDAG:
     captured = capture(output, options.default_communicator)
     captured.host.check_owner()
     captured = place_functions(captured, options.function_workers)
+    check_room(captured)
     check_constants(captured)
     program = compile_graph(captured.graph, options)
     check_backends(captured, program)

@@ -147,6 +147,10 @@ class Host(Protocol):
         """The calling thread's waiting policy on the driver's doorbell."""
         ...
 
+    def totals(self) -> Mapping[str, float]:
+        """Return the session's resources by name, free or not."""
+        ...
+
     def bound_actor(self, handle: Any) -> Actor:
         """Return what a graph knows of the actor behind a user's handle.
 

@@ -22,7 +22,7 @@ from compiled_dag.passes.workers import assign_workers
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from compiled_dag.bindable import RemoteFunction
+    from compiled_dag.bindable import Remote, RemoteFunction
     from compiled_dag.capture import Captured
     from compiled_dag.errors import ActorDiedError
     from compiled_dag.host import Actor, ActorContext, ActorId, Host
@@ -62,6 +62,11 @@ class NewActor:
         self.host = host
         self.num_gpus = num_gpus
         self.made_by = made_by
+
+    @property
+    def remote(self) -> Remote:
+        """What is run in its process."""
+        return self.made_by._class if isinstance(self.made_by, ClassNode) else self.made_by
 
 
 def place_functions(captured: Captured, most: int | None) -> Captured:

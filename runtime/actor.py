@@ -116,6 +116,16 @@ class ActorClass:
         """Logical GPUs an actor asks for."""
         return self._options.num_gpus or 0
 
+    @property
+    def needs(self) -> Mapping[str, float]:
+        """See `compiled_dag.bindable.Remote.needs`."""
+        return self._options.demand.amounts()
+
+    @property
+    def holds(self) -> Mapping[str, float]:
+        """See `compiled_dag.bindable.Remote.holds`."""
+        return self._options.required.amounts()
+
     def bound(self, handle: ActorHandle) -> BoundActor:
         """Return what a graph knows of an actor."""
         return BoundActor(handle)

@@ -133,6 +133,16 @@ class RemoteFunction:
         return self._options.num_gpus or 0
 
     @property
+    def needs(self) -> Mapping[str, float]:
+        """See `compiled_dag.bindable.Remote.needs`."""
+        return self._options.demand.amounts()
+
+    @property
+    def holds(self) -> Mapping[str, float]:
+        """See `compiled_dag.bindable.Remote.holds`."""
+        return worker_options(self._options).required.amounts()
+
+    @property
     def kind(self) -> Hashable:
         """Functions of the same kind may share a process; one with GPUs has its own."""
         return kind_of(self._options), id(self._export) if self.num_gpus else None

@@ -84,6 +84,10 @@ class NestedHost:
         """Refuse use in a forked child."""
         self._session.check_owner()
 
+    def totals(self) -> Mapping[str, float]:
+        """Return the session's resources by name, free or not."""
+        return self._session.resources("totals")
+
     # --- actors
 
     def bound_actor(self, handle: Any) -> BoundActor:

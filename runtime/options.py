@@ -68,6 +68,16 @@ class ActorOptions(ProcessOptions):
             1 if self.num_cpus is None else self.num_cpus, self.num_gpus or 0, self.resources
         )
 
+    @property
+    def required(self) -> Demand:
+        """What of it must be free for the actor to start.
+
+        The CPU that comes with other resources is counted but not insisted on: four actors with a
+        (fake) GPU each shall start on two cores.
+        """
+        demand = self.demand
+        return demand if self.num_cpus is not None else dataclasses.replace(demand, num_cpus=0)
+
     def updated(self, options: Mapping[str, Any], *, decorator: bool = False) -> ActorOptions:
         """Return these options with those a user gave.
 

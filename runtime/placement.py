@@ -81,9 +81,8 @@ class Placement:
             self.warn_about_devices(demand.num_gpus)
 
     def _take(self, actor: ActorProcess) -> Grant | None:
-        # The CPU that comes with other resources is counted but not insisted on: four actors with
-        # a (fake) GPU each shall start on two cores.
-        return self.ledger.take(actor.options.demand, insist=actor.options.num_cpus is None)
+        options = actor.options
+        return self.ledger.take(options.demand, insist=options.required != options.demand)
 
     def warn_for_ever(self, who: str, missing: str) -> None:
         """Say that something can never be placed."""

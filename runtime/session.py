@@ -155,6 +155,10 @@ class Session(Requests):
 
     # --- what a graph needs: `compiled_dag.host.Host`
 
+    def totals(self) -> Mapping[str, float]:
+        """Return the session's resources by name, free or not."""
+        return self.placement.ledger.totals()
+
     def bound_actor(self, handle: Any) -> BoundActor:
         """Return what a graph knows of the actor behind a handle; TypeError for anything else."""
         from runtime.actor import bound_actor  # noqa: PLC0415  it is above us

@@ -195,6 +195,9 @@ class ThreadHost:
         self.actors: dict[int, FakeActor] = {}
         self.ended: list[int] = []
 
+    def totals(self) -> dict[str, float]:
+        return {"CPU": 4.0}
+
     def actor(self, instance: Any, *, gets: bool = False) -> FakeActor:
         number = next(self._numbers)
         made = FakeActor(self, number, instance, f"{type(instance).__name__}({number})", gets=gets)

@@ -44,6 +44,7 @@ class FakeFunction:
         self.declared = declared
         self.num_returns = declared.get("num_returns", 1)
         self._room = room
+        self.needs = self.holds = dict(declared.get("resources", {}))
 
     def bind(self, *args: Any, **kwargs: Any) -> FunctionNode:
         node: FunctionNode = bound_by_caller(FunctionNode(self, args, kwargs))
@@ -70,6 +71,7 @@ class FakeClass:
         self.name = cls.__name__
         self.declared = declared
         self._cls = cls
+        self.needs = self.holds = dict(declared.get("resources", {}))
 
     def bind(self, *args: Any, **kwargs: Any) -> ClassNode:
         node: ClassNode = bound_by_caller(ClassNode(self, args, kwargs))

@@ -412,3 +412,33 @@ def test_an_actor_that_dies_breaks_the_graph_and_teardown_ends_the_rest(host, co
     assert host.ended == [2]
     assert none_left(host)
     graph.teardown(kill_actors=True)
+
+
+# --- room for them --------------------------------------------------------------------------------
+
+
+def test_what_can_never_be_placed_is_refused_before_anything_is_started(host) -> None:
+    add_two = FakeFunction(host, add, resources={"CPU": 5})
+    with InputNode() as inp:
+        output = add_two.bind(inp, 1)
+    with pytest.raises(GraphError, match=rf"add \(node 1, bound at {HERE}\) .* \(CPU: 5 of 4\)\."):
+        output.experimental_compile()
+
+    with InputNode() as inp:
+        nodes = [FakeClass(host, Counter, resources={"CPU": 2}).bind() for _ in range(3)]
+        output = MultiOutputNode([node.add.bind(inp) for node in nodes])
+    text = rf"together .* \(CPU: 6 of 4\): CPU by Counter, bound at {HERE}: 2, Counter"
+    with pytest.raises(GraphError, match=text):
+        output.experimental_compile()
+    assert host.actors == {}
+
+
+def test_gpus_of_actors_that_are_there_count_with_those_of_the_graph(host, monkeypatch) -> None:
+    monkeypatch.setattr(host, "totals", lambda: {"CPU": 4.0, "GPU": 1.0})
+    there = host.actor(Plain())
+    there.num_gpus = 1
+    with InputNode() as inp:
+        made = FakeClass(host, Counter, resources={"GPU": 0.5}).bind().add.bind(inp)
+        output = there.echo.bind(made)
+    with pytest.raises(GraphError, match=r"\(GPU: 1.5 of 1\): GPU by Worker\(1\): 1, Counter, bou"):
+        output.experimental_compile()

@@ -182,3 +182,28 @@ def test_a_constructor_that_does_not_end_fails_the_compile_which_leaves_nothing(
     assert "drawn.py" in text
     assert "in __init__" in text
     wait_until(lambda: pids() == set())
+
+
+@pytest.mark.parametrize(
+    ("options", "short"),
+    [
+        ({"num_cpus": 64}, "CPU: 64 of "),
+        ({"num_gpus": 9}, "GPU: 9 of 0"),
+        ({"resources": {"slot": 1}}, "slot: 1 of 0"),
+    ],
+)
+def test_what_can_never_run_is_refused_before_a_process_starts(session, options, short) -> None:
+    def function(inp):
+        return add.options(**options).bind(inp, 1)
+
+    def method(inp):
+        return Counter.options(**options).bind().add.bind(inp)
+
+    for draw, name in [(function, "add (node 1, bound at"), (method, "Counter, bound at")]:
+        with InputNode() as inp:
+            output = draw(inp)
+        with pytest.raises(GraphError) as raised:
+            output.experimental_compile()
+        assert str(raised.value).startswith(name)
+        assert short in str(raised.value)
+    assert pids() == set()

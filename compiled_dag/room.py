@@ -1,0 +1,88 @@
+"""Refuses a graph whose processes can never be there at one time, before any is started."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final
+
+from compiled_dag.class_node import ClassNode
+from compiled_dag.errors import GraphError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from compiled_dag.capture import Captured
+    from compiled_dag.host import ActorId
+    from compiled_dag.owned import NewActor
+
+_REMEDY: Final = (
+    "Ask for less, or start the session with more: init(num_cpus=, num_gpus=, resources=), which "
+    "are only counted, not measured"
+)
+
+
+def check_room(captured: Captured) -> None:
+    """Check that the processes that the graph will have for itself can be placed, all together.
+
+    Raises:
+        GraphError: One asks for more than the session has in all, or all do.
+    """
+    if not captured.new_actors:
+        return
+    totals = captured.host.totals()
+    for new in captured.new_actors:
+        short = _short(new.remote.needs, totals)
+        if short:
+            msg = (
+                f"{_describe(captured, new)} can never run: its process asks for more than the "
+                f"session has in all ({short}). {_REMEDY}"
+            )
+            raise GraphError(msg)
+    _check_together(captured, totals)
+
+
+def _check_together(captured: Captured, totals: Mapping[str, float]) -> None:
+    """Check what processes hold as long as the graph lives."""
+    held: dict[str, float] = defaultdict(float)
+    holders: dict[str, list[str]] = defaultdict(list)
+    new_ids = {new.actor_id for new in captured.new_actors}
+    for actor in captured.actors:
+        if actor.actor_id not in new_ids and actor.num_gpus:
+            held["GPU"] += actor.num_gpus
+            holders["GPU"].append(f"{actor.label}: {actor.num_gpus:g}")
+    for new in captured.new_actors:
+        for name, amount in new.remote.holds.items():
+            held[name] += amount
+            holders[name].append(f"{_describe(captured, new)}: {amount:g}")
+    short = _short(held, totals)
+    if short:
+        who = "; ".join(
+            f"{name} by {', '.join(holders[name])}"
+            for name in held
+            if held[name] > totals.get(name, 0)
+        )
+        msg = (
+            "the graph's processes can never be there at one time: together they hold more than "
+            f"the session has in all ({short}): {who}. {_REMEDY}"
+        )
+        raise GraphError(msg)
+
+
+def _short(wanted: Mapping[str, float], totals: Mapping[str, float]) -> str:
+    """Return what is wanted beyond what there is; empty if nothing."""
+    return ", ".join(
+        f"{name}: {amount:g} of {totals.get(name, 0):g}"
+        for name, amount in wanted.items()
+        if round(amount, 6) > totals.get(name, 0)
+    )
+
+
+def _describe(captured: Captured, new: NewActor) -> str:
+    if isinstance(new.made_by, ClassNode):
+        return f"{new.label}, bound at {new.made_by._source}"
+    return _call_on(captured, new.actor_id)
+
+
+def _call_on(captured: Captured, worker: ActorId) -> str:
+    """Return the first call of a function that a worker runs."""
+    return next(node.describe() for node in captured.graph.nodes if node.actor == worker)
