@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from collective import kinds
 from collective.cpu_communicator import CPUCommunicator
 from collective.ops import (
     Operation,
     ReduceOp,
-    check_inputs,
+    check_options,
     check_root,
+    parse_inputs,
     parse_reduce_op,
     parse_transport,
 )
-from compiled_dag.collective_node import CollectiveOutputNode, bind_collective
+from compiled_dag.collective_node import bind_collective
+from compiled_dag.errors import GraphError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from typing_extensions import Unpack
+
     from collective.kinds import Kind
     from compiled_dag.communicator import Communicator
-    from compiled_dag.node import DAGNode
+
+
+class Options(TypedDict, total=False):
+    """What every operation but `barrier` takes by name."""
+
+    bucket_bytes: int | None
+    """With several lists: several messages of at most so many bytes of a rank's tensors, in order;
+    a tensor that is larger goes alone."""
+    inplace: bool
+    """allreduce, reduce, broadcast: the results go where the inputs are; see `_Operation`."""
+    uneven: bool
+    """allgather, gather, scatter, all_to_all: first dimensions may differ, or not divide."""
 
 
 class _Operation:
@@ -33,152 +48,195 @@ class _Operation:
     `Communicator` of the same actors; None (or ``"auto"``, ``"accelerator"``) for NCCL where every
     actor has a GPU of its own, and gloo otherwise.
 
+    **Several tensors in one operation**: `input_nodes` may be several lists of nodes, each with
+    the same actors in the same order, called buckets. All tensors of a rank, which have one dtype,
+    travel in one message, or in messages of at most ``bucket_bytes``. Shapes may differ between
+    buckets. With two lists or more, there is then in place of every rank's node a list, with a node
+    for each bucket; the results may be views of one piece of memory, which is the rank's own.
+
+    **``inplace=True``** puts results where the inputs are, which saves a copy and the memory for
+    it. It says that nobody needs the input any more: no other node reads it, which is checked, and
+    what the method that returned it keeps of it (an attribute of the actor, say) may be
+    overwritten, which is up to you. The tensor must be memory that may be written: not what
+    `torch.from_numpy` makes of an array that came from another process. If the backend fails, what
+    is in it is undefined. With `broadcast` every rank then brings a tensor like the source's.
+
+    **``uneven=True``** lets ranks bring tensors of different first dimensions to `allgather` and
+    `gather`, and divides such as do not divide in `scatter` and `all_to_all`: of d0 rows for W
+    ranks, the first ``d0 % W`` ranks get one row more than the others, as with
+    `numpy.array_split`. Ranks learn of each other's shapes when they meet. In `gather`, `scatter`
+    and `all_to_all` every part then travels as if it were as long as the longest one.
+
     Every `bind` raises `GraphError` for inputs that are empty, no list, no nodes of actors, or two
-    nodes of one actor, and `ValueError` for another argument that is none of the valid ones.
+    nodes of one actor, for lists of different actors, for an option that the operation does not
+    have, and for an input of ``inplace=True`` that others read (when compiled); and `ValueError`
+    for another argument that is none of the valid ones.
     """
 
     _kind: Kind
 
     def _draw(
         self,
-        input_nodes: Sequence[DAGNode],
+        input_nodes: Sequence[Any],
         transport: str | Communicator | None = None,
         *,
         op: ReduceOp | None = None,
         root: int = 0,
-    ) -> list[CollectiveOutputNode]:
+        **options: Unpack[Options],
+    ) -> list[Any]:
+        """Draw it; returns what each rank gets: a node, or a list of them."""
         kind = self._kind
-        check_inputs(kind.name, input_nodes)
+        buckets, nested = parse_inputs(kind.name, input_nodes)
+        _check_names(kind.name, options)
+        bucket_bytes = options.get("bucket_bytes")
+        inplace, uneven = options.get("inplace", False), options.get("uneven", False)
+        check_options(
+            kind, nested=nested, bucket_bytes=bucket_bytes, inplace=inplace, uneven=uneven
+        )
         if isinstance(transport, CPUCommunicator):
-            transport.check_members(kind.name, input_nodes)
+            transport.check_members(kind.name, buckets[0])
             transport = "gloo"
         backend, communicator = parse_transport(transport)
         reduce_op = parse_reduce_op(op) if kind.reduces else None
-        if kind.root and input_nodes:
-            root = check_root(kind.root, root, len(input_nodes))
-        operation = Operation(kind=kind, op=reduce_op, root=root, transport=backend)
-        return bind_collective(operation, input_nodes, communicator)
+        if kind.root and buckets[0]:
+            root = check_root(kind.root, root, len(buckets[0]))
+        operation = Operation(
+            kind=kind,
+            op=reduce_op,
+            root=root,
+            transport=backend,
+            num_buckets=len(buckets),
+            bucket_bytes=bucket_bytes,
+            inplace=inplace,
+            uneven=uneven,
+        )
+        results_on = root if kind.root == "dst_rank" else None
+        return bind_collective(operation, buckets, communicator, results_on=results_on)
 
     def __repr__(self) -> str:
         return f"collective.{self._kind.name}"
 
 
-class AllReduceOperation(_Operation):
-    """Reduce the tensors of several actors; every actor gets the result."""
+def _check_names(name: str, options: Options) -> None:
+    """Refuse options that no operation has, which Python cannot do by itself."""
+    unknown = options.keys() - Options.__annotations__.keys()
+    if unknown:
+        msg = f"{name}.bind() got an unexpected keyword argument {min(unknown)!r}"
+        raise TypeError(msg)
+
+
+class _Moving(_Operation):
+    """Every rank brings a tensor and gets one."""
+
+    def bind(
+        self,
+        input_nodes: Sequence[Any],
+        transport: str | Communicator | None = None,
+        **options: Unpack[Options],
+    ) -> list[Any]:
+        """Draw it; returns what each rank gets."""
+        return self._draw(input_nodes, transport, **options)
+
+
+class _Reducing(_Operation):
+    """Tensors of one shape are reduced, for all ranks."""
+
+    def bind(
+        self,
+        input_nodes: Sequence[Any],
+        op: ReduceOp = ReduceOp.SUM,
+        transport: str | Communicator | None = None,
+        **options: Unpack[Options],
+    ) -> list[Any]:
+        """Draw it; returns what each rank gets."""
+        return self._draw(input_nodes, transport, op=op, **options)
+
+
+class _FromOne(_Operation):
+    """One rank's tensor goes to all.
+
+    What the other ranks bring only says when they are there, and is not looked at; in place of a
+    node they may have their actor.
+    """
+
+    def bind(
+        self,
+        input_nodes: Sequence[Any],
+        src_rank: int = 0,
+        transport: str | Communicator | None = None,
+        **options: Unpack[Options],
+    ) -> list[Any]:
+        """Draw it; returns what each rank gets."""
+        return self._draw(input_nodes, transport, root=src_rank, **options)
+
+
+class AllReduceOperation(_Reducing):
+    """Reduce the tensors of several actors; each gets the result, of the input's shape."""
 
     _kind = kinds.ALLREDUCE
 
-    def bind(
-        self,
-        input_nodes: Sequence[DAGNode],
-        op: ReduceOp = ReduceOp.SUM,
-        transport: str | Communicator | None = None,
-    ) -> list[CollectiveOutputNode]:
-        """Draw it; returns one node per rank: a tensor of the input's shape, dtype and device."""
-        return self._draw(input_nodes, transport, op=op)
 
-
-class AllGatherOperation(_Operation):
-    """Join the tensors of several actors along the first dimension; every actor gets all."""
+class AllGatherOperation(_Moving):
+    """Join the tensors of several actors along the first dimension: ``(d0 * W, ...)`` for all."""
 
     _kind = kinds.ALLGATHER
 
-    def bind(
-        self, input_nodes: Sequence[DAGNode], transport: str | Communicator | None = None
-    ) -> list[CollectiveOutputNode]:
-        """Draw it; returns one node per rank, of shape ``(d0 * W, ...)`` for W ranks."""
-        return self._draw(input_nodes, transport)
 
-
-class ReduceScatterOperation(_Operation):
-    """Reduce the tensors of several actors; actor r gets part r of the result."""
+class ReduceScatterOperation(_Reducing):
+    """Reduce the tensors of several actors; rank r gets part r of the result: ``(d0 / W, ...)``."""
 
     _kind = kinds.REDUCESCATTER
 
-    def bind(
-        self,
-        input_nodes: Sequence[DAGNode],
-        op: ReduceOp = ReduceOp.SUM,
-        transport: str | Communicator | None = None,
-    ) -> list[CollectiveOutputNode]:
-        """Draw it; returns one node per rank, of shape ``(d0 / W, ...)`` for W ranks."""
-        return self._draw(input_nodes, transport, op=op)
 
-
-class BroadcastOperation(_Operation):
-    """Give the tensor of one actor to all. What the others bring only says when they are there."""
+class BroadcastOperation(_FromOne):
+    """Give the tensor of one actor to all."""
 
     _kind = kinds.BROADCAST
 
-    def bind(
-        self,
-        input_nodes: Sequence[DAGNode],
-        src_rank: int = 0,
-        transport: str | Communicator | None = None,
-    ) -> list[CollectiveOutputNode]:
-        """Draw it; returns one node per rank: the tensor of rank `src_rank`."""
-        return self._draw(input_nodes, transport, root=src_rank)
+
+class ScatterOperation(_FromOne):
+    """Divide one actor's tensor along the first dimension; rank r gets part r of it."""
+
+    _kind = kinds.SCATTER
+
+
+class AllToAllOperation(_Moving):
+    """Divide every actor's tensor along the first dimension; rank r gets part r of each, joined."""
+
+    _kind = kinds.ALL_TO_ALL
 
 
 class ReduceOperation(_Operation):
-    """Reduce the tensors of several actors; one of them gets the result."""
+    """Reduce the tensors of several actors; one of them gets the result, of the input's shape."""
 
     _kind = kinds.REDUCE
 
     def bind(
         self,
-        input_nodes: Sequence[DAGNode],
+        input_nodes: Sequence[Any],
         dst_rank: int = 0,
         op: ReduceOp = ReduceOp.SUM,
         transport: str | Communicator | None = None,
-    ) -> CollectiveOutputNode:
-        """Draw it; returns one node, on the actor of rank `dst_rank`."""
-        return self._draw(input_nodes, transport, op=op, root=dst_rank)[dst_rank]
+        **options: Unpack[Options],
+    ) -> Any:
+        """Draw it; returns what `dst_rank` gets: one node, or a list with one per bucket."""
+        return self._draw(input_nodes, transport, op=op, root=dst_rank, **options)[dst_rank]
 
 
 class GatherOperation(_Operation):
-    """Join the tensors of several actors along the first dimension; one of them gets all."""
+    """Join the tensors of several actors along the first dimension, on one: ``(d0 * W, ...)``."""
 
     _kind = kinds.GATHER
 
     def bind(
         self,
-        input_nodes: Sequence[DAGNode],
+        input_nodes: Sequence[Any],
         dst_rank: int = 0,
         transport: str | Communicator | None = None,
-    ) -> CollectiveOutputNode:
-        """Draw it; returns one node, of shape ``(d0 * W, ...)``, on the actor of `dst_rank`."""
-        return self._draw(input_nodes, transport, root=dst_rank)[dst_rank]
-
-
-class ScatterOperation(_Operation):
-    """Divide the tensor of one actor along the first dimension; actor r gets part r.
-
-    What the others bring only says when they are there.
-    """
-
-    _kind = kinds.SCATTER
-
-    def bind(
-        self,
-        input_nodes: Sequence[DAGNode],
-        src_rank: int = 0,
-        transport: str | Communicator | None = None,
-    ) -> list[CollectiveOutputNode]:
-        """Draw it; returns one node per rank, of shape ``(d0 / W, ...)`` for W ranks."""
-        return self._draw(input_nodes, transport, root=src_rank)
-
-
-class AllToAllOperation(_Operation):
-    """Divide every actor's tensor along the first dimension; actor r gets part r of each."""
-
-    _kind = kinds.ALL_TO_ALL
-
-    def bind(
-        self, input_nodes: Sequence[DAGNode], transport: str | Communicator | None = None
-    ) -> list[CollectiveOutputNode]:
-        """Draw it; returns one node per rank: part r of every rank, joined by rank."""
-        return self._draw(input_nodes, transport)
+        **options: Unpack[Options],
+    ) -> Any:
+        """Draw it; returns what `dst_rank` gets: one node, or a list with one per bucket."""
+        return self._draw(input_nodes, transport, root=dst_rank, **options)[dst_rank]
 
 
 class BarrierOperation(_Operation):
@@ -186,8 +244,12 @@ class BarrierOperation(_Operation):
 
     _kind = kinds.BARRIER
 
-    def bind(self, input_nodes: Sequence[DAGNode]) -> list[CollectiveOutputNode]:
+    def bind(self, input_nodes: Sequence[Any]) -> list[Any]:
         """Draw it; returns one node per rank: its own value, once all ranks have theirs."""
+        _, nested = parse_inputs(self._kind.name, input_nodes)
+        if nested:
+            msg = "barrier.bind takes one list of nodes, no lists of lists: it moves no tensors"
+            raise GraphError(msg)
         return self._draw(input_nodes)
 
 

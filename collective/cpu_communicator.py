@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from compiled_dag.collective_node import actor_call
+from compiled_dag.collective_node import home_of
 from compiled_dag.communicator import HOST_TRANSPORT, Communicator
 from compiled_dag.errors import GraphError
 
@@ -74,16 +74,15 @@ class CPUCommunicator(Communicator):
         """
         taking_part: dict[Any, str] = {}
         for node in inputs:
-            call = actor_call(node)
-            if call is None:
+            home = home_of(node)
+            if home is None:
                 return  # not a method of an actor, which `bind` refuses by itself
-            target = call._target  # noqa: SLF001  as bind_collective
-            if target is None:
+            if home.actor is None:
                 raise GraphError(
                     f"{operation}: {node!r} is on an actor that the graph makes itself, which no "
                     "communicator can have as a member. Use transport='gloo'"
                 )
-            taking_part[target.actor] = target.actor.label
+            taking_part[home.actor] = home.actor.label
         if not taking_part:
             return
         host = next(iter(taking_part)).host

@@ -5,7 +5,8 @@
     page 0               u64 magic, epoch, state, ranks
     then, 128 bytes each rank's line (below)
     then, per rank       2 x RECORD  what it brings to this and the previous operation
-    then, per rank       2 x POISON  the error it brings instead of a value
+    then, per rank       2 x POISON  the error it brings instead of a value, or what does not fit
+                                     into its record
     then                 the rendezvous log (see `collective.store`)
     then                 what a backend asked for (see `collective.shm_group`)
 
@@ -46,6 +47,8 @@ MAGIC: Final = 0x31505247474144  # "DAGGRP1"
 _LINE: Final = 128
 RECORD: Final = 256
 POISON: Final = 16 * 1024
+BESIDE: Final = POISON - 8
+"""Bytes that a rank can show beside its record."""
 LOG_BYTES: Final = 1 << 20
 
 OPEN, CLOSED, BROKEN, FAULTED = states.OPEN, states.CLOSED, states.BROKEN, 4
@@ -164,15 +167,18 @@ class Preflight:
         """Of what is brought to this turn; 0 if that is an error."""
         self._shown = [0, 0]
         """Digests of the records that are in shared memory."""
+        self._beside = [b"", b""]
+        """What stands beside them."""
         self._lines = [header.line(other) for other in range(header.world_size)]
         self._others = [line for line in self._lines if line != header.line(rank)]
 
-    def arrive(self, record: bytes, error: Error | None) -> None:
+    def arrive(self, record: bytes, error: Error | None, beside: bytes = b"") -> None:
         """Show what this rank brings.
 
         Args:
             record: At most 255 bytes that must be the same on every rank that has any.
             error: What this rank has instead of a value.
+            beside: What others may want to read besides; not compared, and cut to `BESIDE` bytes.
         """
         header, line = self._header, self._lines[self._rank]
         turn = self.turn = self.turn + 1
@@ -185,6 +191,9 @@ class Preflight:
             self._digest = self._digest_of_record
             if self._shown[side] != self._digest:
                 self._show(b"\0" + record, turn)
+            if beside and self._beside[side] is not beside:
+                self._show_beside(beside[:BESIDE], turn)
+                self._beside[side] = beside
         self._shown[side] = header.words[line + _DIGESTS + side] = self._digest
         if not STORES_STAY_IN_ORDER:
             fence()
@@ -222,7 +231,7 @@ class Preflight:
         records = [bytes(view[place : place + RECORD]) for place in places]
         for other, shown in enumerate(records):
             if shown[0]:
-                return self._poison(other, turn)
+                return self._poison(other)
         return None if records.count(records[0]) == len(records) else records
 
     def _show(self, record: bytes, turn: int) -> None:
@@ -230,17 +239,24 @@ class Preflight:
         self._header.view[place : place + RECORD] = record.ljust(RECORD, b"\0")
 
     def _show_error(self, error: Error, turn: int) -> None:
-        header, data = self._header, _small(error)
         self._digest = 0
         self._show(b"\1", turn)
-        place = header.poison(self._rank, turn)
-        struct.pack_into("Q", header.view, place, len(data))
-        header.view[place + 8 : place + 8 + len(data)] = data
+        self._show_beside(_small(error), turn)
+        self._beside[turn & 1] = b""
 
-    def _poison(self, rank: int, turn: int) -> Error:
-        place = self._header.poison(rank, turn)
-        (length,) = struct.unpack_from("Q", self._header.view, place)
-        error: Error = pickle.loads(bytes(self._header.view[place + 8 : place + 8 + length]))
+    def _show_beside(self, data: bytes, turn: int) -> None:
+        view, place = self._header.view, self._header.poison(self._rank, turn)
+        struct.pack_into("Q", view, place, len(data))
+        view[place + 8 : place + 8 + len(data)] = data
+
+    def beside(self, rank: int) -> bytes:
+        """Return what a rank has shown beside its record, between `meet` and the next `arrive`."""
+        view, place = self._header.view, self._header.poison(rank, self.turn)
+        (length,) = struct.unpack_from("Q", view, place)
+        return bytes(view[place + 8 : place + 8 + length])
+
+    def _poison(self, rank: int) -> Error:
+        error: Error = pickle.loads(self.beside(rank))
         return error.at(rank=rank)
 
 
@@ -254,6 +270,6 @@ def _digest(record: bytes) -> int:
 def _small(error: Error) -> bytes:
     """Pickle `error` so that it fits: first without its cause, then with less and less text."""
     data, limit = pickle.dumps(error), _POISON_TEXT
-    while len(data) > POISON - 8:
+    while len(data) > BESIDE:
         data, limit = pickle.dumps(error.shortened(limit)), limit // 2
     return data

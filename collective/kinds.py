@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
@@ -24,23 +25,37 @@ class Kind:
     in_place: bool = False
     """Whether the backend works on one buffer, input and result."""
 
-    def why_not(self, shape: Shape, world_size: int) -> str | None:
+    @property
+    def from_all(self) -> bool:
+        """Whether a result consists of parts, one from each rank."""
+        return self.result == "joined" or (self.divides and self.result == "same")
+
+    @property
+    def may_be_uneven(self) -> bool:
+        """Whether it can do with first dimensions that differ, or do not divide."""
+        return not self.reduces and (self.from_all or self.divides)
+
+    def why_not(self, shape: Shape, world_size: int, *, uneven: bool = False) -> str | None:
         """Return why tensors of this shape cannot take part, or None."""
         if not shape and (self.result != "same" or self.divides):
             return "a tensor without dimensions has no first one to join or divide"
-        if self.divides and shape[0] % world_size:
+        if self.divides and shape[0] % world_size and not uneven:
+            also = ", unless with uneven=True" if self.may_be_uneven else ""
             return (
                 f"the first dimension of shape {shape} cannot be divided among {world_size} ranks"
+                f"{also}"
             )
         return None
 
-    def shape_of_result(self, shape: Shape, world_size: int) -> Shape:
-        """Return the shape of what a rank gets."""
-        if self.result == "joined":
-            return (shape[0] * world_size, *shape[1:])
-        if self.result == "part":
-            return (shape[0] // world_size, *shape[1:])
-        return shape
+    def part(self, shape: Shape, world_size: int, receiver: int) -> Shape:
+        """Return the shape of what of a tensor goes to a rank.
+
+        Where it does not divide, the first ranks get one row more, as with `numpy.array_split`.
+        """
+        if not self.divides:
+            return shape
+        rows, more = divmod(shape[0], world_size)
+        return (rows + (receiver < more), *shape[1:])
 
     def brings(self, rank: int, root: int) -> bool:
         """Tell whether the rank's input is more than a sign that it is there."""
@@ -61,3 +76,8 @@ SCATTER: Final = Kind(name="scatter", result="part", root="src_rank", divides=Tr
 ALL_TO_ALL: Final = Kind(name="all_to_all", result="same", divides=True)
 BARRIER: Final = Kind(name="barrier", result="same")
 """Values pass unchanged, of whatever type."""
+
+
+def size(shape: Shape) -> int:
+    """Return how many elements a tensor has."""
+    return math.prod(shape)

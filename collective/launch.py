@@ -75,7 +75,7 @@ def launch(
 def _bytes(tensor: torch.Tensor | None) -> torch.Tensor:
     """Return a contiguous tensor as its bytes."""
     assert tensor is not None
-    return tensor.reshape(-1).view(torch.uint8)
+    return tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8)
 
 
 def _parts(tensor: torch.Tensor, world_size: int) -> list[torch.Tensor]:

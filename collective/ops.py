@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from collective.kinds import BARRIER, Kind
 from compiled_dag.communicator import Communicator
@@ -49,6 +49,14 @@ class Operation:
     """The one special rank, if it has one."""
     transport: Backend | None = None
     """What it is to run on, if the user says so."""
+    num_buckets: int = 1
+    """How many tensors each rank brings."""
+    bucket_bytes: int | None = None
+    """What no message of several tensors is to exceed."""
+    inplace: bool = False
+    """Whether results go where the inputs are."""
+    uneven: bool = False
+    """Whether first dimensions may differ, or not divide."""
 
     @property
     def method(self) -> str:
@@ -57,8 +65,14 @@ class Operation:
 
     def __str__(self) -> str:
         root = f"{self.kind.root}={self.root}" if self.kind.root else ""
-        inside = ", ".join(filter(None, (root, self.op and self.op.value)))
+        buckets = f"{self.num_buckets} buckets" if self.num_buckets > 1 else ""
+        options = "inplace" if self.inplace else "uneven" if self.uneven else ""
+        inside = ", ".join(filter(None, (root, self.op and self.op.value, buckets, options)))
         return f"{self.kind.name}({inside})" if inside else self.kind.name
+
+    def only_gets(self, rank: int) -> bool:
+        """Tell whether a rank brings no value, so that its actor may stand for a node of it."""
+        return not (self.inplace or self.kind.brings(rank, self.root))
 
     def backend(self, actors: Sequence[Actor]) -> str:
         """Return what the user wants, or else what suits the actors' GPUs.
@@ -95,12 +109,9 @@ class Operation:
         """Return this rank's part, in its actor's process."""
         from collective.rank import RankBarrier, RankOperation  # noqa: PLC0415  as above
 
-        op = None if self.op is None else self.op.value
         if self.kind == BARRIER:
             return RankBarrier(context, group_id, rank, places, str(self))
-        return RankOperation(
-            context, group_id, rank, places, str(self), kind=self.kind, op=op, root=self.root
-        )
+        return RankOperation(context, group_id, rank, places, self)
 
 
 def choose_backend(actors: Sequence[Actor]) -> str:
@@ -183,14 +194,62 @@ def parse_reduce_op(op: object) -> ReduceOp:
     raise ValueError(msg)
 
 
-def check_inputs(name: str, inputs: object) -> None:
-    """Refuse what is no list of nodes.
+def parse_inputs(name: str, inputs: object) -> tuple[list[list[Any]], bool]:
+    """Return the lists of nodes that are given, one for each bucket, and whether there are lists.
 
     Raises:
-        GraphError: `inputs` is no list or tuple.
+        GraphError: `inputs` is no list or tuple of nodes, or of lists of nodes.
     """
     if not isinstance(inputs, (list, tuple)):
         msg = f"{name}.bind takes a list with one node per actor, not {type(inputs).__name__}"
+        raise GraphError(msg)
+    nested = [isinstance(one, (list, tuple)) for one in inputs]
+    if not any(nested):
+        return [list(inputs)], False
+    if not all(nested):
+        odd = nested.index(False)
+        msg = (
+            f"{name}.bind takes nodes, or lists of nodes, one list for each tensor: input {odd} "
+            f"({inputs[odd]!r}) is no list, and input {nested.index(True)} is one"
+        )
+        raise GraphError(msg)
+    return [list(one) for one in inputs], True
+
+
+def check_options(
+    kind: Kind, *, nested: bool, bucket_bytes: object, inplace: object, uneven: object
+) -> None:
+    """Refuse options that an operation does not have.
+
+    Raises:
+        GraphError: It has not; names option and operation.
+        ValueError: The option's value is none.
+    """
+    for option, flag in (("inplace", inplace), ("uneven", uneven)):
+        if not isinstance(flag, bool):
+            msg = f"{kind.name}: {option}={flag!r} is neither True nor False"
+            raise ValueError(msg)  # noqa: TRY004  as for every other option
+    if bucket_bytes is not None:
+        if isinstance(bucket_bytes, bool) or not isinstance(bucket_bytes, int) or bucket_bytes < 1:
+            msg = f"{kind.name}: bucket_bytes={bucket_bytes!r} is no number of bytes: at least 1"
+            raise ValueError(msg)
+        if not nested:
+            msg = (
+                f"{kind.name}: bucket_bytes={bucket_bytes} divides the tensors of several lists "
+                "into messages, and one list of nodes is given. Leave it out"
+            )
+            raise GraphError(msg)
+    if inplace and not kind.in_place:
+        msg = (
+            f"{kind.name}: inplace=True is of allreduce, reduce and broadcast, whose results are "
+            "as large as the inputs. Leave it out"
+        )
+        raise GraphError(msg)
+    if uneven and not kind.may_be_uneven:
+        msg = (
+            f"{kind.name}: uneven=True is of allgather, gather, scatter and all_to_all. Leave it "
+            "out"
+        )
         raise GraphError(msg)
 
 

@@ -22,7 +22,8 @@ class ProcessGroup(Protocol):
     """One rank's end.
 
     An operation is `stage`, on ranks that bring something; then the ranks meet (`Preflight`); then
-    `run`, if all bring the same, and `Work.wait`.
+    `run`, if all bring what goes together, and `Work.wait`. A rank may start several before it
+    waits for the first.
     """
 
     backend: str
@@ -66,7 +67,8 @@ class ProcessGroup(Protocol):
         Args:
             kind: Name of the operation.
             send: What `stage` returned; None on ranks that bring nothing.
-            receive: Contiguous memory from `empty`; None on ranks that get nothing.
+            receive: Contiguous memory of the kind that `empty` makes, which may be a piece of a
+                larger one, or of the user's; None on ranks that get nothing.
             op: How to reduce, if the operation does.
             root: The special rank, if it has one.
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from collective.header import FAULTED, GroupHeader, Preflight
-from collective.record import MAX_DIMS, describe, mismatch_text, tensor_of
-from compiled_dag.channel import tensor as tensors
+from collective.messages import messages_of
+from collective.record import Brought, mismatch_text, why_not_shown
+from collective.refusals import why_not
+from collective.rounds import Carrier
 from compiled_dag.errors import ChannelClosedError, CollectiveError, CollectiveMismatchError
 from compiled_dag.outcome import Error, Place
 
@@ -17,8 +20,11 @@ if TYPE_CHECKING:
 
     import torch
 
-    from collective.kinds import Kind
+    from collective.kinds import Shape
+    from collective.messages import Message
+    from collective.ops import Operation
     from collective.process_group import ProcessGroup, Work
+    from collective.rounds import Part, Round
     from compiled_dag.host import ActorContext
     from compiled_dag.shm.waiter import Waiter
 
@@ -60,12 +66,23 @@ class RankGroup:
 class _Running:
     """An operation under way."""
 
-    result: torch.Tensor | None
-    """None on ranks that get nothing."""
-    work: Work | None
-    """None where nothing is left to do."""
+    parts: Sequence[Part]
+    works: Sequence[Work]
+    """What is left to be finished."""
+    tensors: Sequence[torch.Tensor]
+    """The inputs."""
     device: Any
     execution: int
+
+
+class _Plan(NamedTuple):
+    """What follows from the shapes that are shown, as long as they stay the same."""
+
+    messages: tuple[Message, ...]
+    dtype: Any
+    device: Any
+    records: list[bytes]
+    """From which it follows, where they are others'."""
 
 
 class _RankPart:
@@ -118,16 +135,17 @@ class _RankPart:
 class RankBarrier(_RankPart):
     """A barrier: the ranks meet, and that is all."""
 
-    def start(self, value: Any, execution: int) -> Any:
+    def start(self, values: tuple[Any], execution: int) -> tuple[Any]:
         """Meet the other ranks."""
+        (value,) = values
         error = value if value.__class__ is Error else None
         self._group.preflight.arrive(b"" if error else self._text.encode(), error)
         met = self._meet()
-        return met.at(execution=execution) if isinstance(met, Error) else value
+        return (met.at(execution=execution),) if isinstance(met, Error) else values
 
-    def wait(self, value: Any) -> Any:
+    def wait(self, values: tuple[Any]) -> tuple[Any]:
         """Return this rank's own value, or the `Error` that a rank has."""
-        return value
+        return values
 
 
 class RankOperation(_RankPart):
@@ -139,141 +157,194 @@ class RankOperation(_RankPart):
         group_id: int,
         rank: int,
         places: Sequence[Place],
-        text: str,
-        *,
-        kind: Kind,
-        op: str | None,
-        root: int,
+        operation: Operation,
     ) -> None:
-        super().__init__(context, group_id, rank, places, text)
-        self._kind = kind
-        self._op = op
-        self._root = root
-        self._world_size = len(self._places)
-        self._brings = kind.brings(rank, root)
-        self._gets = kind.gets(rank, root)
-        self._in_place = kind.in_place and self._group.process_group.in_place
-        self._looks: tuple[Any, ...] = ()
-        self._record = b""
+        super().__init__(context, group_id, rank, places, str(operation))
+        self._operation = operation
+        self._carrier = Carrier(self._group.process_group, operation, rank, len(self._places))
+        self._brings = not operation.only_gets(rank)
+        self._gets = operation.kind.gets(rank, operation.root)
+        alone = operation.kind.root == "src_rank" and not operation.inplace
+        self._alone = operation.root if alone else None
+        """The only rank that brings something, if it is one."""
+        self._late = operation.uneven and self._alone is None
+        """Whether only the others' shapes say how much memory it takes."""
+        self._num_results = operation.num_buckets if self._gets else 1
+        self._later = f"{self._text}, next message".encode()
+        """The record of all ranks for rounds after the first."""
+        self._looks: Any = None
+        self._record = self._beside = b""
+        self._own: _Plan | None = None
+        """If all ranks bring what this one does."""
+        self._learned: _Plan | None = None
+        """From what others have shown."""
 
-    def start(self, value: Any, execution: int) -> _Running | Error:
-        """Meet the other ranks; launch if all bring the same."""
-        group, preflight = self._group, self._group.preflight
-        if value.__class__ is Error:
-            preflight.arrive(b"", value)
-            return self._not_launched(self._meet(), execution)
-        if not self._brings:
-            preflight.arrive(b"", None)
-            return self._receive(self._meet(), execution)
-        memory = self._memory_for(value, execution)
-        if memory.__class__ is Error:
-            preflight.arrive(b"", memory)
-            return self._not_launched(self._meet(), execution)
-        try:
-            send = self._stage(value, memory)
-        except RuntimeError as failure:  # no memory
-            preflight.arrive(b"", self._capture(failure, execution))
-            return self._not_launched(self._meet(), execution)
-        preflight.arrive(self._record, None)
-        met = self._meet()
-        if met is not None and (isinstance(met, Error) or self._kind.root != "src_rank"):
-            return self._not_launched(met, execution)
-        if group.header.state == FAULTED:
-            return self._capture(CollectiveError(_FAULTED_TEXT), execution)
-        return self._launch(send, memory, value.device, execution)
+    def start(self, values: tuple[Any, ...], execution: int) -> _Running | Error:
+        """Meet the other ranks; launch if all bring what goes together."""
+        plan: _Plan | None = None
+        rounds: list[Round] = []
+        tensors: list[torch.Tensor] = []
+        error = next((value for value in values if value.__class__ is Error), None)
+        if error is None and self._brings:
+            own = self._plan_own(values, execution)
+            if isinstance(own, Error):
+                error = own
+            else:
+                plan, tensors = own, [value.detach() for value in values]
+                if not self._late:
+                    rounds = self._carrier.rounds(own.messages)
+                    error = self._prepare(rounds[0], tensors, own, execution)
+        met = self._meet_with(self._record, error, self._beside, execution)
+        if isinstance(met, Error):
+            return met
+        if self._alone is None and met is not None and not self._late:
+            return self._mismatch(met, execution)
+        if not rounds:
+            learned = self._plan_together(met, plan, execution)
+            if isinstance(learned, Error):
+                return learned
+            plan, rounds = learned, self._carrier.rounds(learned.messages)
+        assert plan is not None, "a rank that brings something has one of its own"
+        return self._launch(plan, rounds, tensors, execution)
 
-    def wait(self, running: _Running | Error) -> Any:
-        """Finish the operation; returns the result, None if this rank gets none, or an `Error`."""
-        if isinstance(running, Error):
-            return running
-        try:
-            if running.work is not None:
-                running.work.wait()
-        except RuntimeError as failure:
-            return self._fault(failure, running.execution)
-        result = running.result
-        if result is None:
-            return None
-        if self._op == "AVG":
-            result /= self._world_size
-        return result if result.device == running.device else result.to(running.device)
+    def wait(self, running: _Running | Error) -> Sequence[Any]:
+        """Finish the operation.
 
-    def _memory_for(self, value: Any, execution: int) -> Any:
-        """Return memory for the result of `value`, or the `Error` to take part with.
-
-        A rank that gets nothing and may not work in its input has None.
+        Returns:
+            For each bucket the result or an `Error`; one None if this rank gets nothing.
         """
-        if not (tensors.is_tensor(type(value)) or tensors.is_parameter(type(value))):
-            kind = type(value)
-            text = f"{self._text} takes a torch.Tensor, not {kind.__module__}.{kind.__qualname__}"
-            return self._capture(ValueError(text), execution)
-        looks = (value.dtype, value.shape, value.device, value.layout)
-        if looks != self._looks:  # in most graphs only the first time, which saves 20 us a step
-            why = self._why_not(value)
+        if isinstance(running, Error):
+            return (running,) * self._num_results
+        error = self._finish(running.works, running.execution)
+        if error is not None:
+            return (error,) * self._num_results
+        if not self._gets:
+            return (None,)
+        return self._carrier.results(running.parts, running.tensors, running.device)
+
+    # --- meeting
+
+    def _meet_with(
+        self, record: bytes, error: Error | None, beside: bytes, execution: int
+    ) -> list[bytes] | Error | None:
+        """Show what this rank brings and wait for the others; see `Preflight.meet`."""
+        self._group.preflight.arrive(b"" if error else record, error, beside)
+        met = self._meet()
+        return met.at(execution=execution) if isinstance(met, Error) else met
+
+    def _plan_own(self, values: tuple[Any, ...], execution: int) -> _Plan | Error:
+        """Return what follows from this rank's tensors, or why they cannot take part."""
+        looks = self._looks_of(values)
+        if looks is None or looks != self._looks:  # in most graphs only once: it takes 20 us
+            size = len(self._places)
+            why = why_not(self._operation, self._group.process_group, size, values)
             if why is not None:
                 return self._capture(why, execution)
-            self._looks, self._record = looks, describe(self._text, value)
-            self._shape = self._kind.shape_of_result(tuple(value.shape), self._world_size)
-        if not (self._gets or self._in_place):
-            return None
+            brought = Brought.of(self._text, values)
+            self._record, self._beside = brought.packed()
+            if self._late or self._alone is not None:
+                text = why_not_shown(self._beside)
+                if text is not None:
+                    return self._capture(ValueError(f"{self._text}: {text}"), execution)
+            self._own = self._plan([brought.shapes] * size, values[0].dtype, values[0].device, [])
+            self._looks = looks
+        assert self._own is not None, "set with the looks"
+        return self._own
+
+    def _looks_of(self, values: tuple[Any, ...]) -> Any:
+        """Return what decides whether tensors can take part; None if they cannot."""
         try:
-            return self._group.process_group.empty(self._shape, value.dtype, value.device)
-        except RuntimeError as failure:  # no memory: an error of this execution on all ranks
+            looks = [(v.__class__, v.dtype, v.shape, v.device, v.layout) for v in values]
+            if self._operation.inplace:
+                return looks, [(v.stride(), v.is_inference()) for v in values]
+        except (AttributeError, RuntimeError):
+            return None  # no tensors, or nested ones, which have no shape
+        return looks
+
+    def _plan_together(
+        self, met: list[bytes] | None, own: _Plan | None, execution: int
+    ) -> _Plan | Error:
+        """Return what follows from what others have shown."""
+        if met is None:
+            assert own is not None, "all ranks brought nothing"
+            return own
+        records = met if self._alone is None else [met[self._alone]]
+        if self._learned is None or records != self._learned.records:
+            beside = self._group.preflight.beside
+            ranks = range(len(met)) if self._alone is None else [self._alone]
+            brought = [Brought.unpacked(met[rank], partial(beside, rank)) for rank in ranks]
+            if len({one.without_rows() for one in brought}) > 1:
+                return self._mismatch(met, execution)
+            shapes = [one.shapes for one in brought]
+            if self._alone is not None:
+                shapes *= len(met)
+            dtype, device = brought[0].in_torch()
+            device = device if own is None else own.device
+            self._learned = self._plan(shapes, dtype, device, records)
+        return self._learned
+
+    def _plan(
+        self, shapes: Sequence[Sequence[Shape]], dtype: Any, device: Any, records: list[bytes]
+    ) -> _Plan:
+        messages = messages_of(
+            self._operation.kind,
+            shapes,
+            rank=self._rank,
+            root=self._operation.root,
+            element_bytes=dtype.itemsize,
+            bucket_bytes=self._operation.bucket_bytes,
+        )
+        return _Plan(messages, dtype, device, records)
+
+    # --- sending
+
+    def _prepare(
+        self, one: Round, tensors: Sequence[torch.Tensor], plan: _Plan, execution: int
+    ) -> Error | None:
+        """Make a round ready; returns what speaks against it: an error of this execution."""
+        try:
+            self._carrier.prepare(one, tensors, plan.dtype, plan.device)
+        except RuntimeError as failure:  # no memory
             return self._capture(failure, execution)
-
-    def _stage(self, value: torch.Tensor, memory: torch.Tensor | None) -> torch.Tensor:
-        """Return what the backend sends: a copy where it works in place."""
-        value = value.detach()
-        if memory is not None and self._in_place:
-            return memory.copy_(value)
-        return self._group.process_group.stage(self._kind.name, value, self._op, self._root)
-
-    def _receive(self, met: list[bytes] | Error | None, execution: int) -> _Running | Error:
-        """Go on as a rank that only gets, and learns from the root's record what."""
-        if not isinstance(met, list) or met[self._root][1:].strip(b"\0") == b"":
-            return self._not_launched(met, execution)
-        dtype, device, shape = tensor_of(met[self._root])
-        try:
-            shape = self._kind.shape_of_result(shape, self._world_size)
-            memory = self._group.process_group.empty(shape, dtype, device)
-        except RuntimeError as failure:
-            return self._fault(failure, execution)
-        return self._launch(None, memory, device, execution)
+        return None
 
     def _launch(
-        self, send: torch.Tensor | None, memory: torch.Tensor | None, device: Any, execution: int
+        self,
+        plan: _Plan,
+        rounds: Sequence[Round],
+        tensors: Sequence[torch.Tensor],
+        execution: int,
     ) -> _Running | Error:
-        work = None
-        largest = memory if send is None else send
-        if largest is not None and largest.numel():
+        """Do the rounds. The ranks have met for the first, and meet for every other."""
+        works: list[Work] = []
+        for number, one in enumerate(rounds):
+            if number or self._late:
+                error = self._prepare(one, tensors, plan, execution)
+                met = self._meet_with(self._later, error, b"", execution)
+                if met is not None:
+                    assert isinstance(met, Error), "all ranks show the same for later rounds"
+                    return self._finish(works, execution) or met
+            if self._group.header.state == FAULTED:
+                return self._capture(CollectiveError(_FAULTED_TEXT), execution)
             try:
-                work = self._group.process_group.run(
-                    self._kind.name, send, memory, op=self._op, root=self._root
-                )
+                if not (number or self._brings):
+                    self._carrier.prepare(one, tensors, plan.dtype, plan.device)
+                work = self._carrier.run(one)
             except RuntimeError as failure:
                 return self._fault(failure, execution)
-        return _Running(memory if self._gets else None, work, device, execution)
+            if work is not None:
+                works.append(work)
+        parts = tuple({id(one.part): one.part for one in rounds}.values())
+        return _Running(parts, works, tensors, plan.device, execution)
 
-    def _not_launched(self, met: list[bytes] | Error | None, execution: int) -> Error:
-        """Return what came of a meeting in which not all brought the same."""
-        assert met is not None, "all ranks brought an error, or nothing, and none was shown"
-        if isinstance(met, Error):
-            return met.at(execution=execution)
-        return self._mismatch(met, execution)
-
-    def _why_not(self, value: torch.Tensor) -> Exception | None:
-        """Return what speaks against this tensor."""
-        why: str | None = None
-        if not tensors.is_plain(value):
-            why = f"the layout {value.layout} is not supported"
-        elif value.dim() > MAX_DIMS:
-            why = f"{value.dim()} dimensions are more than {MAX_DIMS}"
-        elif self._op is not None:
-            why = self._group.process_group.why_not(value, self._op)
-        if why is not None:
-            return TypeError(f"{self._text}: {why}")
-        why = self._kind.why_not(tuple(value.shape), self._world_size)
-        return None if why is None else CollectiveMismatchError(f"{self._text}: {why}")
+    def _finish(self, works: Sequence[Work], execution: int) -> Error | None:
+        """Wait for what has been started; returns how that failed, if it did."""
+        try:
+            for work in works:
+                work.wait()
+        except RuntimeError as failure:
+            return self._fault(failure, execution)
+        return None
 
     def _mismatch(self, records: list[bytes], execution: int) -> Error:
         """Say which ranks disagree."""
@@ -281,7 +352,10 @@ class RankOperation(_RankPart):
             (place.actor, f"{place.node}{place.source and f' ({place.source})'}")
             for place in self._places
         ]
-        text = mismatch_text(self._text, records, names, ("actor", "node"))
+        beside = [self._group.preflight.beside(rank) for rank in range(len(records))]
+        text = mismatch_text(
+            self._text, records, names, ("actor", "node"), beside, uneven=self._operation.uneven
+        )
         return self._capture(CollectiveMismatchError(text), execution)
 
 

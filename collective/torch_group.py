@@ -172,7 +172,7 @@ class GlooGroup:
 
     def stage(self, _kind: str, tensor: torch.Tensor, _op: str | None, _root: int) -> torch.Tensor:
         """Return `tensor` in host memory, contiguous."""
-        return tensor.cpu().contiguous()
+        return tensor.cpu().resolve_conj().resolve_neg().contiguous()
 
     def run(
         self,
@@ -245,7 +245,7 @@ class NcclGroup:
 
     def stage(self, _kind: str, tensor: torch.Tensor, _op: str | None, _root: int) -> torch.Tensor:
         """Return `tensor` on this rank's GPU, contiguous."""
-        return tensor.to(self._device).contiguous()
+        return tensor.to(self._device).resolve_conj().resolve_neg().contiguous()
 
     def run(
         self,

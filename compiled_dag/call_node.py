@@ -1,4 +1,4 @@
-"""What calls of functions and of methods have in common: they may return several values."""
+"""Calls of functions and methods, and collectives: what may give several values."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class CallNode(DAGNode):
 
 
 class ElementNode(DAGNode):
-    """One of the values of a call with several returns."""
+    """One of the values of a call with several returns, or of a collective of several tensors."""
 
     def __init__(self, call: CallNode, index: int) -> None:
         others = {IS_CLASS_METHOD_OUTPUT_KEY: True}

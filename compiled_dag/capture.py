@@ -284,7 +284,8 @@ class _Capture:
                 return Collective(
                     operation=OperationId(number),
                     rank=node._rank,
-                    source=self._ids[id(node._bound_args[0])],
+                    sources=tuple(self._ids[id(source)] for source in node._bound_args),
+                    num_returns=node._num_returns,
                 )
             case MultiOutputNode():
                 return Output(values=tuple(map(self._templates.output, node._bound_args)))
@@ -301,5 +302,6 @@ class _Capture:
             nodes=tuple(member.id for member in members),
             method=binding.op.method,
             backend=binding.op.transport,
+            inplace=binding.op.inplace,
             communicator=None if communicator is None else self._communicator(communicator),
         )

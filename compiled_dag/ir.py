@@ -54,7 +54,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Element:
-    """One of the values of a call with several returns."""
+    """One of the values of a call with several returns, or of a collective of several tensors."""
 
     source: NodeId
     index: int
@@ -69,10 +69,13 @@ class Collective:
 
     operation: OperationId
     rank: int
-    source: NodeId
+    sources: tuple[NodeId, ...]
+    """What the rank brings, a node per bucket; none where it only gets."""
+    num_returns: int = 1
+    """Values that it gets: one, or an `Element` per bucket."""
 
     def __str__(self) -> str:
-        return f"op{self.operation}.rank{self.rank}(v{self.source})"
+        return f"op{self.operation}.rank{self.rank}({', '.join(f'v{s}' for s in self.sources)})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,11 +126,18 @@ class Node:
                 return ()
             case Call(arguments=arguments):
                 return tuple(NodeId(value) for value in arguments.values())
-            case Element(source=source) | Collective(source=source):
+            case Element(source=source):
                 return (source,)
+            case Collective(sources=sources):
+                return tuple(dict.fromkeys(sources))
             case Output(values=values):
                 found = (leaf for tree in values for leaf in leaves(tree))
                 return tuple(dict.fromkeys(NodeId(v.id) for v in found if isinstance(v, Val)))
+
+    @property
+    def num_returns(self) -> int:
+        """Return how many values its work makes; the `Element`s of several are nodes."""
+        return self.op.num_returns if isinstance(self.op, Call | Collective) else 1
 
     def __str__(self) -> str:
         return f"v{self.id} = {self.op}"
@@ -155,6 +165,8 @@ class Operation:
     """What the user wants it to run on, if anything."""
     communicator: CommunicatorId | None = None
     """The user's own, if given."""
+    inplace: bool = False
+    """Whether results go where the inputs are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

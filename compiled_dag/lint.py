@@ -5,6 +5,8 @@ The rules that need the user's live objects (two inputs, foreign actors) are che
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 from compiled_dag.errors import GraphError
 from compiled_dag.ir import Call, Collective, Element, Graph, Input, Node, NodeId, Output
 from compiled_dag.tree import Val, leaves
@@ -18,11 +20,15 @@ def lint(graph: Graph) -> None:
     check_leaves(graph)
     check_input_forms(graph)
     check_outputs(graph)
+    check_overwritten(graph)
 
 
 def contributing(graph: Graph) -> set[NodeId]:
-    """Return the nodes whose values reach an output; a collective's ranks reach it together."""
+    """Return the nodes whose values reach an output; what a collective makes does so together."""
     partners = {node: operation.nodes for operation in graph.operations for node in operation.nodes}
+    for one in graph.nodes:
+        if isinstance(one.op, Element) and one.op.source in partners:
+            partners[one.op.source] += (one.id,)
     found: set[NodeId] = set()
     todo = [graph.output]
     while todo:
@@ -125,6 +131,39 @@ def check_outputs(graph: Graph) -> None:
                 f"{graph.nodes[inside[0]].describe()} inside. Make each node an output of its own"
             )
             raise GraphError(msg)
+
+
+def check_overwritten(graph: Graph) -> None:
+    """Nobody else reads what a collective overwrites."""
+    passing = {
+        node for operation in graph.operations for node in operation.nodes
+        if operation.method == "barrier"
+    }  # fmt: skip
+
+    def origin(value: NodeId) -> NodeId:
+        """Return the node that made a value which barriers only pass on."""
+        while value in passing:
+            (value,) = graph.nodes[value].uses()
+        return value
+
+    readers: dict[NodeId, list[Node]] = defaultdict(list)
+    for node in graph.nodes:
+        if node.id not in passing:
+            used = node.op.sources if isinstance(node.op, Collective) else node.uses()
+            for use in used:
+                readers[origin(use)].append(node)
+    for operation in graph.operations:
+        for node in (graph.nodes[number] for number in operation.nodes if operation.inplace):
+            for use in node.uses():
+                others = [reader for reader in readers[origin(use)] if reader is not node]
+                if others or len(readers[origin(use)]) > 1:
+                    names = ", ".join(_name(graph, one) for one in others) or "it itself, twice"
+                    msg = (
+                        f"{node.describe()} overwrites its input (inplace=True), which others "
+                        f"read: {graph.nodes[origin(use)].describe()} is read by {names}. Leave "
+                        "inplace out, or give the others what comes out of the collective"
+                    )
+                    raise GraphError(msg)
 
 
 def _keys(nodes: list[Node]) -> str:

@@ -57,13 +57,16 @@ class BoundOperation(Protocol):
     """One rank's part, ready to run."""
 
     @property
-    def start(self) -> Callable[[Any, int], Any]:
-        """Begin with this rank's input (a value or an `Error`) in execution n; returns a token."""
+    def start(self) -> Callable[[tuple[Any, ...], int], Any]:
+        """Begin with this rank's inputs (values or `Error`s) in execution n; returns a token.
+
+        There is one for each bucket, or none where the rank only gets something.
+        """
         ...
 
     @property
-    def wait(self) -> Callable[[Any], Any]:
-        """Finish: from the token to the result, a value or an `Error`."""
+    def wait(self) -> Callable[[Any], Sequence[Any]]:
+        """Finish: from the token to the results, a value or an `Error` for each bucket."""
         ...
 
 
@@ -78,6 +81,15 @@ class CollectiveOp(Protocol):
     @property
     def transport(self) -> str | None:
         """The backend that the user wants, or None."""
+        ...
+
+    @property
+    def inplace(self) -> bool:
+        """Whether results go where the inputs are, which nobody else may read then."""
+        ...
+
+    def only_gets(self, rank: int) -> bool:
+        """Tell whether a rank brings no value, so that its actor may stand for a node of it."""
         ...
 
     def backend(self, actors: Sequence[Actor]) -> str:

@@ -6,7 +6,7 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 from compiled_dag.call_node import ElementNode
-from compiled_dag.collective_node import actor_call
+from compiled_dag.collective_node import home_of
 from compiled_dag.errors import GraphError
 from compiled_dag.function_node import FunctionNode
 from compiled_dag.host import ActorId
@@ -90,11 +90,10 @@ class Placing:
             assert node._function.function is not None, "a pool was found for it"
             self.functions[number] = node._function.function
             return pool.id
-        call = actor_call(node)
-        if call is None:
+        home = home_of(node)
+        if home is None:
             return DRIVER
-        target = call._target
-        actor: Actor = self._new[id(call._parent)] if target is None else target.actor
+        actor: Actor = self._new[id(home.parent)] if home.actor is None else home.actor
         if actor.host.closed:
             msg = (
                 f"{node!r} belongs to a session that has ended (runtime.shutdown), and its actor "
@@ -103,7 +102,7 @@ class Placing:
             raise GraphError(msg)
         self.actors.setdefault(actor.actor_id, actor)
         self._hosts[id(actor.host)] = actor.host
-        name = f"{actor.label} (called by {call._label}, bound at {call._source})"
+        name = f"{actor.label} (called by {node._label}, bound at {node._source})"
         self._named.setdefault((id(actor.host), actor.actor_id), name)
         return actor.actor_id
 

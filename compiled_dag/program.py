@@ -48,18 +48,18 @@ class Compute:
 
 @dataclass(frozen=True, slots=True)
 class CollectiveStart:
-    """Begin this rank's part in an operation, with the value in a slot."""
+    """Begin this rank's part in an operation, with the values in some slots, or with none."""
 
     operation: OperationId
-    slot: int
+    slots: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class CollectiveWait:
-    """Finish this rank's part; the result goes to a slot. Waits for all ranks."""
+    """Finish this rank's part; the results go to slots. Waits for all ranks."""
 
     operation: OperationId
-    slot: int
+    slots: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,10 +128,10 @@ class GraphResident:
                 return self._bind_write(number, channel, slot)
             case Compute():
                 return self._bind_compute(number, step)
-            case CollectiveStart(operation, slot):
-                return self._bind_start(number, operation, slot)
-            case CollectiveWait(operation, slot):
-                return self._bind_wait(operation, slot)
+            case CollectiveStart(operation, slots):
+                return self._bind_start(number, operation, slots)
+            case CollectiveWait(operation, slots):
+                return self._bind_wait(operation, slots)
             case Release(slots):
                 return _bind_release(slots)
 
@@ -226,20 +226,22 @@ class GraphResident:
         report = Report(self._words, self._step_word, self._since_word, number)
         return bind_compute(step, method, self._package.constants, report, failed)
 
-    def _bind_start(self, number: int, operation: OperationId, slot: int) -> Run:
+    def _bind_start(self, number: int, operation: OperationId, sources: tuple[int, ...]) -> Run:
         start, tokens, note = self._operations[operation].start, self._tokens, self._note
 
         def run(slots: Slots) -> None:
             note(number)
-            tokens[operation] = start(slots[slot], self.execution)
+            values = tuple([slots[source] for source in sources])
+            tokens[operation] = start(values, self.execution)
 
         return run
 
-    def _bind_wait(self, operation: OperationId, slot: int) -> Run:
+    def _bind_wait(self, operation: OperationId, results: tuple[int, ...]) -> Run:
         wait, tokens = self._operations[operation].wait, self._tokens
 
         def run(slots: Slots) -> None:
-            slots[slot] = wait(tokens.pop(operation))
+            for slot, value in zip(results, wait(tokens.pop(operation)), strict=True):
+                slots[slot] = value
 
         return run
 

@@ -57,9 +57,9 @@ def _step(op: Op, channels: dict[int, ChannelSpec], operations: dict[int, Operat
         case "WRITE":
             return Write(channels[number].index, 0)
         case "START":
-            return CollectiveStart(operations[number].id, 0)
+            return CollectiveStart(operations[number].id, ())
         case "WAIT":
-            return CollectiveWait(operations[number].id, 0)
+            return CollectiveWait(operations[number].id, ())
         case "COMPUTE":
             return Compute(NodeId(op.node), "-", Arguments(), ())
 

@@ -106,12 +106,12 @@ def step_text(step: Step) -> str:
         case Compute(node, method, arguments, results, unpack):
             values = ",".join(f"v{slot}" for slot in results) + ("," if unpack else "")
             return f"C{node} {values}={method}({arguments})"
-        case CollectiveStart(operation, slot):
-            return f"S{operation} v{slot}"
-        case CollectiveWait(operation, slot):
-            return f"J{operation} v{slot}"
+        case CollectiveStart(operation, slots):
+            return f"S{operation} {_slots_text(slots)}"
+        case CollectiveWait(operation, slots):
+            return f"J{operation} {_slots_text(slots)}"
         case Release(slots):
-            return "D " + ",".join(f"v{slot}" for slot in slots)
+            return f"D {_slots_text(slots)}"
 
 
 def parse(text: str) -> Program:
@@ -132,8 +132,14 @@ _STEPS: list[tuple[re.Pattern[str], Any]] = [
             NodeId(int(m[1])), m[3], Arguments.parse(m[4]), _slots(m[2]), m[2].endswith(",")
         ),
     ),
-    (re.compile(r"S(\d+) v(\d+)"), lambda m: CollectiveStart(OperationId(int(m[1])), int(m[2]))),
-    (re.compile(r"J(\d+) v(\d+)"), lambda m: CollectiveWait(OperationId(int(m[1])), int(m[2]))),
+    (
+        re.compile(r"S(\d+) (-|v\d+(?:,v\d+)*)"),
+        lambda m: CollectiveStart(OperationId(int(m[1])), _slots(m[2])),
+    ),
+    (
+        re.compile(r"J(\d+) (-|v\d+(?:,v\d+)*)"),
+        lambda m: CollectiveWait(OperationId(int(m[1])), _slots(m[2])),
+    ),
     (re.compile(r"D (v\d+(?:,v\d+)*)"), lambda m: Release(_slots(m[1]))),
 ]
 
@@ -298,5 +304,9 @@ def _parse_numbers(text: str) -> tuple[int, ...]:
     return () if text == "-" else tuple(map(int, text.split(",")))
 
 
+def _slots_text(slots: tuple[int, ...]) -> str:
+    return ",".join(f"v{slot}" for slot in slots) or "-"
+
+
 def _slots(text: str) -> tuple[int, ...]:
-    return tuple(int(part[1:]) for part in text.split(",") if part)
+    return tuple(int(part[1:]) for part in text.split(",") if part not in ("", "-"))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+import threading
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 
 from compiled_dag import Communicator
@@ -175,3 +177,70 @@ class Pipes(Bare):
 
 def reduced(parts: Sequence[Any], op: Any) -> Any:
     return {"SUM": torch.sum, "MAX": torch.amax}[op.name](torch.stack(parts), 0)
+
+
+class Threads(Bare):
+    """A communicator of ranks that are threads of one process: what each sends, all see."""
+
+    _meetings: ClassVar[dict[int, Threads]] = {}
+    """By number; a rank's copy, which has been pickled, finds the first one there."""
+
+    def __init__(self, actors: Sequence[Any]) -> None:
+        super().__init__(actors, "threads")
+        self.number = len(self._meetings)
+        self.barrier = threading.Barrier(len(self._actors))
+        self.shown: list[Any] = [None] * len(self._actors)
+        self._meetings[self.number] = self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "barrier": None, "shown": None}
+
+    def _all(self, value: Any) -> list[Any]:
+        """Return copies of what all ranks bring."""
+        meeting = self._meetings[self.number]
+        meeting.shown[self._rank or 0] = value
+        meeting.barrier.wait(30)
+        found = [None if one is None else one.clone() for one in meeting.shown]
+        meeting.barrier.wait(30)
+        return found
+
+    def _parts(self, value: Any) -> list[Any]:
+        """Return this rank's part of what each brings."""
+        size, rank = self.get_world_size(), self._rank or 0
+        return [one.chunk(size)[rank] for one in self._all(value) if one is not None]
+
+    def allreduce(self, send_buf: Any, recv_buf: Any, op: Any) -> None:
+        recv_buf.copy_(reduced_by_numpy(self._all(send_buf), op))
+
+    def reduce(self, send_buf: Any, recv_buf: Any, dst_rank: int, op: Any) -> None:
+        recv_buf.copy_(reduced_by_numpy(self._all(send_buf), op))
+
+    def reducescatter(self, send_buf: Any, recv_buf: Any, op: Any) -> None:
+        recv_buf.copy_(reduced_by_numpy(self._parts(send_buf), op))
+
+    def broadcast(self, send_buf: Any, recv_buf: Any, src_rank: int) -> None:
+        recv_buf.copy_(self._all(send_buf)[src_rank])
+
+    def allgather(self, send_buf: Any, recv_buf: Any) -> None:
+        recv_buf.copy_(torch.cat(self._all(send_buf)))
+
+    def gather(self, send_buf: Any, recv_buf: Any, dst_rank: int) -> None:
+        parts = self._all(send_buf)
+        if recv_buf is not None:
+            recv_buf.copy_(torch.cat(parts))
+
+    def scatter(self, send_buf: Any, recv_buf: Any, src_rank: int) -> None:
+        recv_buf.copy_(*self._parts(send_buf))
+
+    def all_to_all(self, send_buf: Any, recv_buf: Any) -> None:
+        recv_buf.copy_(torch.cat(self._parts(send_buf)))
+
+
+def reduced_by_numpy(parts: Sequence[Any], op: Any) -> Any:
+    """Reduce tensors of any dtype."""
+    is_half = parts[0].dtype in (torch.bfloat16, torch.float16)
+    stack = torch.stack([part.double() if is_half else part for part in parts]).numpy()
+    kinds = {"SUM": np.sum, "PRODUCT": np.prod, "MAX": np.max, "MIN": np.min}
+    bits = {"BAND": np.bitwise_and, "BOR": np.bitwise_or, "BXOR": np.bitwise_xor}
+    found = bits[op.name].reduce(stack) if op.name in bits else kinds[op.name](stack, axis=0)
+    return torch.from_numpy(np.asarray(found).astype(stack.dtype)).to(parts[0].dtype)

@@ -66,7 +66,8 @@ def to_bytes(tensor: torch.Tensor) -> tuple[Header, np.ndarray[Any, np.dtype[np.
         flat = flat.cpu()
     if flat.is_conj() or flat.is_neg():
         flat = flat.resolve_conj().resolve_neg()
-    flat = flat.contiguous().reshape(-1)
+    # Not `reshape`: of a dimension of size 0 or 1 it keeps the stride, whatever that is.
+    flat = flat.contiguous().as_strided((flat.numel(),), (1,))
     header = (str(tensor.dtype)[6:], tuple(tensor.shape), kind)  # "torch.float32"[6:]
     return header, flat.view(torch.uint8).numpy()
 

@@ -188,11 +188,10 @@ class _Builder:
         match node.op:
             case Call() as call:
                 return self._compute(node, call)
-            case Collective(operation=operation, source=source):
-                self.steps.append(CollectiveStart(operation, self.slot(source)))
-                self.steps.append(CollectiveWait(operation, self.slot(node.id)))
+            case Collective() as part:
+                return self._collective(node, part)
             case Element():
-                # Its slot was filled by the call; only now does the order say it may travel.
+                # Its slot was filled by its source; only now does the order say it may travel.
                 pass
             case Input() | Output():
                 msg = f"neither input nor output is work: {node}"
@@ -203,22 +202,30 @@ class _Builder:
         arguments = call.arguments.map(
             lambda leaf: Val(self.slot(NodeId(leaf.id))) if isinstance(leaf, Val) else leaf
         )
-        if call.num_returns == 1:
-            self.steps.append(Compute(node.id, call.method, arguments, (self.slot(node.id),)))
-            return (node.id,)
-        elements = [
-            other.id
+        results, made = self._results(node)
+        unpack = call.num_returns != 1
+        self.steps.append(Compute(node.id, call.method, arguments, results, unpack=unpack))
+        return made
+
+    def _collective(self, node: Node, part: Collective) -> tuple[NodeId, ...]:
+        sources = tuple(self.slot(source) for source in part.sources)
+        results, made = self._results(node)
+        self.steps.append(CollectiveStart(part.operation, sources))
+        self.steps.append(CollectiveWait(part.operation, results))
+        return made
+
+    def _results(self, node: Node) -> tuple[tuple[int, ...], tuple[NodeId, ...]]:
+        """Return the slots of a node's values, and which values exist once they are filled."""
+        if node.num_returns == 1:
+            return (self.slot(node.id),), (node.id,)
+        elements = {
+            other.op.index: other.id
             for other in self._graph.nodes
             if isinstance(other.op, Element) and other.op.source == node.id
-        ]
-        results = []
-        for index in range(call.num_returns):
-            found = [e for e in elements if self._index(e) == index]
-            results.append(self.slot(found[0]) if found else self.extra_slot())
-        self.slot(node.id)
-        self.steps.append(Compute(node.id, call.method, arguments, tuple(results), unpack=True))
-        return ()
-
-    def _index(self, element: NodeId) -> int:
-        op = self._graph.nodes[element].op
-        return op.index if isinstance(op, Element) else -1
+        }
+        slots = tuple(
+            self.slot(elements[index]) if index in elements else self.extra_slot()
+            for index in range(node.num_returns)
+        )
+        self.slot(node.id)  # its elements need it, and shall not look for it elsewhere
+        return slots, ()

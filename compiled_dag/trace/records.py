@@ -144,9 +144,9 @@ def _parts(
                 makers |= dict.fromkeys(results, node)
             case CollectiveStart(operation=operation):
                 parts[index] = nodes[operation], _COMPUTE
-            case CollectiveWait(operation=operation, slot=slot):
+            case CollectiveWait(operation=operation, slots=slots):
                 parts[index] = nodes[operation], _COMPUTE
-                makers[slot] = nodes[operation]
+                makers |= dict.fromkeys(slots, nodes[operation])
             case Write(slot=slot):
                 parts[index] = makers[slot], _WRITE
             case Release():

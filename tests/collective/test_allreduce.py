@@ -10,17 +10,7 @@ from collective import ReduceOp, allreduce
 from compiled_dag import CompiledDAGRef, InputNode, MultiOutputNode, TaskError
 from tests.gates import Background
 
-REDUCE = {
-    "SUM": lambda stack: stack.sum(axis=0),
-    "PRODUCT": lambda stack: stack.prod(axis=0),
-    "MAX": lambda stack: stack.max(axis=0),
-    "MIN": lambda stack: stack.min(axis=0),
-    "AVG": lambda stack: stack.mean(axis=0),
-}
-FLOATS = ["float32", "float64", "float16", "bfloat16"]
-COMPLEX = ["complex64", "complex128"]
 INTEGERS = ["int8", "uint8", "int32", "int64"]
-SHAPES = [(), (1,), (0,), (5,), (2, 0, 3), (4, 3), (33, 65)]
 
 
 class Rank:
@@ -63,36 +53,7 @@ def errors_of(graph, question=None) -> list[TaskError]:
     return errors
 
 
-def small(shape, dtype, rank) -> torch.Tensor:
-    """Return small numbers that every dtype holds exactly, other ones for every rank."""
-    numbers = (torch.arange(int(np.prod(shape))) * (rank + 3)) % 4 + rank
-    return numbers.reshape(shape).to(getattr(torch, dtype))
-
-
-# --- against numpy --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("op", "dtype"),
-    [
-        *((op, dtype) for op in REDUCE for dtype in FLOATS),
-        *((op, dtype) for op in ("SUM", "AVG") for dtype in COMPLEX),
-        *((op, dtype) for op in ("SUM", "PRODUCT", "MAX", "MIN") for dtype in INTEGERS),
-    ],
-)
-def test_every_operation_on_every_dtype_and_shape_is_numpys(host, op, dtype) -> None:
-    answers = [lambda shape, rank=rank: small(shape, dtype, rank) for rank in range(2)]
-    wide = np.complex128 if dtype in COMPLEX else np.float64
-    with group(host, *answers, op=ReduceOp[op]) as graph:
-        for shape in SHAPES:
-            stack = np.stack([np.array(answer(shape).tolist(), wide) for answer in answers])
-            expected = REDUCE[op](stack).reshape(shape)
-            for result in results_of(graph, shape):
-                assert result.dtype == getattr(torch, dtype)
-                assert tuple(result.shape) == shape
-                np.testing.assert_array_equal(
-                    np.array(result.tolist(), wide).reshape(shape), expected
-                )
+# --- what ranks may bring ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -18,23 +18,17 @@ def test_a_tensor_without_dimensions_cannot_be_joined_or_divided(kind) -> None:
 @pytest.mark.parametrize("kind", [kinds.ALLREDUCE, kinds.BROADCAST, kinds.REDUCE, kinds.BARRIER])
 def test_elsewhere_it_can(kind) -> None:
     assert kind.why_not((), 2) is None
-    assert kind.shape_of_result((), 2) == ()
+    assert kind.part((), 2, 1) == ()
 
 
 @pytest.mark.parametrize("kind", DIVIDED)
 def test_what_is_divided_must_divide(kind) -> None:
     assert kind.why_not((5, 2), 2) == (
         "the first dimension of shape (5, 2) cannot be divided among 2 ranks"
+        + (", unless with uneven=True" if kind.may_be_uneven else "")
     )
     assert kind.why_not((6, 2), 3) is None
     assert kind.why_not((0, 2), 3) is None
-
-
-def test_shapes_of_results() -> None:
-    assert [kind.shape_of_result((6, 2), 3) for kind in JOINED] == [(18, 2)] * 2
-    assert kinds.REDUCESCATTER.shape_of_result((6, 2), 3) == (2, 2)
-    assert kinds.SCATTER.shape_of_result((6,), 3) == (2,)
-    assert kinds.ALL_TO_ALL.shape_of_result((6, 2), 3) == (6, 2)
 
 
 def test_who_brings_and_who_gets() -> None:

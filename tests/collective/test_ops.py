@@ -7,7 +7,7 @@ import pytest
 
 from collective import Operation, ReduceOp
 from collective.kinds import ALLREDUCE
-from collective.ops import check_inputs, choose_backend, parse_reduce_op, parse_transport
+from collective.ops import choose_backend, parse_inputs, parse_reduce_op, parse_transport
 from compiled_dag import GraphError
 from tests.communicators import PaperCommunicator
 from tests.graphs import PaperActor
@@ -54,7 +54,7 @@ def test_inputs_are_a_list_or_tuple(inputs) -> None:
     with pytest.raises(
         GraphError, match=f"allreduce.bind takes a list .* not {type(inputs).__name__}"
     ):
-        check_inputs("allreduce", inputs)
+        parse_inputs("allreduce", inputs)
 
 
 @pytest.mark.parametrize(

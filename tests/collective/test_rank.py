@@ -11,6 +11,7 @@ from collective import header as head
 from collective import rank as rank_module
 from collective.header import Preflight
 from collective.kinds import ALLREDUCE
+from collective.ops import Operation, ReduceOp
 from collective.rank import RankGroup, RankOperation
 from compiled_dag import ChannelClosedError, CollectiveError
 from compiled_dag.outcome import Error, Place
@@ -65,7 +66,7 @@ def pair(ranks, monkeypatch):
             one = RankGroup(header, preflight, backend, number, waiter)
             context = SimpleNamespace(resources={"group 5": one}, waiter=waiter)
             operation = RankOperation(
-                context, 5, number, PLACES, "allreduce(SUM)", kind=ALLREDUCE, op="SUM", root=0
+                context, 5, number, PLACES, Operation(kind=ALLREDUCE, op=ReduceOp.SUM)
             )
             operation.group = one
             operations.append(operation)
@@ -76,8 +77,9 @@ def pair(ranks, monkeypatch):
 
 def run(operations, execution=0):
     """Run one operation on all ranks; return what each has afterwards."""
-    value = torch.ones(2)
-    return at_once(*(lambda op=op: op.wait(op.start(value, execution)) for op in operations))
+    values = (torch.ones(2),)
+    results = at_once(*(lambda op=op: op.wait(op.start(values, execution)) for op in operations))
+    return [result[0] for result in results]
 
 
 def test_ranks_that_agree_get_what_the_backend_gives(pair) -> None:
@@ -135,18 +137,18 @@ def test_a_failure_that_is_a_death_is_never_seen(pair) -> None:
     first, second = pair("wait")
 
     def die() -> None:
-        second.wait(second.start(torch.ones(2), 0))
+        second.wait(second.start((torch.ones(2),), 0))
         second.group.header.end(head.BROKEN)  # as the driver does when it hears of the death
 
     rank_module._DEATH_NOTICE_S = 30.0
-    result, _ = at_once(lambda: first.wait(first.start(torch.ones(2), 0)), die)
+    result, _ = at_once(lambda: first.wait(first.start((torch.ones(2),), 0)), die)
     assert isinstance(result, ChannelClosedError)
 
 
 def test_the_end_of_the_group_releases_peers_that_are_in_the_backend_already(pair) -> None:
     first, second = pair()
     second.group.header.end(head.CLOSED)
-    (result,) = at_once(lambda: first.start(torch.ones(2), 0))
+    (result,) = at_once(lambda: first.start((torch.ones(2),), 0))
     assert isinstance(result, ChannelClosedError)
     assert first.group.process_group.aborted == 1
 
@@ -155,7 +157,7 @@ def test_an_error_is_passed_on_without_asking_the_backend(pair) -> None:
     operations = pair("launch")
     bad = Error.capture(ValueError("bad"), PLACES[1])
     results = at_once(
-        lambda: operations[0].start(torch.ones(2), 4), lambda: operations[1].start(bad, 4)
+        lambda: operations[0].start((torch.ones(2),), 4), lambda: operations[1].start((bad,), 4)
     )
     assert [result.exception().rank for result in results] == [1, 1]
     assert [result.exception().execution for result in results] == [4, 4]

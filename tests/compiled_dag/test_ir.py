@@ -25,7 +25,7 @@ def node(op, source="script.py:7") -> Node:
         (CALL, "v4 = f([v2, v1], k=v2)", (2, 1)),
         (Element(source=NodeId(3), index=1), "v4 = v3[1]", (3,)),
         (
-            Collective(operation=OperationId(0), rank=1, source=NodeId(3)),
+            Collective(operation=OperationId(0), rank=1, sources=(NodeId(3),)),
             "v4 = op0.rank1(v3)",
             (3,),
         ),

@@ -97,8 +97,11 @@ def test_the_example_in_the_documentation_parses_and_is_what_is_printed() -> Non
             Compute(NodeId(4), "f", Arguments((), (("a|b", Val(0)), ("c", Const(0)))), (1,)),
             r"C4 v1=f(**{'a\x7cb': v0}, c=c0)",
         ),
-        (CollectiveStart(OperationId(0), 2), "S0 v2"),
-        (CollectiveWait(OperationId(0), 2), "J0 v2"),
+        (CollectiveStart(OperationId(0), (2,)), "S0 v2"),
+        (CollectiveStart(OperationId(0), (2, 4)), "S0 v2,v4"),
+        (CollectiveStart(OperationId(0), ()), "S0 -"),
+        (CollectiveWait(OperationId(0), (2,)), "J0 v2"),
+        (CollectiveWait(OperationId(1), (2, 3)), "J1 v2,v3"),
         (Release((1, 3)), "D v1,v3"),
     ],
 )

@@ -97,11 +97,16 @@ def walk(program, participant):
     filled = {entry.slot for entry in program.entries} if participant == 0 else set()
     for step in program.steps[participant]:
         match step:
-            case Read(_, slot) | CollectiveWait(_, slot):
+            case Read(_, slot):
                 yield step, filled, ()
                 filled.add(slot)
-            case Write(_, slot) | CollectiveStart(_, slot):
+            case Write(_, slot):
                 yield step, filled, (slot,)
+            case CollectiveStart(_, slots):
+                yield step, filled, slots
+            case CollectiveWait(_, slots):
+                yield step, filled, ()
+                filled |= set(slots)
             case Compute():
                 yield step, filled, step.arguments.values()
                 filled |= set(step.results)
