@@ -1,23 +1,31 @@
-"""Refuses a graph whose processes can never be there at one time, before any is started."""
+"""Refuses a graph whose processes or slots can never be there, before any process is started."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
+from compiled_dag.channel import layout as at
 from compiled_dag.class_node import ClassNode
-from compiled_dag.errors import GraphError
+from compiled_dag.errors import GraphError, MemoryCapError
+from compiled_dag.shm.segment import available_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from compiled_dag.capture import Captured
     from compiled_dag.host import ActorId
+    from compiled_dag.options import CompileOptions
     from compiled_dag.owned import NewActor
+    from compiled_dag.program import Program
 
 _REMEDY: Final = (
     "Ask for less, or start the session with more: init(num_cpus=, num_gpus=, resources=), which "
     "are only counted, not measured"
+)
+
+_GROWS: Final = (
+    "It is the first size of every slot: leave it out, and channels grow as far as values need it"
 )
 
 
@@ -39,6 +47,37 @@ def check_room(captured: Captured) -> None:
             )
             raise GraphError(msg)
     _check_together(captured, totals)
+
+
+def check_slots(program: Program, options: CompileOptions) -> None:
+    """Check that there can be payload slots of the size that was asked for.
+
+    Raises:
+        GraphError: The graph's own cap does not allow one, or a channel cannot address its slots.
+        MemoryCapError: There is no memory for one.
+    """
+    size, cap = options.buffer_size_bytes, options.max_memory_bytes
+    asked = f"_buffer_size_bytes={size}"
+    if cap is not None and size > cap:
+        msg = (
+            f"{asked} is more than _max_memory_bytes={cap}: the graph could not have one payload "
+            "slot. Lower the first, from which channels grow by themselves, or raise the second"
+        )
+        raise GraphError(msg)
+    available = available_bytes()
+    if size > available:
+        msg = (
+            f"{asked}: there is no memory for one payload slot; {available} bytes are available "
+            f"(MemAvailable, or the cgroup's limit). {_GROWS}"
+        )
+        raise MemoryCapError(msg)
+    most = at.REGION // (program.depth + 2)
+    if size > most:
+        msg = (
+            f"{asked} with _max_inflight_executions={program.depth} is more than a channel can "
+            f"address: at most {most} bytes a slot. {_GROWS}"
+        )
+        raise GraphError(msg)
 
 
 def _check_together(captured: Captured, totals: Mapping[str, float]) -> None:

@@ -122,11 +122,11 @@ def _frames(error: BaseException) -> Any:
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        ((1, 2, 3), "num_returns=2, but the method returned 3 values"),
-        ((), "num_returns=2, but the method returned 0 values"),
-        (5, "num_returns=2, but the method returned one int"),
-        ("ab", "num_returns=2, but the method returned one str"),
-        (None, "num_returns=2, but the method returned one NoneType"),
+        ((1, 2, 3), "num_returns=2, but 3 values were returned"),
+        ((), "num_returns=2, but 0 values were returned"),
+        (5, "num_returns=2, but what was returned is one int"),
+        ("ab", "num_returns=2, but what was returned is one str"),
+        (None, "num_returns=2, but what was returned is one NoneType"),
     ],
 )
 def test_a_wrong_number_of_returns_is_an_error_on_every_element(host, value, text) -> None:
