@@ -18,10 +18,10 @@ from compiled_dag.backends import check_backends
 from compiled_dag.capture import Captured, capture
 from compiled_dag.channel import codec
 from compiled_dag.channel import layout as at
-from compiled_dag.channel.hinted import open_reader
 from compiled_dag.compiler import compile_graph
 from compiled_dag.constants import check_constants
 from compiled_dag.deployment import Deployment
+from compiled_dag.ends import open_reader
 from compiled_dag.entries import Inputs, Output
 from compiled_dag.errors import GraphError
 from compiled_dag.fetch import Fetching

@@ -27,6 +27,7 @@ __all__ = [
     "CollectiveTimeoutError",
     "DeadlockError",
     "DeserializationError",
+    "DeviceError",
     "ExecutionDroppedError",
     "ExecutorError",
     "GetTimeoutError",
@@ -204,6 +205,18 @@ class ChannelError(SystemFaultError):
 
 class ChannelClosedError(ChannelError):
     """The graph was torn down."""
+
+
+class DeviceError(ChannelError):
+    """A GPU, or what it takes to use one, failed or is missing.
+
+    Attributes:
+        status: CUDA's error number, or 0.
+        is_lost: Whether the process can use its GPU no more.
+    """
+
+    status: int = 0
+    is_lost: bool = False
 
 
 class ChannelTimeoutError(ChannelError, TimeoutError):

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.channel.codec import encode
-from compiled_dag.channel.hinted import open_writer
+from compiled_dag.ends import open_writer
 from compiled_dag.errors import MemoryCapError
 from compiled_dag.outcome import Error, Place
 from compiled_dag.program import Program, Write

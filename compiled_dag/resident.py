@@ -15,11 +15,11 @@ from compiled_dag import profiled
 from compiled_dag.channel import layout as at
 from compiled_dag.channel import tensor
 from compiled_dag.channel.graph_segment import GraphSegment
-from compiled_dag.channel.hinted import open_reader, open_writer
 from compiled_dag.channel.rendezvous import Peers
 from compiled_dag.communicators import end_in
 from compiled_dag.compute import Report, Run, Slots, bind_compute
-from compiled_dag.errors import ChannelClosedError
+from compiled_dag.ends import open_reader, open_writer
+from compiled_dag.errors import ChannelClosedError, DeviceError
 from compiled_dag.outcome import Error, Place
 from compiled_dag.program import (
     CollectiveStart,
@@ -40,11 +40,15 @@ if TYPE_CHECKING:
     from compiled_dag.channel.layout import ChannelSpec
     from compiled_dag.channel.reader import Reader
     from compiled_dag.channel.writer import Writer
+    from compiled_dag.cuda.leaving import Ring
+    from compiled_dag.ends import Means
     from compiled_dag.host import ActorContext
     from compiled_dag.ir import OperationId
     from compiled_dag.package import Package
 
 _SHORT_ERROR = 1000
+LEFT_RINGS = "device rings that are left"
+"""Key of those among an actor's resources."""
 
 
 class GraphResident:
@@ -69,8 +73,13 @@ class GraphResident:
         }
         self._tokens: dict[OperationId, Any] = {}
         self._readers: list[Reader] = []
+        self._rings: list[Ring] = []
         self._recorder = Recorder(self._graph, package.participant)
-        steps = [self._bind(number, step) for number, step in enumerate(package.steps, 1)]
+        try:
+            steps = [self._bind(number, step) for number, step in enumerate(package.steps, 1)]
+        except BaseException:
+            self._leave_rings()
+            raise
         self._steps = profiled.start(context, package, steps)
         self._recorder.bind(package.steps, self._steps, self._readers)
         first, words = self._readers[0], self._words  # every program begins with a read
@@ -112,8 +121,18 @@ class GraphResident:
         self._recorder.drop()
         self._readers = []
         self._operations = {}
+        self._leave_rings()
         self._graph.close()
         profiled.stop(self._context, self._package)
+
+    def _leave_rings(self) -> None:
+        if self._rings:
+            from compiled_dag.cuda.leaving import leave  # noqa: PLC0415  few graphs need it
+
+            rings, self._rings = self._rings, []
+            left = leave(rings)
+            if left.rings:
+                self._context.resources.setdefault(LEFT_RINGS, left).add(left)
 
     def _note(self, number: int) -> None:
         """Report which step this actor is in, for hang reports and death messages."""
@@ -139,8 +158,9 @@ class GraphResident:
         package = self._package
         label = self._context.label
         spec = package.channels[channel]
-        peers = self._peers(spec)
-        reader = open_reader(self._graph, spec, package.participant, label, peers)
+        means = self._means(spec)
+        reader = open_reader(self._graph, spec, package.participant, label, means)
+        self._keep_ring(reader)
         reader.site = Site(slice_s=package.wait_slice_s)
         self._readers.append(reader)
         words, word, wait = self._words, reader.sequence_word, self._context.waiter.word
@@ -155,15 +175,26 @@ class GraphResident:
             slots[slot] = peek()
             advance()
 
-        return run if peers is None else self._noted(number, run)
+        return run if means is None else self._noted(number, run)
 
-    def _peers(self, spec: ChannelSpec) -> Peers | None:
-        """Return who there is in the communicator that carries a channel's tensors, if one does."""
+    def _means(self, spec: ChannelSpec) -> Means | None:
+        """Return what carries a channel's tensors, if that is not host memory."""
+        if spec.transport.is_device_ring:
+            from compiled_dag.cuda.device import open_device  # noqa: PLC0415  few graphs need it
+            from compiled_dag.cuda.ring import Seat  # noqa: PLC0415
+
+            return Seat(self._graph, spec, open_device(), self._context.waiter)
         number = spec.transport.communicator
         if number is None:
             return None
         end = end_in(self._context, self.key, number)
         return Peers(end, self._package.ranks[number], self._context.waiter)
+
+    def _keep_ring(self, end: Reader | Writer) -> None:
+        """Note the half of a device ring that an end has: it is to be ended with the graph."""
+        ring = getattr(end, "ring", None)
+        if ring is not None:
+            self._rings.append(ring)
 
     def _noted(self, number: int, step: Run) -> Run:
         """Return a step that others may hold up, with a note that it has begun."""
@@ -177,15 +208,16 @@ class GraphResident:
 
     def _bind_write(self, number: int, channel: int, slot: int) -> Run:
         package = self._package
-        peers = self._peers(package.channels[channel])
+        means = self._means(package.channels[channel])
         writer = open_writer(
             self._graph,
             package.channels[channel],
             self._maker(slot),
-            peers=peers,
+            means=means,
             slot_bytes=package.slot_bytes,
             cap_bytes=package.cap_bytes,
         )
+        self._keep_ring(writer)
         write = writer.write
 
         def run(slots: Slots) -> None:
@@ -196,10 +228,12 @@ class GraphResident:
             except Exception as error:  # noqa: BLE001  pickling runs user code
                 self._write_failure(writer, slot, error)
 
-        return run if peers is None else self._noted(number, run)
+        return run if means is None else self._noted(number, run)
 
     def _write_failure(self, writer: Writer, slot: int, cause: Exception) -> None:
         """Send what went wrong in place of a value that could not be sent."""
+        if isinstance(cause, DeviceError) and cause.is_lost:
+            raise cause
         place = self._maker(slot) or Place(method=writer.spec.label, actor=self._context.label)
         error = Error.capture(cause, place, execution=self.execution)
         try:
@@ -268,6 +302,7 @@ def _bind_release(dead: tuple[int, ...]) -> Run:
 def load_graph(context: ActorContext, payload: bytes, fds: Sequence[int]) -> bytes:
     """Make a program resident in this process (a `SystemCall`)."""
     segment, *ring = fds
+    _sweep_rings(context)
     try:
         package: Package = pickle.loads(payload)
         if package.with_torch:
@@ -312,4 +347,12 @@ def unload_graph(context: ActorContext, payload: bytes, fds: Sequence[int]) -> b
     resident = context.resources.pop(f"graph {graph_id}", None)
     if resident is not None:
         resident.close()
+    _sweep_rings(context)
     return b""
+
+
+def _sweep_rings(context: ActorContext) -> None:
+    """Free what earlier graphs left on the GPU because their peers had it open still."""
+    left = context.resources.get(LEFT_RINGS)
+    if left is not None and left.sweep():
+        del context.resources[LEFT_RINGS]

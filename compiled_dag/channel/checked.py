@@ -16,7 +16,9 @@ from compiled_dag.channel.writer import Writer
 from compiled_dag.outcome import Error, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    import torch
 
     from compiled_dag.channel.codec import Encoded
     from compiled_dag.channel.graph_segment import GraphSegment
@@ -94,10 +96,21 @@ class Promises:
         with self._checking(value) as met:
             return codec.encode(value, met)
 
-    def encode_apart(self, value: Any) -> tuple[Encoded, list[Any]]:
-        """Encode `value` without its tensors, and return these too; otherwise as `encode`."""
+    def encode_apart(
+        self, value: Any, belongs: Callable[[Any], bool] = tensors.is_plain
+    ) -> tuple[Encoded, list[Any]]:
+        """Encode `value` without its tensors, and return these too; otherwise as `encode`.
+
+        Args:
+            value: The value.
+            belongs: Tells which tensors are to be taken out; dense ones only.
+        """
         with self._checking(value) as met:
-            return codec.encode_apart(value, met)
+            return codec.encode_apart(value, met, belongs)
+
+    def check_one(self, tensor: torch.Tensor) -> None:
+        """Check a value that is one tensor; raises `BrokenPromiseError`."""
+        self._check([tensor])
 
     @contextlib.contextmanager
     def _checking(self, value: Any) -> Iterator[list[Any]]:

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from compiled_dag.channel import tensor as tensors
-from compiled_dag.channel.pickling import Buffer, pickled
+from compiled_dag.channel.pickling import Apart, Buffer, pickled
 from compiled_dag.outcome import Error
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 dumps, loads = pickle.dumps, pickle.loads
 
@@ -44,6 +44,10 @@ class Kind(IntEnum):
     """A double in the descriptor itself (channels only)."""
     APART = 8
     """Two pickles: what the tensors look like, and a value without them (channels only)."""
+    DEVICE = 9
+    """What one tensor looks like, which is in a device ring (`compiled_dag.cuda`)."""
+    DEVICE_APART = 10
+    """As APART, with the tensors in a device ring."""
 
 
 class Encoded(NamedTuple):
@@ -107,22 +111,25 @@ def decode(kind: int, head: bytes, buffers: Sequence[Buffer]) -> Any:
         Exception: Whatever unpickling the user's value raises.
     """
     if kind == Kind.NUMPY:
-        dtype, shape = _parsed(head)
+        dtype, shape = parsed(head)
         return np.ndarray(shape, dtype, buffers[0])
     if kind == Kind.TENSOR:
-        return tensors.from_buffer(_parsed(head), buffers[0])
+        return tensors.from_buffer(parsed(head), buffers[0])
     if kind == Kind.BYTES:
         data = buffers[0]
         return data if data.__class__ is bytes else bytes(data)
     return loads(head, buffers=buffers)
 
 
-def encode_apart(value: Any, met: list[Any]) -> tuple[Encoded, list[Any]]:
+def encode_apart(
+    value: Any, met: list[Any], belongs: Callable[[Any], bool] = tensors.is_plain
+) -> tuple[Encoded, list[Any]]:
     """Turn `value` into a head and buffers without its tensors.
 
     Args:
         value: Anything that can be pickled.
         met: Where to note every tensor inside, in the order they are met.
+        belongs: Tells which tensors are to be taken out; dense ones only.
 
     Returns:
         What is left, and the tensors (and parameters) to be given to `decode_apart`; if there are
@@ -132,7 +139,7 @@ def encode_apart(value: Any, met: list[Any]) -> tuple[Encoded, list[Any]]:
         TypeError: Part of the value cannot be pickled; the message names the path to it.
     """
     apart: list[Any] = []
-    encoded = Encoded(Kind.PICKLE, *pickled(value, met, apart))
+    encoded = Encoded(Kind.PICKLE, *pickled(value, met, Apart(apart, belongs)))
     if not apart:
         return encoded, []
     looks = dumps(tuple(map(tensors.look, apart)), 5)
@@ -170,7 +177,7 @@ class _Joiner(pickle.Unpickler):
 def decode_onto(device: str, kind: int, head: bytes, buffers: Sequence[Buffer]) -> Any:
     """Rebuild a value as `decode` does, its tensors on `device` (see `tensor.from_buffer`)."""
     if kind == Kind.TENSOR:
-        return tensors.from_buffer(_parsed(head), buffers[0], device)
+        return tensors.from_buffer(parsed(head), buffers[0], device)
     if kind == Kind.PICKLE:
         return _Lander(device, head, buffers).load()
     return decode(kind, head, buffers)
@@ -194,7 +201,8 @@ def _landed(rebuild: Any, device: str, header: Any, buffer: Any, **named: Any) -
     return rebuild(header, buffer, device, **named)
 
 
-def _parsed(head: bytes) -> Any:
+def parsed(head: bytes) -> Any:
+    """Return what a head says that is likely to come again."""
     found = _heads.get(head)
     if found is None:
         if len(_heads) >= _CACHE_LIMIT:

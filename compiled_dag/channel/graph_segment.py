@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from compiled_dag.channel import layout as at
+from compiled_dag.channel.device_area import RING_BYTES
 from compiled_dag.channel.layout import ChannelSpec, Layout
 from compiled_dag.errors import ChannelClosedError
 from compiled_dag.shm.segment import Segment, require_memory
@@ -122,6 +123,14 @@ class GraphSegment:
         return {
             spec.index: self.words[place.control // 8 + at.RESERVED]
             for spec, place in zip(self.channels, self.layout.channels, strict=True)
+        }
+
+    def device_bytes(self) -> dict[int, int]:
+        """Return the GPU memory that each channel takes, by channel index; only of those with."""
+        return {
+            spec.index: self.words[place.device.start // 8 + RING_BYTES]
+            for spec, place in zip(self.channels, self.layout.channels, strict=True)
+            if place.device is not None
         }
 
     def close(self) -> None:

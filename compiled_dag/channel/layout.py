@@ -14,6 +14,7 @@
       +2176   R x 128          reader's line: u64 sequence consumed (its release word), u64 message
                                it receives by other means << 1 | whether it does (`rendezvous`)
       ...     page-aligned     D x 4096: descriptor (64 bytes) and inline space (4032 bytes)
+      ...     page-aligned     where tensors stay on the GPU, its device area (`device_area`)
 
     descriptor (8 u64 words): kind | in payload << 8, integer or length of the head,
       number of buffers, bytes in all, extent << 32 | slot, message (from 1), -, -
@@ -42,6 +43,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from compiled_dag.channel.device_area import DeviceArea, ring_slots
 from compiled_dag.channel.transport import UNHINTED, Transport
 from compiled_dag.shm import state
 from compiled_dag.shm.segment import PAGE, round_up
@@ -103,6 +105,7 @@ class ChannelPlace:
     control: int
     ring: int
     region: int
+    device: DeviceArea | None = None
 
     def reader(self, position: int) -> int:
         """Return where the line of the reader at `position` is."""
@@ -130,8 +133,13 @@ class Layout:
         places = []
         for spec in channels:
             ring = round_up(at + READERS + len(spec.readers) * LINE)
-            places.append(ChannelPlace(at, ring, (spec.index + 1) * REGION))
-            at = round_up(ring + spec.depth * SLOT)
+            end = ring + spec.depth * SLOT
+            device = None
+            if spec.transport.is_device_ring:
+                device = DeviceArea(round_up(end), ring_slots(spec.depth), len(spec.readers))
+                end = device.start + device.size
+            places.append(ChannelPlace(at, ring, (spec.index + 1) * REGION, device))
+            at = round_up(end)
         return cls(participants, traces, tuple(places), at, (len(channels) + 1) * REGION)
 
     def participant(self, index: int) -> int:

@@ -48,13 +48,22 @@ class Pickled(NamedTuple):
     """Objects that receivers find by what is in the bytes: to be kept alive until they have."""
 
 
-def pickled(value: Any, met: list[Any] | None = None, apart: list[Any] | None = None) -> Pickled:
+class Apart(NamedTuple):
+    """Tensors that are left out of a pickle."""
+
+    found: list[Any]
+    """Where to put them."""
+    belongs: Callable[[Any], bool]
+    """Tells which they are."""
+
+
+def pickled(value: Any, met: list[Any] | None = None, apart: Apart | None = None) -> Pickled:
     """Pickle `value`.
 
     Args:
         value: Anything that can be pickled.
         met: Where to note every tensor inside, in the order they are met.
-        apart: Where to put the tensors inside, which the pickle then lacks; None: into buffers.
+        apart: Which tensors inside to leave out; None: none, all go into buffers.
 
     Raises:
         TypeError: Part of the value cannot be pickled; the message names the path to it.
@@ -69,7 +78,7 @@ def pickled(value: Any, met: list[Any] | None = None, apart: list[Any] | None = 
             return Pickled(head, buffers, tuple(private), lent)
     except Exception:  # noqa: BLE001, S110  pickle raises many types; cloudpickle decides below
         pass
-    for found in (buffers, private, lent, met, apart):
+    for found in (buffers, private, lent, met, None if apart is None else apart.found):
         if found is not None:
             found.clear()
     try:
@@ -165,7 +174,7 @@ def _reduce_code(code: CodeType) -> Any:
 class _ApartPickler(_Pickler):
     """Leaves tensors out."""
 
-    def __init__(self, apart: list[Any], *args: Any, **named: Any) -> None:
+    def __init__(self, apart: Apart, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
         self._leave_out = _LeaveOut(self, apart)
 
@@ -176,7 +185,7 @@ class _ApartPickler(_Pickler):
 class _ApartCloudPickler(_CloudPickler):
     """Leaves tensors out."""
 
-    def __init__(self, apart: list[Any], *args: Any, **named: Any) -> None:
+    def __init__(self, apart: Apart, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
         self._leave_out = _LeaveOut(self, apart)
 
@@ -185,17 +194,17 @@ class _ApartCloudPickler(_CloudPickler):
 
 
 class _LeaveOut:
-    """Says what stands for an object: for a dense tensor its number, and what it is."""
+    """Says what stands for an object: for a tensor its number, and what it is."""
 
-    def __init__(self, pickler: _Pickler | _CloudPickler, apart: list[Any]) -> None:
+    def __init__(self, pickler: _Pickler | _CloudPickler, apart: Apart) -> None:
         self._pickler = pickler
-        self._apart = apart
+        self._apart, self._belongs = apart
         self._numbers: dict[int, int] = {}
 
     def __call__(self, value: Any) -> tuple[int, bool | None] | None:
         kind = type(value)
         parameter = tensors.is_parameter(kind)
-        if not (parameter or tensors.is_tensor(kind)) or not tensors.is_plain(value):
+        if not (parameter or tensors.is_tensor(kind)) or not self._belongs(value):
             return None
         number = self._numbers.get(id(value))
         if number is None:

@@ -117,7 +117,7 @@ class RendezvousWriter(CheckedWriter):
                     end.communicator.send(one, rank)
         except Exception as error:  # noqa: BLE001  user code may raise anything
             end.failure = _failure(end, f"send to rank {rank}", error)
-            _await_news(self._peers.waiter, self.graph)
+            await_news(self._peers.waiter, self.graph)
 
 
 class RendezvousReader(Reader):
@@ -156,7 +156,7 @@ class RendezvousReader(Reader):
             received = [self._receive_one(look) for look in looks]
         except Exception as error:  # noqa: BLE001  user code may raise anything
             end.failure = _failure(end, f"recv from rank {self._writer_rank}", error)
-            _await_news(self._peers.waiter, self.graph)
+            await_news(self._peers.waiter, self.graph)
         return received
 
     def _receive_one(self, look: tensors.Look) -> Any:
@@ -183,8 +183,11 @@ def _failure(end: CommunicatorEnd, what: str, error: Exception) -> str:
     )
 
 
-def _await_news(waiter: Waiter, graph: GraphSegment) -> None:
-    """Let the driver tell of a death first: then the graph breaks, with that as its cause."""
+def await_news(waiter: Waiter, graph: GraphSegment) -> None:
+    """Let the driver tell of a death first: then the graph breaks, with that as its cause.
+
+    For who found that a peer does not do its part, which it may have found before the driver.
+    """
     waiter.until(lambda: graph.state != layout.OPEN, _no_guard, time.monotonic() + _DEATH_NOTICE_S)
 
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 if TYPE_CHECKING:
     from compiled_dag.ir import CommunicatorId, DeviceName
 
-Mechanism: TypeAlias = Literal["host", "fake", "staged", "communicator"]
+Mechanism: TypeAlias = Literal["host", "fake", "cuda_ipc", "staged", "communicator"]
 """What moves the tensors. ``host``: shared memory. An accelerator edge is ``fake`` where the GPUs
-are (then it is host memory too), ``staged`` where GPUs are real and tensors go through host memory,
-or the send and recv of a user's ``communicator``; everything but tensors is always in host memory.
+are (then it is host memory too), ``cuda_ipc`` where tensors stay on GPUs, in a ring that writer and
+readers share, ``staged`` where they go through host memory because no ring can be shared, or the
+send and recv of a user's ``communicator``; everything but tensors is always in host memory.
 """
 
 
@@ -40,6 +41,11 @@ class Transport:
     def is_checked(self) -> bool:
         """Whether the writer has to look at every value."""
         return self.on_accelerator or self.static_shape or self.direct_return
+
+    @property
+    def is_device_ring(self) -> bool:
+        """Whether tensors stay on the GPU."""
+        return self.mechanism == "cuda_ipc"
 
     @property
     def is_rendezvous(self) -> bool:

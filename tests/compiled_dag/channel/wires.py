@@ -6,10 +6,10 @@ import os
 from typing import Any
 
 from compiled_dag.channel.graph_segment import GraphSegment
-from compiled_dag.channel.hinted import open_reader, open_writer
 from compiled_dag.channel.layout import ChannelSpec
 from compiled_dag.channel.transport import UNHINTED, Transport
 from compiled_dag.channel.usage import usage
+from compiled_dag.ends import open_reader, open_writer
 from compiled_dag.shm.board import Board
 from compiled_dag.shm.segment import PAGE
 

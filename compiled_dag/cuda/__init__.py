@@ -1,0 +1,1 @@
+"""GPU memory from actor to actor: device rings, and what chooses them."""

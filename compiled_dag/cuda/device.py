@@ -1,0 +1,167 @@
+"""This process's GPU, as channels use it: tensors by torch, everything else by a `Driver`.
+
+`open_device` is the one place that decides what that is. ``COMPILED_DAG_CUDA=module:function`` puts
+what the function returns in its place: the tests' GPU in host memory, or another binding of CUDA.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from compiled_dag import environment
+from compiled_dag.errors import DeviceError, MemoryCapError
+
+if TYPE_CHECKING:
+    import torch
+
+    from compiled_dag.channel.tensor import Look
+    from compiled_dag.cuda.driver import Driver, Pointer, Stream
+
+
+class Device(Protocol):
+    """The GPU that this process's tensors are on: the first that it sees."""
+
+    @property
+    def driver(self) -> Driver:
+        """How CUDA is called."""
+        ...
+
+    @property
+    def uuid(self) -> str:
+        """What identifies the GPU in every process, whatever number it has there."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """What messages call the GPU."""
+        ...
+
+    def holds(self, tensor: torch.Tensor) -> bool:
+        """Tell whether a tensor is in this GPU's memory."""
+        ...
+
+    def new(self, look: Look) -> torch.Tensor:
+        """Return a new tensor, whose memory is ordered with the current stream.
+
+        Raises:
+            MemoryCapError: The GPU has no memory left.
+        """
+        ...
+
+    def over(self, pointer: Pointer, look: Look) -> torch.Tensor:
+        """Return a tensor over memory of this GPU that somebody else keeps."""
+        ...
+
+    def stream(self) -> Stream:
+        """Return the stream that user code enqueues to now."""
+        ...
+
+    def release_cached(self) -> None:
+        """Give memory back that no tensor uses and that is kept for new ones."""
+        ...
+
+
+class _Opened:
+    """What `open_device` found, once per process."""
+
+    device: ClassVar[Device | None] = None
+
+
+def open_device() -> Device:
+    """Return this process's GPU; the first call sets CUDA up.
+
+    Raises:
+        DeviceError: There is none, or something it takes is missing; says what to do.
+    """
+    if _Opened.device is None:
+        chosen = environment.lookup("CUDA")
+        _Opened.device = _real_device() if chosen is None else _chosen_device(*chosen)
+    return _Opened.device
+
+
+def _chosen_device(variable: str, text: str) -> Device:
+    module, _, function = text.partition(":")
+    try:
+        found: Device = getattr(importlib.import_module(module), function)()
+    except (ImportError, AttributeError) as error:
+        msg = f"environment variable {variable}={text!r} is no module:function here: {error}"
+        raise DeviceError(msg) from error
+    return found
+
+
+def _real_device() -> Device:
+    try:
+        import torch  # noqa: PLC0415  tensors of a GPU are torch's
+
+        from compiled_dag.cuda.cupy_driver import CupyDriver  # noqa: PLC0415  loads cupy
+
+        if not torch.cuda.is_available():
+            msg = "torch.cuda.is_available() is False: no GPU is visible, or torch has no CUDA"
+            raise DeviceError(msg)
+        driver = CupyDriver()
+    except ImportError as error:
+        msg = f"{error}. Device channels need it: pip install 'compiled-dag[gpu]'"
+        raise DeviceError(msg) from error
+    return TorchDevice(driver)
+
+
+class _Bytes:
+    """Memory as torch takes it without a copy."""
+
+    def __init__(self, pointer: Pointer, nbytes: int) -> None:
+        self.__cuda_array_interface__ = {
+            "shape": (nbytes,),
+            "typestr": "|u1",
+            "data": (pointer, False),
+            "version": 3,
+        }
+
+
+class TorchDevice:
+    """The first GPU that torch sees."""
+
+    def __init__(self, driver: Driver) -> None:
+        import torch as library  # noqa: PLC0415  see open_device
+
+        self._torch: Any = library  # `torch` is a name for types here
+        self._where = library.device("cuda", 0)
+        self._torch.cuda.set_device(0)
+        self._torch.cuda.init()
+        driver.select(0)
+        self.driver = driver
+        facts = self._torch.cuda.get_device_properties(0)
+        self.uuid = str(facts.uuid)
+        self.name = str(facts.name)
+
+    def holds(self, tensor: torch.Tensor) -> bool:
+        """See `Device`."""
+        return tensor.device == self._where
+
+    def new(self, look: Look) -> torch.Tensor:
+        """See `Device`."""
+        dtype = getattr(self._torch, look[0])
+        try:
+            made: torch.Tensor = self._torch.empty(look[1], dtype=dtype, device=self._where)
+        except self._torch.cuda.OutOfMemoryError as error:
+            raise MemoryCapError(f"{self.name} has no memory left: {error}") from error
+        return made
+
+    def over(self, pointer: Pointer, look: Look) -> torch.Tensor:
+        """See `Device`."""
+        dtype = getattr(self._torch, look[0])
+        nbytes = math.prod(look[1], start=dtype.itemsize)
+        if not nbytes:
+            return self.new(look)
+        flat = self._torch.as_tensor(_Bytes(pointer, nbytes), device=self._where)
+        found: torch.Tensor = flat.view(dtype).reshape(look[1])
+        return found
+
+    def stream(self) -> Stream:
+        """See `Device`."""
+        return int(self._torch.cuda.current_stream(self._where).cuda_stream)
+
+    def release_cached(self) -> None:
+        """See `Device`."""
+        self._torch.cuda.empty_cache()

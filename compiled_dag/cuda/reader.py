@@ -1,0 +1,93 @@
+"""A reading end of a channel whose tensors stay on the GPU.
+
+What `read` returns is the reader's own: tensors are copied out of the ring, on the stream that is
+current, so that they may be kept, changed and given to autograd.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from compiled_dag.channel import codec
+from compiled_dag.channel.codec import Kind
+from compiled_dag.channel.reader import Reader
+from compiled_dag.cuda import writer
+from compiled_dag.cuda.driver import Translating
+from compiled_dag.cuda.receiving import ReceivingRing
+from compiled_dag.cuda.ring import offsets
+from compiled_dag.errors import ChannelClosedError, DeviceError, MemoryCapError
+from compiled_dag.outcome import Error, Place
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+    from compiled_dag.channel.tensor import Look
+    from compiled_dag.cuda.ring import Seat
+
+
+class CudaReader(Reader):
+    """Copies tensors out of the channel's ring, and reads the rest as always."""
+
+    def __init__(self, seat: Seat, participant: int, label: str) -> None:
+        """Open a reading end.
+
+        Args:
+            seat: Where it is.
+            participant: Who reads.
+            label: What messages call the reader.
+
+        Raises:
+            DeviceError: The GPU's events cannot be shared.
+        """
+        super().__init__(seat.graph, seat.spec, participant, label)
+        self._seat = seat
+        self.ring = ReceivingRing(seat, participant)
+        self._device = seat.device
+        self._calling = Translating(seat.device.driver, f"reading {seat.spec.label}")
+        self._host_device = seat.spec.transport.device
+        self.rebuild = self._rebuild
+
+    def _rebuild(self, kind: int, head: bytes, buffers: Sequence[Any]) -> Any:
+        if kind not in {Kind.DEVICE, Kind.DEVICE_APART}:
+            if self._host_device == "default":
+                return codec.decode(kind, head, buffers)
+            return codec.decode_onto(self._host_device, kind, head, buffers)
+        use, generation, rest = writer.split(head)
+        looks, stream = writer.parts(kind, rest)
+        with self._calling:
+            copies = self._copy(use, generation, looks)
+        return copies[0] if stream is None else codec.decode_apart(stream, buffers, copies)
+
+    def _copy(self, use: int, generation: int, looks: Sequence[Look]) -> list[torch.Tensor]:
+        ring, device = self.ring, self._device
+        is_inside = False
+        try:
+            start = ring.enter(use, generation)
+            is_inside = True
+            copies = [device.new(look) for look in looks]
+            copy, on = device.driver.copy, device.stream()
+            places, _ = offsets([one.nbytes for one in copies])
+            for one, place in zip(copies, places, strict=True):
+                if one.nbytes:
+                    copy(one.data_ptr(), start + place, one.nbytes, on)
+            return copies
+        finally:
+            if is_inside:
+                ring.leave(use)
+            else:
+                ring.pass_over(use)
+
+    def _failure(self, cause: Exception) -> Error:
+        """Return what goes in place of a value; raises what is not of this value alone."""
+        if isinstance(cause, ChannelClosedError):
+            raise cause
+        if isinstance(cause, DeviceError):
+            if cause.is_lost:
+                raise cause
+            self._seat.await_news()
+        if isinstance(cause, (MemoryCapError, DeviceError)):
+            place = Place(method=f"reading {self.spec.label}", actor=self._label)
+            return Error.capture(cause, place, execution=self.sequence)
+        return super()._failure(cause)

@@ -1,0 +1,175 @@
+"""A reader's half of a device ring: what it has opened of the writer's, and its own events."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from compiled_dag.channel import device_area as at
+from compiled_dag.cuda.driver import Translating
+from compiled_dag.shm.futex import STORES_STAY_IN_ORDER, fence
+
+if TYPE_CHECKING:
+    from compiled_dag.cuda.driver import Event, Pointer
+    from compiled_dag.cuda.ring import Seat
+
+
+class _Opened(NamedTuple):
+    """A generation of the writer's ring."""
+
+    number: int
+    capacity: int
+    """Of a slot."""
+    pointer: Pointer
+
+
+class ReceivingRing:
+    """Finds slots, and gives them back; see `ring`."""
+
+    def __init__(self, seat: Seat, participant: int) -> None:
+        """Make and export the reader's events; opens nothing yet.
+
+        Raises:
+            DeviceError: Events cannot be exported.
+        """
+        self._seat = seat
+        self._driver = seat.device.driver
+        self._words = seat.graph.words
+        self._area = area = seat.area
+        self._slots = area.slots
+        self._position = seat.spec.readers.index(participant)
+        self._line = area.reader(self._position) // 8
+        self._ready: list[Event | None] = [None] * self._slots
+        """The writer's events, opened when first needed."""
+        self._free: list[Event] = []
+        self._opened: _Opened | None = None
+        self._outgrown: list[_Opened] = []
+        """What the GPU may still copy from."""
+        try:
+            with Translating(self._driver, f"channel {seat.spec.label}"):
+                self._export_events()
+        except BaseException:
+            self._destroy_events()
+            raise
+
+    def _export_events(self) -> None:
+        driver, view = self._driver, self._seat.graph.view
+        for slot in range(self._slots):
+            event = driver.make_event()
+            self._free.append(event)
+            place = self._area.free(self._position, slot)
+            view[place : place + at.HANDLE] = driver.export_event(event)
+
+    # --- one message
+
+    def enter(self, use: int, generation: int) -> Pointer:
+        """Have the current stream wait for a use of a slot; returns where the slot is.
+
+        Raises:
+            ChannelClosedError: The graph has ended.
+            DeviceError: CUDA failed.
+        """
+        opened = self._opened
+        if opened is None or opened.number != generation:
+            opened = self._open(generation)
+        if self._outgrown:
+            self._close_outgrown()
+        slot = use % self._slots
+        event = self._ready[slot]
+        if event is None:
+            event = self._import_ready(slot)
+        self._driver.wait(self._seat.device.stream(), event)
+        return opened.pointer + slot * opened.capacity
+
+    def leave(self, use: int) -> None:
+        """Give a slot back once the current stream is done with what it has to do by now."""
+        self._driver.record(self._free[use % self._slots], self._seat.device.stream())
+        self.pass_over(use)
+
+    def pass_over(self, use: int) -> None:
+        """Give a slot back that nothing was taken from."""
+        if not STORES_STAY_IN_ORDER:
+            fence()
+        self._words[self._line + at.FREED] = use + 1
+        seat = self._seat
+        seat.graph.board.ring(seat.graph.processes[seat.spec.writer])
+
+    def _open(self, generation: int) -> _Opened:
+        seat, words = self._seat, self._words
+        words[self._line + at.OPENED] = generation + 1
+        seat.check_open()
+        place = self._area.generation(generation)
+        handle = bytes(seat.graph.view[place + at.MEMORY : place + at.MEMORY + at.HANDLE])
+        made = _Opened(
+            generation, words[place // 8 + at.CAPACITY], self._driver.import_memory(handle)
+        )
+        if self._opened is not None:
+            self._outgrown.append(self._opened)
+        self._opened = made
+        return made
+
+    def _import_ready(self, slot: int) -> Event:
+        place = self._area.ready(slot)
+        handle = bytes(self._seat.graph.view[place : place + at.HANDLE])
+        self._ready[slot] = event = self._driver.import_event(handle)
+        return event
+
+    def _close_outgrown(self) -> None:
+        """Close outgrown rings if the GPU has copied all it has to from them."""
+        assert self._opened is not None, "outgrown by what?"
+        if not self._is_idle():
+            return
+        for ring in self._outgrown:
+            self._driver.close_memory(ring.pointer)
+        self._outgrown = []
+        self._words[self._line + at.CLOSED] = self._opened.number
+
+    def _is_idle(self) -> bool:
+        return all(map(self._driver.is_done, self._free))
+
+    # --- the end
+
+    def close_imports(self, deadline: float) -> None:
+        """Close what is open of the writer's, once the GPU has done with it, and say so.
+
+        If that is late it stays open, for good: closing it then is undefined in CUDA.
+        """
+        if self._words[self._line + at.READER_ENDED]:
+            return
+        if not self._seat.wait(self._is_idle, deadline):
+            return
+        opened = [*self._outgrown, *([] if self._opened is None else [self._opened])]
+        self._outgrown, self._opened = [], None
+        for ring in opened:
+            self._driver.close_memory(ring.pointer)
+        ready, self._ready = self._ready, [None] * self._slots
+        for event in ready:
+            if event is not None:
+                self._driver.destroy_event(event)
+        seat = self._seat
+        self._words[self._line + at.READER_ENDED] = 1
+        seat.graph.board.ring(seat.graph.processes[seat.spec.writer])
+
+    def free_exports(self, deadline: float) -> bool:
+        """Destroy the events once the writer has closed them; returns whether that was in time."""
+        if not self._words[self._line + at.READER_ENDED]:
+            self.close_imports(deadline)
+            if not self._words[self._line + at.READER_ENDED]:
+                return False
+        if self._free and not self._seat.wait(self._may_free, deadline):
+            return False
+        self._destroy_events()
+        return True
+
+    def _may_free(self) -> bool:
+        fence()
+        writer = self._area.start // 8
+        return bool(
+            self._words[writer + at.WRITER_ENDED]
+            or not self._words[writer + at.IMPORTED]
+            or self._seat.is_gone(self._seat.spec.writer)
+        )
+
+    def _destroy_events(self) -> None:
+        events, self._free = self._free, []
+        for event in events:
+            self._driver.destroy_event(event)

@@ -1,0 +1,243 @@
+"""The writer's half of a device ring: its memory, its events, and what its readers have open."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from compiled_dag.channel import device_area as at
+from compiled_dag.cuda.driver import GRANULE, Translating
+from compiled_dag.cuda.ring import ALIGN, offsets
+from compiled_dag.errors import MemoryCapError
+from compiled_dag.shm.futex import fence
+from compiled_dag.shm.segment import round_up
+from compiled_dag.shm.waiter import Site
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+    from compiled_dag.cuda.driver import Event, Pointer
+    from compiled_dag.cuda.ring import Seat
+
+
+class _Generation(NamedTuple):
+    """One allocation of the ring."""
+
+    number: int
+    capacity: int
+    """Of a slot."""
+    pointer: Pointer
+    nbytes: int
+
+
+class SendingRing:
+    """Copies tensors into slots; see `ring`."""
+
+    def __init__(self, seat: Seat, slot_bytes: int, cap_bytes: int | None) -> None:
+        """Allocate and export the ring.
+
+        Args:
+            seat: Where the end is.
+            slot_bytes: First capacity of a slot.
+            cap_bytes: Cap on the payload memory of the whole graph, or None.
+
+        Raises:
+            MemoryCapError: The GPU has no memory left for it, or the cap does not allow it.
+            DeviceError: Its memory or its events cannot be exported.
+        """
+        self._seat = seat
+        self._cap_bytes = cap_bytes
+        self._driver = seat.device.driver
+        self._words = seat.graph.words
+        self._area = area = seat.area
+        self._slots = area.slots
+        self._line = area.start // 8
+        readers = seat.spec.readers
+        self._reader_lines = [area.reader(position) // 8 for position in range(len(readers))]
+        self._free: list[tuple[Event, ...] | None] = [None] * self._slots
+        """Readers' events, opened when first needed."""
+        self._ready: list[Event] = []
+        self._current: _Generation | None = None
+        self._retired: list[_Generation] = []
+        self._site = Site()
+        self.use = 0
+        """The next one."""
+        try:
+            with Translating(self._driver, f"channel {seat.spec.label}"):
+                self._export_events()
+            self._grow(slot_bytes)
+        except BaseException:
+            self._free_all()
+            raise
+
+    def _export_events(self) -> None:
+        driver, view = self._driver, self._seat.graph.view
+        for slot in range(self._slots):
+            event = driver.make_event()
+            self._ready.append(event)
+            place = self._area.ready(slot)
+            view[place : place + at.HANDLE] = driver.export_event(event)
+
+    # --- one message
+
+    def send(self, tensors: Sequence[torch.Tensor]) -> int:
+        """Copy contiguous tensors into the next slot; returns the generation it is in.
+
+        It is the next slot still until `sent`. Waits for readers' hosts that are N uses behind.
+
+        Raises:
+            MemoryCapError: There is no device memory for them.
+            ChannelClosedError: The graph has ended.
+            DeviceError: CUDA failed.
+        """
+        places, nbytes = offsets([tensor.nbytes for tensor in tensors])
+        self._await_readers()
+        if self._retired:
+            self._free_retired()
+        ring = self._current
+        assert ring is not None, "closed"
+        if nbytes > ring.capacity:
+            ring = self._grow(nbytes)
+        driver, stream = self._driver, self._seat.device.stream()
+        slot = self.use % self._slots
+        if self.use >= self._slots:
+            for event in self._free[slot] or self._import_free(slot):
+                driver.wait(stream, event)
+        start = ring.pointer + slot * ring.capacity
+        for tensor, place in zip(tensors, places, strict=True):
+            if tensor.nbytes:
+                driver.copy(start + place, tensor.data_ptr(), tensor.nbytes, stream)
+        driver.record(self._ready[slot], stream)
+        return ring.number
+
+    def sent(self) -> None:
+        """Go on to the next slot: the message was published."""
+        self.use += 1
+
+    def _await_readers(self) -> None:
+        words, lines, least = self._words, self._reader_lines, self.use - self._slots + 1
+
+        def are_here() -> bool:
+            return all(words[line + at.FREED] >= least for line in lines)
+
+        if least > 0 and not are_here():
+            self._seat.waiter.until(are_here, self._seat.graph.guard, None, self._site)
+
+    def _import_free(self, slot: int) -> tuple[Event, ...]:
+        seat, view = self._seat, self._seat.graph.view
+        self._words[self._line + at.IMPORTED] = 1
+        seat.check_open()
+        found = []
+        for position in range(len(self._reader_lines)):
+            place = self._area.free(position, slot)
+            found.append(self._driver.import_event(bytes(view[place : place + at.HANDLE])))
+        self._free[slot] = events = tuple(found)
+        return events
+
+    # --- memory
+
+    def _grow(self, nbytes: int) -> _Generation:
+        """Start a generation whose slots have room for `nbytes`."""
+        old = self._current
+        least = round_up(nbytes, ALIGN)
+        capacity = least if old is None else max(least, 2 * old.capacity)
+        number = 0 if old is None else old.number + 1
+        made = self._allocate(number, capacity)
+        place = self._area.generation(number)
+        with Translating(self._driver, f"channel {self._seat.spec.label}"):
+            try:
+                handle = self._driver.export_memory(made.pointer)
+            except BaseException:
+                self._driver.free(made.pointer)
+                raise
+        self._words[place // 8 + at.CAPACITY] = capacity
+        self._seat.graph.view[place + at.MEMORY : place + at.MEMORY + at.HANDLE] = handle
+        self._words[self._line + at.GENERATION] = number
+        self._words[self._line + at.RING_BYTES] += made.nbytes
+        if old is not None:
+            self._retired.append(old)
+        self._current = made
+        return made
+
+    def _allocate(self, number: int, capacity: int) -> _Generation:
+        nbytes = round_up(capacity * self._slots, GRANULE)
+        self._check_cap(nbytes)
+        what = (
+            f"channel {self._seat.spec.label} wants {nbytes} bytes on "
+            f"{self._seat.device.name} for {self._slots} slots"
+        )
+        driver, device = self._driver, self._seat.device
+        try:
+            pointer = driver.allocate(nbytes)
+        except driver.error_type:
+            device.release_cached()  # torch keeps what it has freed
+            with Translating(driver, f"{what}, where {driver.free_bytes()} are free"):
+                pointer = driver.allocate(nbytes)
+        return _Generation(number, capacity, pointer, nbytes)
+
+    def _check_cap(self, nbytes: int) -> None:
+        graph, cap = self._seat.graph, self._cap_bytes
+        if cap is None:
+            return
+        taken = sum(graph.reserved_bytes().values()) + sum(graph.device_bytes().values())
+        if taken + nbytes > cap:
+            msg = (
+                f"channel {self._seat.spec.label} wants {nbytes} bytes of GPU memory, the graph "
+                f"has taken {taken}, and it is capped at _max_memory_bytes={cap}. Raise the cap, "
+                "or send less"
+            )
+            raise MemoryCapError(msg)
+
+    def _free_retired(self) -> None:
+        """Free outgrown rings that no reader has open any more."""
+        words, lines = self._words, self._reader_lines
+        closed = min(words[line + at.CLOSED] for line in lines)
+        for ring in [ring for ring in self._retired if ring.number < closed]:
+            self._retired.remove(ring)
+            self._free_memory(ring)
+
+    def _free_memory(self, ring: _Generation) -> None:
+        self._words[self._line + at.RING_BYTES] -= ring.nbytes
+        self._driver.free(ring.pointer)
+
+    # --- the end
+
+    def close_imports(self, deadline: float) -> None:  # noqa: ARG002  the same for both ends
+        """Close the readers' events, and say so. Idempotent."""
+        for events in self._free:
+            for event in events or ():
+                self._driver.destroy_event(event)
+        self._free = [None] * self._slots
+        self._words[self._line + at.WRITER_ENDED] = 1
+        for reader in self._seat.spec.readers:
+            self._seat.graph.board.ring(self._seat.graph.processes[reader])
+
+    def free_exports(self, deadline: float) -> bool:
+        """Free the ring as soon as nobody has it open; returns whether that was in time."""
+        if self._ready and not self._seat.wait(self._may_free, deadline):
+            return False
+        self._free_all()
+        return True
+
+    def _may_free(self) -> bool:
+        """Tell whether no reader has anything open, and the GPU is done with our own copies.
+
+        Freeing waits for the GPU, and for ever if that waits for the event of a dead reader.
+        """
+        fence()
+        words, seat = self._words, self._seat
+        for reader, line in zip(seat.spec.readers, self._reader_lines, strict=True):
+            has_ended = words[line + at.READER_ENDED] or not words[line + at.OPENED]
+            if not has_ended and not seat.is_gone(reader):
+                return False
+        return all(map(self._driver.is_done, self._ready))
+
+    def _free_all(self) -> None:
+        rings = [*self._retired, *([] if self._current is None else [self._current])]
+        self._retired, self._current = [], None
+        for ring in rings:
+            self._free_memory(ring)
+        ready, self._ready = self._ready, []
+        for event in ready:
+            self._driver.destroy_event(event)

@@ -1,0 +1,1 @@
+"""Device rings, exercised by a GPU in host memory (`fake`)."""

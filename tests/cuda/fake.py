@@ -1,0 +1,476 @@
+"""A GPU in host memory, for `compiled_dag.cuda.device.open_device`: no test of CUDA, but of us.
+
+What the documentation promises holds here and no more, and every use that it calls undefined ends
+the process with a message, so that a protocol which is right here relies on nothing else:
+
+* memory is a memfd; a handle is the exporter's process id and descriptor. It cannot be opened by
+  who exported it; opened twice it counts. Freeing what a living process has open is a violation.
+* a stream is a thread that does its work in order, late: after random pauses. A copy is a copy of
+  what is there *then*; memory that is gone by then is a violation.
+* an event is two words in shared memory: how often it was recorded, and up to where that is done.
+  A wait binds to the latest record at the time of the call. The event of a process that died
+  is never done.
+* new memory, and a tensor's memory when the tensor is gone, is filled with a pattern, in order with
+  the current stream, as torch's allocator would give it to the next tensor.
+
+What cannot be seen here: what real drivers do where we keep to the rules, how fast they are, what
+becomes of a survivor's GPU when a peer dies, and everything between two devices.
+
+A tensor of this GPU is a CPU tensor of torch over memory of `new`. Kernels are functions given to
+`launch`; `synchronize` waits for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import itertools
+import math
+import os
+import random
+import struct
+import sys
+import threading
+import time
+from bisect import bisect_right, insort
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+from compiled_dag.cuda.driver import HANDLE_BYTES
+from compiled_dag.errors import MemoryCapError
+from compiled_dag.shm.segment import PAGE, Mapping, round_up
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from compiled_dag.channel.tensor import Look
+
+SETTINGS: Final = "FAKE_CUDA"
+"""Environment: words of `Settings`, and ``pause_us=N`` and ``memory=BYTES``."""
+POISON: Final = 0xA5
+VIOLATION: Final = 66
+"""Exit code."""
+_HANDLE: Final = struct.Struct("QQQQ")
+_INVALID, _MEMORY, _NOT_SUPPORTED, _ALREADY_MAPPED = 1, 2, 801, 208
+_USERS: Final = 64
+"""Words in the first page of shared memory that name processes which have it open."""
+_FIRST_USER: Final = 8
+
+
+class FakeCudaError(RuntimeError):
+    """Has a status, as cupy's."""
+
+    def __init__(self, status: int, text: str = "") -> None:
+        super().__init__(f"cudaError{status}: {text}")
+        self.status = status
+
+
+def violation(text: str) -> None:
+    """End the process: CUDA would be in undefined behaviour."""
+    sys.stderr.write(f"fake CUDA: undefined behaviour: {text}\n")
+    sys.stderr.flush()
+    os._exit(VIOLATION)
+
+
+class Settings:
+    """What this GPU refuses, and how late it is."""
+
+    def __init__(self, text: str) -> None:
+        words = dict(part.partition("=")[::2] for part in text.split(",") if part)
+        self.memory = int(words.get("memory", 1 << 34))
+        self.pause_s = float(words.get("pause_us", 200)) / 1e6
+        self.refuses_memory = "no_memory" in words
+        self.refuses_events = "no_events" in words
+        self.refuses_peers = "no_peers" in words
+        self.is_mig = "mig" in words
+        self.spoils_copies = "spoils_copies" in words
+
+
+# --- shared memory ----------------------------------------------------------------------------
+
+
+class _Shared:
+    """A memfd whose first page says who has it open."""
+
+    def __init__(self, fd: int, nbytes: int) -> None:
+        self.fd, self.nbytes = fd, nbytes
+        self.mapping = Mapping(fd, 0, PAGE + round_up(nbytes))
+        self.view = self.mapping.view()
+        self.words = self.view[:PAGE].cast("Q")
+        self.address = self.mapping.address + PAGE
+
+    @classmethod
+    def make(cls, nbytes: int) -> _Shared:
+        fd = os.memfd_create("fake-cuda", os.MFD_CLOEXEC)
+        os.ftruncate(fd, PAGE + round_up(nbytes))
+        return cls(fd, nbytes)
+
+    def handle(self) -> bytes:
+        inode = os.fstat(self.fd).st_ino
+        return _HANDLE.pack(os.getpid(), self.fd, inode, self.nbytes).ljust(HANDLE_BYTES, b"\0")
+
+    @classmethod
+    def open(cls, handle: bytes) -> _Shared:
+        assert len(handle) == HANDLE_BYTES
+        pid, number, inode, nbytes = _HANDLE.unpack_from(handle)
+        if pid == os.getpid():
+            raise FakeCudaError(_ALREADY_MAPPED, "a process cannot open what it exported itself")
+        try:
+            fd = os.open(f"/proc/{pid}/fd/{number}", os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            raise FakeCudaError(_INVALID, f"no such handle: {error}") from error
+        if os.fstat(fd).st_ino != inode:
+            os.close(fd)
+            raise FakeCudaError(_INVALID, "the handle is of something that is gone")
+        made = cls(fd, nbytes)
+        made.note_user(os.getpid())
+        return made
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        fcntl.flock(self.fd, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self.fd, fcntl.LOCK_UN)
+
+    def note_user(self, pid: int) -> None:
+        with self.locked():
+            for word in range(_FIRST_USER, _FIRST_USER + _USERS):
+                if not self.words[word]:
+                    self.words[word] = pid
+                    return
+        raise AssertionError("too many have it open")
+
+    def forget_user(self, pid: int) -> None:
+        with self.locked():
+            for word in range(_FIRST_USER, _FIRST_USER + _USERS):
+                if self.words[word] == pid:
+                    self.words[word] = 0
+                    return
+        raise AssertionError("it was not open")
+
+    def users(self) -> list[int]:
+        found = self.words[_FIRST_USER : _FIRST_USER + _USERS].tolist()
+        return [pid for pid in found if pid and _lives(pid)]
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return text.rpartition(")")[2].split()[0] not in "ZX"
+
+
+# --- events and streams -----------------------------------------------------------------------
+
+_RECORDED, _DONE = 0, 1
+
+
+class _Event:
+    def __init__(self, shared: _Shared, *, is_imported: bool) -> None:
+        self.shared, self.is_imported = shared, is_imported
+        self.words = shared.words
+
+    def is_done(self, number: int) -> bool:
+        return self.words[_DONE] >= number
+
+
+class FakeStream:
+    """A thread that does what it is given, in order, and late."""
+
+    def __init__(self, settings: Settings, seed: int) -> None:
+        # Finalizers put into it too, in the middle of anything: this queue allows it.
+        self._work: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._random = random.Random(seed)
+        self._pause_s = settings.pause_s
+        self.given = 0
+        self.done = 0
+        threading.Thread(target=self._run, name="fake-stream", daemon=True).start()
+
+    def put(self, work: Callable[[], None]) -> None:
+        self.given += 1
+        self._work.put(work)
+
+    def _run(self) -> None:
+        while True:
+            work = self._work.get()
+            if self._pause_s and self._random.random() < 0.3:
+                time.sleep(self._random.random() * self._pause_s)
+            work()
+            self.done += 1
+            del work  # it may be what keeps a tensor
+
+    def synchronize(self) -> None:
+        target = self.given
+        while self.done < target:
+            time.sleep(2e-5)
+
+
+# --- the driver ---------------------------------------------------------------------------------
+
+
+class Ranges:
+    """Which addresses are memory of the GPU, as of now."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._sizes: dict[int, int] = {}
+        self._lock = threading.Lock()
+
+    def add(self, start: int, nbytes: int) -> None:
+        with self._lock:
+            insort(self._starts, start)
+            self._sizes[start] = nbytes
+
+    def remove(self, start: int) -> None:
+        with self._lock:
+            self._starts.remove(start)
+            del self._sizes[start]
+
+    def has(self, address: int, nbytes: int) -> bool:
+        with self._lock:
+            at = bisect_right(self._starts, address) - 1
+            if at < 0:
+                return False
+            start = self._starts[at]
+            return address + nbytes <= start + self._sizes[start]
+
+
+class FakeDriver:
+    """See `compiled_dag.cuda.driver.Driver`."""
+
+    error_type: type[Exception] = FakeCudaError
+
+    def __init__(self, settings: Settings, ranges: Ranges) -> None:
+        self._settings = settings
+        self._ranges = ranges
+        self._numbers = itertools.count(1)
+        self._made: dict[int, _Shared] = {}
+        self._opened: dict[int, list[Any]] = {}
+        self._events: dict[int, _Event] = {}
+        self.streams: dict[int, FakeStream] = {}
+        self.calls = 0
+        """Of `wait`, `record` and `copy`."""
+        self.before_call: Callable[[str], None] | None = None
+
+    def _note(self, name: str) -> None:
+        self.calls += 1
+        if self.before_call is not None:
+            self.before_call(name)
+
+    def select(self, index: int) -> None:
+        assert index == 0
+
+    def free_bytes(self) -> int:
+        return self._settings.memory - sum(shared.nbytes for shared in self._made.values())
+
+    def allocate(self, nbytes: int) -> int:
+        if nbytes > self.free_bytes():
+            raise FakeCudaError(_MEMORY, "out of memory")
+        shared = _Shared.make(nbytes)
+        ctypes.memset(shared.address, POISON, nbytes)
+        self._made[shared.address] = shared
+        self._ranges.add(shared.address, nbytes)
+        return shared.address
+
+    def free(self, pointer: int) -> None:
+        shared = self._made.pop(pointer)
+        for stream in self.streams.values():
+            stream.synchronize()  # as cudaFree does
+        users = shared.users()
+        if users:
+            violation(f"freeing memory that {users} have open")
+        self._ranges.remove(pointer)
+        ctypes.memset(pointer, POISON, shared.nbytes)
+        shared.close()
+
+    def export_memory(self, pointer: int) -> bytes:
+        if self._settings.refuses_memory:
+            raise FakeCudaError(_NOT_SUPPORTED, "operation not supported")
+        return self._made[pointer].handle()
+
+    def import_memory(self, handle: bytes) -> int:
+        self._note("import_memory")
+        for pointer, entry in self._opened.items():
+            if entry[0] == handle:
+                entry[2] += 1
+                return pointer
+        shared = _Shared.open(handle)
+        self._opened[shared.address] = [handle, shared, 1]
+        self._ranges.add(shared.address, shared.nbytes)
+        return shared.address
+
+    def close_memory(self, pointer: int) -> None:
+        entry = self._opened[pointer]
+        entry[2] -= 1
+        if not entry[2]:
+            del self._opened[pointer]
+            self._ranges.remove(pointer)
+            entry[1].forget_user(os.getpid())
+            entry[1].close()
+
+    def make_event(self) -> int:
+        number = next(self._numbers)
+        self._events[number] = _Event(_Shared.make(0), is_imported=False)
+        return number
+
+    def destroy_event(self, event: int) -> None:
+        found = self._events.pop(event)
+        if found.is_imported:
+            found.shared.forget_user(os.getpid())
+        elif found.shared.users():
+            violation(f"destroying an event that {found.shared.users()} have open")
+        found.shared.close()
+
+    def export_event(self, event: int) -> bytes:
+        if self._settings.refuses_events:
+            raise FakeCudaError(_NOT_SUPPORTED, "operation not supported")
+        return self._events[event].shared.handle()
+
+    def import_event(self, handle: bytes) -> int:
+        self._note("import_event")
+        number = next(self._numbers)
+        self._events[number] = _Event(_Shared.open(handle), is_imported=True)
+        return number
+
+    def record(self, event: int, stream: int) -> None:
+        self._note("record")
+        words = self._events[event].words
+        words[_RECORDED] += 1
+        number = words[_RECORDED]
+
+        def work() -> None:
+            words[_DONE] = max(words[_DONE], number)
+
+        self.streams[stream].put(work)
+
+    def wait(self, stream: int, event: int) -> None:
+        self._note("wait")
+        found = self._events[event]
+        number = found.words[_RECORDED]
+
+        def work() -> None:
+            while not found.is_done(number):
+                time.sleep(2e-5)
+
+        self.streams[stream].put(work)
+
+    def is_done(self, event: int) -> bool:
+        found = self._events[event]
+        return found.is_done(found.words[_RECORDED])
+
+    def copy(self, target: int, source: int, nbytes: int, stream: int) -> None:
+        self._note("copy")
+
+        def work() -> None:
+            for address in (target, source):
+                if not self._ranges.has(address, nbytes):
+                    violation(f"copying {nbytes} bytes at {address:#x}, which is no memory by now")
+            if not self._settings.spoils_copies:
+                ctypes.memmove(target, source, nbytes)
+
+        self.streams[stream].put(work)
+
+
+# --- the device -----------------------------------------------------------------------------------
+
+
+class _Block:
+    """A tensor's memory; told when the tensor is gone."""
+
+    def __init__(self, device: FakeDevice, nbytes: int) -> None:
+        self._device = device
+        self.memory = (ctypes.c_ubyte * max(nbytes, 1))()
+        self.address, self.nbytes = ctypes.addressof(self.memory), max(nbytes, 1)
+        ctypes.memset(self.address, POISON, self.nbytes)
+        device.ranges.add(self.address, self.nbytes)
+
+    def drop(self) -> None:
+        kept, address, nbytes = [self.memory], self.address, self.nbytes
+        ranges = self._device.ranges
+
+        def work() -> None:
+            ctypes.memset(address, POISON, nbytes)
+            ranges.remove(address)
+            kept.clear()
+
+        self._device.streams[self._device.current].put(work)
+
+
+def _lease(block: _Block) -> Any:
+    kind = type("Lease", (ctypes.c_ubyte * block.nbytes,), {"__del__": lambda _: block.drop()})
+    return kind.from_address(block.address)
+
+
+class FakeDevice:
+    """See `compiled_dag.cuda.device.Device`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.ranges = Ranges()
+        self.driver = FakeDriver(settings, self.ranges)
+        self.streams = self.driver.streams
+        self.current = self.add_stream()
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"
+        self.uuid = f"GPU-fake-{visible}"
+        self.name = "Fake GPU" + " MIG 1g.5gb" * settings.is_mig
+
+    def add_stream(self) -> int:
+        number = 1000 + len(self.streams)
+        self.streams[number] = FakeStream(self.settings, os.getpid() * 31 + number)
+        return number
+
+    def holds(self, tensor: torch.Tensor) -> bool:
+        # One without elements has no address, and could be anywhere.
+        return not tensor.nbytes or self.ranges.has(tensor.data_ptr(), tensor.nbytes)
+
+    def new(self, look: Look) -> torch.Tensor:
+        dtype = getattr(torch, look[0])
+        nbytes = math.prod(look[1], start=dtype.itemsize)
+        if nbytes > self.settings.memory:
+            raise MemoryCapError(f"{self.name} has no memory left")
+        lease = _lease(_Block(self, nbytes))
+        if not nbytes:
+            return torch.frombuffer(lease, dtype=torch.uint8)[:0].view(dtype).reshape(look[1])
+        return torch.frombuffer(lease, dtype=dtype).reshape(look[1])
+
+    def over(self, pointer: int, look: Look) -> torch.Tensor:
+        dtype = getattr(torch, look[0])
+        nbytes = math.prod(look[1], start=dtype.itemsize)
+        flat = (ctypes.c_ubyte * nbytes).from_address(pointer)
+        return torch.frombuffer(flat, dtype=dtype).reshape(look[1])
+
+    def stream(self) -> int:
+        return self.current
+
+    def release_cached(self) -> None:
+        pass
+
+    # --- what user code does with a GPU
+
+    def launch(self, kernel: Callable[[], object]) -> None:
+        """Enqueue a kernel to the current stream."""
+
+        def work() -> None:
+            kernel()
+
+        self.streams[self.current].put(work)
+
+    def synchronize(self) -> None:
+        """Wait until all streams have done what they were given."""
+        for stream in self.streams.values():
+            stream.synchronize()
+
+
+def open_device() -> FakeDevice:
+    """Make this process's GPU: what ``COMPILED_DAG_CUDA=tests.cuda.fake:open_device`` calls."""
+    return FakeDevice(Settings(os.environ.get(SETTINGS, "")))

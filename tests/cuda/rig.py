@@ -1,0 +1,279 @@
+"""One channel with a device ring, each end in a process of its own, and nothing else around it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import random
+import select
+import signal
+import sys
+import traceback
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from compiled_dag.channel import layout
+from compiled_dag.channel.graph_segment import GraphSegment
+from compiled_dag.channel.layout import ChannelSpec
+from compiled_dag.channel.transport import Transport
+from compiled_dag.cuda import leaving, ring
+from compiled_dag.cuda.reader import CudaReader
+from compiled_dag.cuda.ring import Seat
+from compiled_dag.cuda.writer import CudaWriter
+from compiled_dag.errors import ChannelClosedError
+from compiled_dag.outcome import Place
+from compiled_dag.shm.board import Board, Doorbell
+from compiled_dag.shm.waiter import Waiter
+from tests.cuda.fake import FakeDevice, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+WRITER = 1
+TRANSPORT = Transport(mechanism="cuda_ipc", node="Worker.f (node 1)", writer="Worker(1)")
+DTYPES = (torch.int32, torch.float32, torch.bfloat16, torch.uint8, torch.int64)
+
+
+@dataclass(kw_only=True)
+class Plan:
+    """What is sent: everything follows from the seed, so that both ends know it."""
+
+    laps: int
+    readers: int = 1
+    depth: int = 4
+    slot_bytes: int = 4096
+    most: int = 1000
+    """Elements of a tensor."""
+    grows: bool = False
+    seed: int = 0
+    settings: str = "pause_us=200"
+    die: tuple[int, str, int] | None = None
+    """Participant, name of a call, and at which of these it kills itself."""
+    slow: tuple[int, ...] = ()
+    """Readers that take their time."""
+    cap_bytes: int | None = None
+    results: list[int] = field(default_factory=list)
+
+    def shapes(self, lap: int) -> list[tuple[torch.dtype, tuple[int, ...]]]:
+        """Return what tensors the message of a lap has."""
+        draw = random.Random(self.seed * 1_000_003 + lap)
+        most = self.most * (1 + lap // 16) if self.grows else self.most
+        return [
+            (draw.choice(DTYPES), (draw.randint(0, 3), draw.randint(1, max(1, most // 3))))
+            for _ in range(draw.choice((0, 1, 1, 1, 3)))
+        ]
+
+
+def fill(tensor: torch.Tensor, lap: int) -> None:
+    tensor.copy_(_pattern(tensor, lap))
+
+
+def is_right(tensor: torch.Tensor, lap: int) -> bool:
+    return bool(torch.equal(tensor, _pattern(tensor, lap)))
+
+
+def _pattern(tensor: torch.Tensor, lap: int) -> torch.Tensor:
+    numbers = torch.arange(tensor.numel()).reshape(tensor.shape) * 7 + lap
+    return (numbers % 97).to(tensor.dtype)
+
+
+class Rig:
+    """The shared memory, seen from the test."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        segment = Board.create()
+        self.board = Board(segment.fd)
+        segment.close()
+        readers = tuple(range(2, plan.readers + 2))
+        self.spec = ChannelSpec(
+            index=0, writer=WRITER, readers=readers, depth=plan.depth, label="Worker.f#1",
+            transport=TRANSPORT,
+        )  # fmt: skip
+        made = GraphSegment.create(plan.readers + 2, (self.spec,), 7)
+        self.graph = GraphSegment(made.fd, self.board, tuple(range(plan.readers + 2)), (self.spec,))
+        self._children: dict[int, tuple[int, int]] = {}
+        """By pidfd, participant and process id."""
+        self._reports, self.report = os.pipe()
+
+    def start(self, participant: int, run: Callable[[End], object]) -> None:
+        """Run a function as a participant, in a process of its own."""
+        pid = os.fork()
+        if pid:
+            self._children[os.pidfd_open(pid)] = participant, pid
+            return
+        code = 1
+        try:
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a test that hangs
+            torch.set_num_threads(1)
+            code = End(self, participant).run(run)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+
+    def wait(self) -> dict[int, int]:
+        """Wait for everybody, and end the graph when it is time; returns exit codes.
+
+        It is when all readers have read all, or, broken, when somebody died.
+        """
+        codes: dict[int, int] = {}
+        missing = self.plan.readers
+        while self._children:
+            found, _, _ = select.select([self._reports, *self._children], [], [])
+            if self._reports in found:
+                missing -= len(os.read(self._reports, 64))
+                if not missing:
+                    self.graph.end(layout.CLOSED)
+            for pidfd in set(found) - {self._reports}:
+                participant, pid = self._children.pop(pidfd)
+                os.close(pidfd)
+                codes[participant] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+                if codes[participant]:
+                    self.graph.end(layout.BROKEN)
+        return codes
+
+    def close(self) -> None:
+        for pidfd, (_, pid) in self._children.items():
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            os.close(pidfd)
+        os.close(self._reports)
+        os.close(self.report)
+        self.graph.close()
+
+
+class End:
+    """One participant, in its process."""
+
+    def __init__(self, rig: Rig, participant: int) -> None:
+        self.plan, self.participant, self._report = rig.plan, participant, rig.report
+        segment = os.dup(rig.graph.segment.fd)
+        self.graph = GraphSegment(segment, rig.board, rig.graph.processes, (rig.spec,))
+        line = self.graph.layout.participant(participant) // 8
+        self.graph.words[line + layout.PID] = os.getpid()
+        self.device = FakeDevice(Settings(rig.plan.settings))
+        self.waiter = Waiter(Doorbell(rig.board, participant))
+        self.seat = Seat(self.graph, rig.spec, self.device, self.waiter)
+        self.spec = rig.spec
+        self.rings: list[Any] = []
+        if rig.plan.die is not None and rig.plan.die[0] == participant:
+            self._arm(*rig.plan.die[1:])
+
+    def _arm(self, name: str, number: int) -> None:
+        """Die at the n-th call of a kind."""
+        left = number
+
+        def before(called: str) -> None:
+            nonlocal left
+            left -= called == name
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        self.device.driver.before_call = before
+
+    def note(self, name: str) -> None:
+        """Tell of a point of the protocol that is no call of the driver."""
+        if self.device.driver.before_call is not None:
+            self.device.driver.before_call(name)
+
+    def run(self, run: Callable[[End], object]) -> int:
+        """Do as a participant does until the graph ends; returns 0 if nothing is left over."""
+        with contextlib.suppress(ChannelClosedError):
+            run(self)
+            if self.participant != WRITER:
+                os.write(self._report, b".")
+            self.waiter.until(lambda: False, self.graph.guard)
+        broken = self.graph.state == layout.BROKEN
+        if broken:
+            ring.CLOSE_S = 0.2  # what a dead peer's event holds up is not to be had
+        left = leaving.leave(self.rings)
+        return 0 if broken or not left.rings else 5
+
+    def writer(self) -> CudaWriter:
+        made = CudaWriter(
+            self.seat,
+            Place(method="Worker.f", actor="Worker(1)"),
+            slot_bytes=self.plan.slot_bytes,
+            cap_bytes=self.plan.cap_bytes,
+        )
+        self.rings.append(made.ring)
+        return made
+
+    def reader(self) -> CudaReader:
+        made = CudaReader(self.seat, self.participant, f"Reader({self.participant})")
+        self.rings.append(made.ring)
+        return made
+
+    def messages(self, reader: CudaReader, count: int) -> Iterator[Any]:
+        """Yield what comes."""
+        words, word = self.graph.words, reader.sequence_word
+        for _ in range(count):
+            self.waiter.word(words, word, reader.sequence, self.graph.guard)
+            value = reader.peek()
+            self.note("acknowledge")
+            reader.advance()
+            self.graph.board.ring(WRITER)
+            yield value
+
+    def await_window(self, lap: int) -> None:
+        """Wait until the driver would have let this execution begin."""
+        place = self.graph.layout.channels[0]
+        lines = [place.reader(position) // 8 for position in range(len(self.spec.readers))]
+        words, least = self.graph.words, lap - self.plan.depth + 1
+        self.waiter.until(lambda: all(words[at] >= least for at in lines), self.graph.guard)
+
+
+def send_all(end: End) -> None:
+    """Be the writer of a plan."""
+    writer, device = end.writer(), end.device
+    for lap in range(end.plan.laps):
+        tensors = []
+        for dtype, shape in end.plan.shapes(lap):
+            made = device.new((str(dtype)[6:], shape))
+            device.launch(lambda made=made, lap=lap: fill(made, lap))
+            tensors.append(made)
+        value = tensors[0] if len(tensors) == 1 else {"lap": lap, "tensors": tensors}
+        end.await_window(lap)
+        writer.stage(value)
+        end.note("publish")
+        writer.publish()
+
+
+def receive_all(end: End) -> None:
+    """Be a reader of a plan; wrong values end the process."""
+    reader, device = end.reader(), end.device
+    wrong: list[int] = []
+    is_slow = end.participant in end.plan.slow
+    for lap, value in enumerate(end.messages(reader, end.plan.laps)):
+        found = [value] if isinstance(value, torch.Tensor) else value["tensors"]
+        shapes = [(one.dtype, tuple(one.shape)) for one in found]
+        assert shapes == end.plan.shapes(lap), (lap, shapes)
+        for one in found:
+            assert device.holds(one)
+            device.launch(lambda one=one, lap=lap: is_right(one, lap) or wrong.append(lap))
+        del value, found
+        if is_slow and not lap % 7:
+            device.synchronize()
+    device.synchronize()
+    assert not wrong, f"wrong values in laps {wrong[:10]}"
+
+
+def play(
+    plan: Plan,
+    send: Callable[[End], object] = send_all,
+    receive: Callable[[End], object] = receive_all,
+) -> dict[int, int]:
+    """Run a plan; returns exit codes by participant."""
+    rig = Rig(plan)
+    try:
+        rig.start(WRITER, send)
+        for reader in range(2, plan.readers + 2):
+            rig.start(reader, receive)
+        return rig.wait()
+    finally:
+        rig.close()

@@ -1,0 +1,132 @@
+"""What errors mean, and that cupy has what is called."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+import types
+
+import pytest
+
+from compiled_dag import DeviceError, MemoryCapError
+from compiled_dag.cuda import device
+from compiled_dag.cuda.cupy_driver import CupyDriver
+from compiled_dag.cuda.driver import Driver, Translating
+from tests.cuda.fake import FakeCudaError, FakeDriver
+
+
+def calling(error: Exception) -> None:
+    with Translating(FakeDriver, "channel f"):
+        raise error
+
+
+def test_errors_of_the_driver_become_ours() -> None:
+    with pytest.raises(MemoryCapError, match=r"^channel f: the GPU has no memory .*cudaError2"):
+        calling(FakeCudaError(2, "out of memory"))
+    with pytest.raises(DeviceError, match=r"^channel f: cudaError801: no$") as raised:
+        calling(FakeCudaError(801, "no"))
+    assert (raised.value.status, raised.value.is_lost) == (801, False)
+    with pytest.raises(DeviceError, match=r"^the CUDA context is lost, channel f: ") as raised:
+        calling(FakeCudaError(700, "an illegal memory access was encountered"))
+    assert raised.value.is_lost
+    with pytest.raises(KeyError):
+        calling(KeyError("not the driver's"))
+
+
+class Calls(types.ModuleType):
+    """Stands for `cupy.cuda.runtime`: notes what is called with what."""
+
+    CUDARuntimeError = FakeCudaError
+
+    def __init__(self) -> None:
+        super().__init__("cupy.cuda.runtime")
+        self.made: list[tuple[str, tuple[object, ...]]] = []
+        self.status = 0
+
+    def __getattr__(self, name: str):
+        if name.startswith("_"):
+            raise AttributeError(name)
+
+        def call(*arguments: object) -> object:
+            self.made.append((name, arguments))
+            if name.startswith("ipcGet"):
+                return bytes(64)
+            return (5, 6) if name == "memGetInfo" else self.status
+
+        return call
+
+
+@pytest.fixture
+def calls(monkeypatch) -> Calls:
+    runtime = Calls()
+    package = types.ModuleType("cupy")
+    package.cuda = types.ModuleType("cupy.cuda")
+    package.cuda.runtime = runtime
+    for module in (package, package.cuda, runtime):
+        name = module.__name__ if module is not package.cuda else "cupy.cuda"
+        monkeypatch.setitem(sys.modules, name, module)
+    return runtime
+
+
+def call_everything(driver: Driver) -> None:
+    driver.select(0)
+    driver.free_bytes()
+    pointer = driver.allocate(2 << 20)
+    driver.close_memory(driver.import_memory(driver.export_memory(pointer)))
+    event = driver.make_event()
+    driver.destroy_event(driver.import_event(driver.export_event(event)))
+    driver.record(event, 7)
+    driver.wait(7, event)
+    driver.is_done(event)
+    driver.copy(pointer, pointer + 512, 512, 7)
+    driver.free(pointer)
+
+
+def test_the_calls_are_those_of_the_runtime_library(calls) -> None:
+    call_everything(CupyDriver())
+    found = dict(calls.made)
+    assert found["eventCreateWithFlags"] == (2 | 4,)  # DisableTiming | Interprocess
+    assert found["ipcOpenMemHandle"] == (bytes(64), 1)  # LazyEnablePeerAccess
+    assert found["memcpyAsync"] == (0, 512, 512, 4, 7)  # Default
+    assert found["streamWaitEvent"] == (7, 0)
+    assert found["eventRecord"] == (0, 7)
+
+
+def test_a_query_that_fails_raises(calls) -> None:
+    driver = CupyDriver()
+    assert driver.is_done(3)
+    calls.status = 600
+    assert not driver.is_done(3)
+    calls.status = 719
+    with pytest.raises(FakeCudaError, match="719"):
+        driver.is_done(3)
+
+
+def test_cupy_has_these_calls_with_these_arguments(calls, monkeypatch) -> None:
+    call_everything(CupyDriver())
+    for name in ("cupy", "cupy.cuda", "cupy.cuda.runtime"):
+        monkeypatch.delitem(sys.modules, name)
+    pytest.importorskip("cupy", reason="cupy is not installed")
+    runtime = importlib.import_module("cupy.cuda.runtime")
+    for name, arguments in calls.made:
+        # Cython gives no signature but in the docstring's first line: name(type a, type b=default).
+        (given,) = re.findall(rf"^{name}\((.*?)\)", getattr(runtime, name).__doc__)
+        named = given.split(",") if given else []
+        needed = [argument for argument in named if "=" not in argument]
+        assert len(needed) <= len(arguments) <= len(named), (name, given)
+    assert (runtime.eventDisableTiming, runtime.eventInterprocess) == (2, 4)
+    assert runtime.cudaIpcMemLazyEnablePeerAccess == 1
+    assert runtime.memcpyDefault == 4
+
+
+def test_without_a_gpu_the_error_says_what_is_missing(monkeypatch) -> None:
+    import torch
+
+    monkeypatch.setattr(device._Opened, "device", None)
+    if not torch.cuda.is_available():
+        with pytest.raises(DeviceError, match=r"cuda\.is_available\(\) is False"):
+            device.open_device()
+    monkeypatch.setenv("COMPILED_DAG_CUDA", "tests.cuda:nothing")
+    with pytest.raises(DeviceError, match="COMPILED_DAG_CUDA='tests.cuda:nothing' is no"):
+        device.open_device()

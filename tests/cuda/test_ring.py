@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pytest
+
+from compiled_dag.cuda.sending import SendingRing
+from tests.cuda.fake import VIOLATION
+from tests.cuda.rig import WRITER, End, Plan, play, receive_all, send_all
+
+pytestmark = [pytest.mark.proc, pytest.mark.timeout(100)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"depth": 1},
+        {"depth": 2, "readers": 2},
+        {"depth": 8, "readers": 3, "slow": (3,)},
+        {"depth": 8, "grows": True},
+        {"depth": 8, "grows": True, "readers": 2, "slow": (2,)},
+    ],
+    ids=str,
+)
+def test_what_arrives_is_what_was_sent(options) -> None:
+    codes = play(Plan(laps=150, **options))
+    assert set(codes.values()) == {0}
+
+
+POINTS = ["import_memory", "import_event", "wait", "copy", "record"]
+
+
+@pytest.mark.parametrize("point", [*POINTS[1:], "publish"])
+@pytest.mark.parametrize("number", [1, 7])
+def test_a_writer_that_dies_leaves_readers_that_end_in_order(point, number) -> None:
+    codes = play(Plan(laps=60, readers=2, depth=8, die=(WRITER, point, number)))
+    assert codes == {WRITER: -9, 2: 0, 3: 0}
+
+
+@pytest.mark.parametrize("point", [*POINTS, "acknowledge"])
+@pytest.mark.parametrize("number", [1, 4])
+def test_a_reader_that_dies_leaves_others_that_end_in_order(point, number) -> None:
+    plan = Plan(laps=60, readers=2, depth=8, grows=True, most=3000, die=(2, point, number))
+    codes = play(plan)
+    assert codes == {WRITER: 0, 2: -9, 3: 0}
+
+
+# --- what is wrong is noticed -------------------------------------------------------------------
+
+
+def forget_ready(end: End) -> None:
+    """Read without waiting for the writer's copies."""
+    end.device.driver.wait = lambda stream, event: None
+    receive_all(end)
+
+
+def forget_free(end: End) -> None:
+    """Write without waiting for the readers' copies."""
+    end.device.driver.wait = lambda stream, event: None
+    send_all(end)
+
+
+def announce_too_early(end: End) -> None:
+    """Give slots back on the host before the GPU is asked to say that it is done."""
+    end.device.driver.record = lambda event, stream: None
+    receive_all(end)
+
+
+def free_too_early(end: End) -> None:
+    """Free an outgrown ring although readers may have it open."""
+    end.rings = []
+    SendingRing._free_retired = lambda ring: [
+        ring._free_memory(ring._retired.pop()) for _ in list(ring._retired)
+    ]
+    send_all(end)
+
+
+@pytest.mark.parametrize(
+    ("send", "receive", "exit_codes"),
+    [
+        (send_all, forget_ready, {1}),
+        (forget_free, receive_all, {1}),
+        (send_all, announce_too_early, {1, VIOLATION}),
+        (free_too_early, receive_all, {VIOLATION}),
+    ],
+)
+def test_this_gpu_shows_what_breaks_the_protocol(send, receive, exit_codes) -> None:
+    plan = Plan(laps=300, depth=8, grows=True, most=6000, settings="pause_us=2000")
+    assert exit_codes & set(play(plan, send, receive).values())
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("readers", [1, 2])
+def test_a_hundred_thousand_laps(readers) -> None:
+    plan = Plan(laps=100_000, readers=readers, depth=8, most=300, settings="pause_us=0")
+    assert set(play(plan).values()) == {0}
