@@ -40,9 +40,9 @@ lint: $(STAMP) ## ruff, mypy --strict, import-linter
 	@$(BIN)/lint-imports --no-cache --no-logo
 
 bench: $(STAMP) $(PEER)/.installed ## measure everything beside the floor and the real Ray (BENCH_ARGS="chain --actors 1")
-	$(STEP) "benchmarks: also written to $(OUT)/bench.jsonl"
+	$(STEP) "benchmarks: also written to $(OUT)/bench.jsonl, with a report in $(OUT)/benchmarks"
 	@mkdir -p $(OUT)
-	@$(BIN)/python -m benchmarks --peer ray --json $(OUT)/bench.jsonl $(BENCH_ARGS)
+	@$(BIN)/python -m benchmarks --peer ray --json $(OUT)/bench.jsonl --report $(OUT)/benchmarks $(BENCH_ARGS)
 
 soak: $(STAMP) ## the long tests: thousands of cycles, random kills
 	$(STEP) "pytest -m soak"

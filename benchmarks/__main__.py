@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from benchmarks import machine, registry
 from benchmarks.deadline import deadline
-from benchmarks.report import json_line, machine_line, tables
+from benchmarks.report import json_line, machine_line, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--rounds", type=_count, metavar="R", help="rounds of A B A B")
     add("--peer", choices=["none", *registry.PEERS], default="none", help="measure it too")
     add("--json", type=Path, metavar="FILE", help="write machine and rows there as JSON lines")
+    add("--report", type=Path, metavar="DIR", help="write a dated report with plots there")
     add("--quick", action="store_true", help="few short rounds: shows that it works")
     add("--list", action="store_true", help="list the cases and end")
     return parser
@@ -70,14 +72,20 @@ def _listing() -> str:
 def _measure(options: argparse.Namespace) -> int:
     about = machine.describe()
     rows: list[Row] = []
+    begin = time.monotonic()
     for row in _rows(options):
         rows.append(row)
         _say(sys.stdout, json_line(row))
-    _say(sys.stderr, f"\n{tables(rows)}\n\n{machine_line(about)}")
+    about["took_s"] = round(time.monotonic() - begin)
+    _say(sys.stderr, f"\n{table(rows)}\n\n{machine_line(about)}")
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         lines = [json_line({"machine": True, **about}), *map(json_line, rows)]
         options.json.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if options.report:
+        from benchmarks import publish  # noqa: PLC0415  it needs matplotlib
+
+        _say(sys.stderr, f"report: {publish.write(options.report, about, rows)}")
     return 1 if any("error" in row for row in rows) else 0
 
 
@@ -96,6 +104,10 @@ def _rows(options: argparse.Namespace) -> Iterator[Row]:
 def _attempt(case: Case, config: Config) -> Iterator[Row]:
     """Measure one configuration; one that fails is a row with its error, not a lost table."""
     head: Row = {"case": case.name, "actors": config.actors}
+    if config.what:
+        head["what"] = config.what
+    if config.nbytes:
+        head["bytes"] = config.nbytes
     try:
         with deadline(case.limit_s):
             for row in case.run(config):

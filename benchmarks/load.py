@@ -2,7 +2,8 @@
 
     python -m benchmarks.load memory 4 ours
 
-A part of the case `core`: memory can only be read where nothing else has been measured before.
+A part of the cases `core`, `memory` and `idle`: memory can only be read where nothing else has been
+measured before.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.memory import allocated, family, pss, settled_pss
-from benchmarks.works import SYSTEMS, System, Worker
+from benchmarks.graphs import drawn_chain, up
+from benchmarks.memory import allocated, family, processor_ns, pss, settled_pss
+from benchmarks.systems import SYSTEMS, System
+from benchmarks.works import Worker
 
 if TYPE_CHECKING:
     from benchmarks.registry import Row
 
 MIB = 1 << 20
+_IDLE_S = 3.0
 
 
 def memory(actors: int, system: System) -> Row:
@@ -36,9 +40,34 @@ def memory(actors: int, system: System) -> Row:
         return {
             "actors": actors,
             "processes": len(family()),
-            "pss_mib": round(total / MIB, 1),
+            "ours_mib": round(total / MIB, 1),
             "driver_mib": round(pss(os.getpid()) / MIB, 1),
         }
+
+
+def chain(actors: int, system: System) -> Row:
+    """Weigh a session with a compiled chain that has run for a while."""
+    runtime = system.load()
+    with runtime.init(**dict(system.options)):
+        with up(system, drawn_chain(actors)) as compiled:
+            for _ in range(1000):
+                runtime.get(compiled.execute(1))
+            total = settled_pss()
+        return {"actors": actors, "ours_mib": round(total / MIB, 1)}
+
+
+def idle(actors: int, system: System) -> Row:
+    """Read how much processor time a compiled chain takes that has nothing to do."""
+    runtime = system.load()
+    with runtime.init(**dict(system.options)):
+        with up(system, drawn_chain(actors)) as compiled:
+            for _ in range(1000):
+                runtime.get(compiled.execute(1))
+            settled_pss()  # what starts processes goes on for seconds
+            before, began = processor_ns(), time.perf_counter_ns()
+            time.sleep(_IDLE_S)
+            took, lasted = processor_ns() - before, time.perf_counter_ns() - began
+        return {"actors": actors, "ours_percent": round(100 * took / lasted, 3)}
 
 
 def pending(tasks: int, system: System) -> Row:
@@ -105,7 +134,7 @@ def _echo(value: int) -> int:
     return value
 
 
-LOADS = {load.__name__: load for load in (memory, pending, alive)}
+LOADS = {load.__name__: load for load in (memory, chain, idle, pending, alive)}
 
 if __name__ == "__main__":
     json.dump(LOADS[sys.argv[1]](int(sys.argv[2]), SYSTEMS[sys.argv[3]]), sys.stdout)

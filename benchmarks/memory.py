@@ -1,4 +1,4 @@
-"""Read how much memory processes use.
+"""Read how much memory processes use, and processor time.
 
 PSS, not RSS: forked processes share most of their pages, and PSS divides a shared page by the
 number of its users, so that the sum over all of them is what they use together.
@@ -6,6 +6,7 @@ number of its users, so that the sum over all of them is what they use together.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections import defaultdict
@@ -67,3 +68,13 @@ def settled_pss() -> int:
 
 def _total() -> int:
     return sum(map(pss, family()))
+
+
+def processor_ns() -> int:
+    """Return the processor time of this process and its descendants, all threads, so far."""
+    total = 0
+    for pid in family():
+        for path in (_PROC / str(pid)).glob("task/*/schedstat"):
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                total += int(path.read_text(encoding="utf-8").split()[0])
+    return total

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import runtime
 from benchmarks.rounds import Side
-from benchmarks.works import OURS
+from benchmarks.systems import OURS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

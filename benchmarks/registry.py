@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib import import_module
+from itertools import product
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -17,7 +18,19 @@ if TYPE_CHECKING:
 
     from benchmarks.rounds import Side
 
-MODULES = ("benchmarks.chain", "benchmarks.core", "benchmarks.startup", "benchmarks.peers")
+MODULES = (
+    "benchmarks.shapes",
+    "benchmarks.payloads",
+    "benchmarks.lives",
+    "benchmarks.collectives",
+    "benchmarks.core",
+    "benchmarks.startup",
+    "benchmarks.weights",
+    "benchmarks.hog",
+    "benchmarks.scaling",
+    "benchmarks.instructions",
+    "benchmarks.peers",
+)
 
 Scalar: TypeAlias = str | int | float | bool
 Row: TypeAlias = dict[str, Scalar]
@@ -42,6 +55,11 @@ class Config:
     rounds: int
     trips: int
     """Timed trips per block and side."""
+    what: str = ""
+    """Which part of the case, where it has several."""
+    nbytes: int = 0
+    """Bytes of what is sent, where that matters."""
+    quick: bool = False
     peer: Peer | None = None
 
     def open_peer(self, what: str) -> AbstractContextManager[Side | None]:
@@ -56,17 +74,29 @@ Run: TypeAlias = Callable[[Config], Iterator[Row]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The parameters of a case: one configuration per actor count."""
+    """The parameters of a case: a configuration for every combination."""
 
     actors: tuple[int, ...]
     rounds: int
     trips: int = 1
+    whats: tuple[str, ...] = ("",)
+    sizes: tuple[int, ...] = (0,)
+    """Bytes."""
+    quick: bool = False
     peer: Peer | None = None
 
     def configs(self) -> Iterator[Config]:
         """Yield the configurations in order."""
-        for count in self.actors:
-            yield Config(actors=count, rounds=self.rounds, trips=self.trips, peer=self.peer)
+        for what, nbytes, actors in product(self.whats, self.sizes, self.actors):
+            yield Config(
+                actors=actors,
+                rounds=self.rounds,
+                trips=self.trips,
+                what=what,
+                nbytes=nbytes,
+                quick=self.quick,
+                peer=self.peer,
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +125,7 @@ class Case:
             plan,
             actors=actors or plan.actors,
             rounds=rounds or plan.rounds,
+            quick=quick,
             peer=peer,
         )
 
@@ -107,7 +138,7 @@ def case(*, full: Plan, quick: Plan, limit_s: float = 120.0) -> Callable[[Run], 
     """Register the decorated function as a case; its first docstring line is the case's help."""
 
     def register(run: Run) -> Run:
-        name = run.__name__
+        name = run.__name__.replace("_", "-")
         if name in CASES:
             raise ValueError(f"there is already a case {name!r}")
         about = (run.__doc__ or "").partition("\n")[0]

@@ -13,7 +13,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, TextIO
 
-from benchmarks.works import SYSTEMS, find
+from benchmarks.catalog import find
+from benchmarks.systems import SYSTEMS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

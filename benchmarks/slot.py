@@ -4,20 +4,22 @@ Layout of a slot, little more than a real channel cannot do without:
 
     offset  size  what                                    who writes it
     0       4     seq: one more with every value          sender
-    4       4     parked: the receiver sleeps on seq      receiver
+    4       4     parked: a receiver sleeps on seq        receivers, and the sender: no longer
     8       4     parts: how many buffers the value has   sender
     16      112   length of each part (u64)               sender
     128           the parts, each on a 64-byte boundary   sender
 
-Nothing tells the sender that the slot is free again. It need not: the chain has one value in
-flight, and a stage sends only after it has unpickled what it received.
+Nothing tells the sender that the slot is free again. It need not: one value is in flight, and a
+stage sends only after it has unpickled what it received. Any number of receivers may read a slot.
 
 **Order.** The parts are stored before seq. x86-64 keeps stores in order; on aarch64 nothing
 orders them here, except that the lock below comes between this value's seq and the next value's
 parts, so figures from there want a look at the echoed values (each side's first is checked).
 **No lost wake-up.** The sender stores seq, then looks at `parked`; the receiver stores `parked`,
 then the kernel looks at seq. Taking and releasing a lock is the sender's fence between the two
-(an atomic instruction, a full barrier on x86-64); were it missing, a sleep would last one slice.
+(an atomic instruction, a full barrier on x86-64); were it missing, a sleep would last one slice. So
+it would where one receiver parks for the next value while the sender, who was held up for as long
+as that receiver needed for this one, is between seeing another parked and waking all.
 
 **Waiting.** Look a few times, then yield the core while that comes back quickly, then sleep. A
 single slow yield means that somebody who never yields has the core: the next waits sleep at once,
@@ -53,7 +55,7 @@ _SEQ, _PARKED, _PARTS = 0, 1, 2
 _FIRST_LENGTH = 2
 _PAYLOAD = 128
 _MAX_PARTS = (_PAYLOAD // 8) - _FIRST_LENGTH
-_FUTEX_WAIT, _FUTEX_WAKE = 0, 1
+_FUTEX_WAIT, _FUTEX_WAKE, _ALL = 0, 1, 0x7FFFFFFF
 _SYS_FUTEX = {"x86_64": 202, "aarch64": 98}
 
 _FUTEX = _SYS_FUTEX[platform.machine()]
@@ -130,7 +132,25 @@ class Slot:
         with self._fence:
             pass
         if words[_PARKED]:
-            _futex(self._address, _FUTEX_WAKE, 1, None)
+            words[_PARKED] = 0
+            _futex(self._address, _FUTEX_WAKE, _ALL, None)
+
+    def signal(self) -> None:
+        """Publish that there is something new, without a value."""
+        words = self._words
+        words[_SEQ] = (words[_SEQ] + 1) & 0xFFFFFFFF
+        with self._fence:
+            pass
+        if words[_PARKED]:
+            words[_PARKED] = 0
+            _futex(self._address, _FUTEX_WAKE, _ALL, None)
+
+    def await_signal(self) -> None:
+        """Wait for one more signal; none is lost, also if several came meanwhile."""
+        seen = self._seen
+        if self._words[_SEQ] == seen:
+            self._wait()
+        self._seen = (seen + 1) & 0xFFFFFFFF
 
     def take(self) -> object:
         """Wait for the next value; its buffers are views into the slot."""
@@ -197,13 +217,12 @@ class Slot:
 
     def _sleep(self) -> None:
         words, seen, slices = self._words, self._seen, 0
-        words[_PARKED] = 1
         while words[_SEQ] == seen:
+            words[_PARKED] = 1
             _futex(self._address, _FUTEX_WAIT, seen, _SLICE)
             if words[_SEQ] == seen:
                 slices += 1
                 self._idle(slices)
-        words[_PARKED] = 0
 
 
 def _aligned(offset: int) -> int:

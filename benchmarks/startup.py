@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from benchmarks import peers
 from benchmarks.registry import Config, Plan, Row, case
 from benchmarks.stats import paired_differences
-from benchmarks.works import OURS, SYSTEMS, System
+from benchmarks.systems import OURS, SYSTEMS, System
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

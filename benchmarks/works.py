@@ -1,61 +1,29 @@
-"""Write what is measured once, for every system that has Ray's names.
+"""Write what is measured once, for every system that has Ray's names: here, without graphs.
 
 A work starts what it needs in a running session and yields its block, which times so many trips.
-Ours runs it in this process, a peer in one of its own (`benchmarks.serve`).
+Ours runs it in this process, a peer in one of its own (`benchmarks.serve`). Works of graphs are in
+`benchmarks.graphs`; `benchmarks.catalog` finds all by name.
 """
 
 from __future__ import annotations
 
 import importlib
 from contextlib import contextmanager
-from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from benchmarks.rounds import checked, timed
+from benchmarks.values import make
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
+    from benchmarks.systems import System
+
 MIB = 1 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class System:
-    """Name the modules of a system."""
-
-    name: str
-    core: str
-    """Of tasks, actors and objects."""
-    dag: str
-    """Of nodes."""
-    options: tuple[tuple[str, Any], ...] = ()
-    """For `init`."""
-
-    def load(self) -> Any:
-        """Return the module of tasks, actors and objects."""
-        return importlib.import_module(self.core)
-
-    def nodes(self) -> Any:
-        """Return the module of nodes."""
-        return importlib.import_module(self.dag)
-
-
-OURS = System(name="ours", core="runtime", dag="compiled_dag")
-RAY = System(
-    name="ray",
-    core="ray",
-    dag="ray.dag",
-    options=(
-        ("include_dashboard", False),
-        ("log_to_driver", False),
-        ("_node_ip_address", "127.0.0.1"),
-    ),
-)
-SYSTEMS = {system.name: system for system in (OURS, RAY)}
 
 Block: TypeAlias = "Callable[[int], Sequence[int]]"
 Work: TypeAlias = "Callable[[System], AbstractContextManager[Block]]"
@@ -66,6 +34,7 @@ class Worker:
 
     def __init__(self, core: str = "runtime") -> None:
         self._core = core
+        self._held: Any = None
 
     def echo(self, value: object) -> object:
         """Return `value`."""
@@ -80,12 +49,40 @@ class Worker:
         """Return the first item of an array."""
         return int(array[0])
 
+    def join(self, *values: object) -> object:
+        """Return the first of several values."""
+        return values[0]
+
+    def some(self, value: Any) -> int:
+        """Return 1 for anything that holds something."""
+        return 1 if len(value) else 0
+
+    def hold(self, kind: str, nbytes: int) -> int:
+        """Keep a value that is this actor's own, for `give`."""
+        self._held = make(kind, nbytes)
+        return 1
+
+    def hold_floats(self, count: int) -> int:
+        """Keep a tensor of so many float32 ones, for `give`."""
+        import torch  # noqa: PLC0415  most cases do without
+
+        self._held = torch.ones(count, dtype=torch.float32)
+        return 1
+
+    def give(self, _asked: object) -> Any:
+        """Return what was kept."""
+        return self._held
+
+    def head(self, tensor: Any) -> float:
+        """Return the first item of a tensor."""
+        return float(tensor[0])
+
 
 def _echo(value: object) -> object:
     return value
 
 
-def _actor(system: System) -> Any:
+def actor_of(system: System) -> Any:
     """Start an actor and wait for it."""
     core = system.load()
     actor = core.remote(Worker).remote(system.core)
@@ -134,7 +131,7 @@ def _batch(make: Callable[[System], Callable[[int], Any]], count: int) -> Work:
 
 
 def _call(system: System) -> Callable[[], object]:
-    echo, get = _actor(system).echo, system.load().get
+    echo, get = actor_of(system).echo, system.load().get
     return lambda: get(echo.remote(1))
 
 
@@ -154,17 +151,17 @@ def _put_array(system: System) -> Callable[[], object]:
 
 
 def _put_for_actor(system: System) -> Callable[[], object]:
-    core, fetch = system.load(), _actor(system).fetch
+    core, fetch = system.load(), actor_of(system).fetch
     return lambda: core.get(fetch.remote([core.put(1)]))
 
 
 def _put_array_for_actor(system: System) -> Callable[[], object]:
-    core, fetch, array = system.load(), _actor(system).fetch, np.ones(MIB, dtype=np.uint8)
+    core, fetch, array = system.load(), actor_of(system).fetch, np.ones(MIB, dtype=np.uint8)
     return lambda: core.get(fetch.remote([core.put(array)]))
 
 
 def _call_with_array(system: System) -> Callable[[], object]:
-    core, first, array = system.load(), _actor(system).first, np.ones(MIB, dtype=np.uint8)
+    core, first, array = system.load(), actor_of(system).first, np.ones(MIB, dtype=np.uint8)
     return lambda: core.get(first.remote(array))
 
 
@@ -173,7 +170,7 @@ def core_works(trips: int) -> dict[str, Work]:
     few, many = 3 * trips, 20 * trips
     return {
         "actor call": _trip(_call),
-        f"actor call, {few} at once": _batch(lambda system: _actor(system).echo.remote, few),
+        f"actor call, {few} at once": _batch(lambda system: actor_of(system).echo.remote, few),
         "task": _trip(_run),
         f"task, {few} at once": _batch(lambda system: _task(system).remote, few),
         f"task, {many} at once": _batch(lambda system: _task(system).remote, many),
@@ -183,39 +180,3 @@ def core_works(trips: int) -> dict[str, Work]:
         "put, get in an actor, 1 MiB": _trip(_put_array_for_actor),
         "actor call with 1 MiB": _trip(_call_with_array),
     }
-
-
-def chain(length: int) -> Work:
-    """Return the work of a compiled chain of `length` echoing actors."""
-
-    @contextmanager
-    def work(system: System) -> Iterator[Block]:
-        core = system.load()
-        actors = [_actor(system) for _ in range(length)]
-        with system.nodes().InputNode() as node:
-            dag = node
-            for actor in actors:
-                dag = actor.echo.bind(dag)
-        compiled = dag.experimental_compile()
-        try:
-            execute, get = compiled.execute, core.get
-
-            def trip() -> object:
-                return get(execute(1))
-
-            checked(system.name, trip)
-            yield timed(trip)
-        finally:
-            compiled.teardown()
-
-    return work
-
-
-def find(what: str, trips: int) -> Work:
-    """Return a work by its name.
-
-    Raises:
-        KeyError: There is none of that name.
-    """
-    name, _, count = what.partition(" of ")
-    return chain(int(count)) if name == "chain" else core_works(trips)[what]

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from benchmarks import peers, works
+from benchmarks import catalog, peers, served, works
 from benchmarks.registry import Config
 from benchmarks.rounds import Side, SideFailedError, compare, interleave, started
 
@@ -37,7 +37,7 @@ def test_a_work_that_fails_there_says_why(here):
 
 @pytest.mark.proc
 def test_a_peer_that_hangs_is_given_up(here, monkeypatch):
-    monkeypatch.setattr(peers, "START_LIMIT_S", 0.0)
+    monkeypatch.setattr(served, "START_LIMIT_S", 0.0)
     with started(peers.serving("ours", "put and get, int", CONFIG)) as other:
         assert other.failure == {"peer_error": "timed out after 0 s"}
 
@@ -61,7 +61,8 @@ def test_a_side_that_fails_is_left_out_and_said():
 
 def test_works_are_found_by_name():
     assert set(works.core_works(10)) >= {"actor call", "task, 30 at once"}
-    assert works.find("task", 10)
-    assert works.find("chain of 4", 10)
+    assert catalog.find("task", 10)
+    assert catalog.find("chain 4", 10)
+    assert catalog.find("payload numpy in 1024", 10)
     with pytest.raises(KeyError):
-        works.find("nothing", 10)
+        catalog.find("nothing", 10)

@@ -58,9 +58,16 @@ def test_a_plan_has_one_configuration_per_actor_count() -> None:
     ]
 
 
+def test_a_plan_combines_its_parts_sizes_and_actor_counts() -> None:
+    plan = Plan(actors=(1, 2), rounds=3, whats=("in", "out"), sizes=(4, 8))
+    combined = [(config.what, config.nbytes, config.actors) for config in plan.configs()]
+    assert combined[:3] == [("in", 4, 1), ("in", 4, 2), ("in", 8, 1)]
+    assert len(combined) == 8
+
+
 def test_the_command_line_wins_over_the_quick_plan() -> None:
     plan = registered().plan(quick=True, actors=(8,), rounds=3, peer=None)
-    assert plan == Plan(actors=(8,), rounds=3, trips=10)
+    assert plan == Plan(actors=(8,), rounds=3, trips=10, quick=True)
 
 
 def test_a_peer_reaches_every_configuration() -> None:

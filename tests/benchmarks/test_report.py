@@ -5,16 +5,24 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from benchmarks.report import json_line, machine_line, tables
+from benchmarks.report import json_line, machine_line, short, size, table
 
 if TYPE_CHECKING:
     from benchmarks.registry import Row
 
 ROWS: list[Row] = [
-    {"case": "chain", "actors": 1, "ratio": 1.5},
-    {"case": "chain", "actors": 16, "error": "TimeoutError: timed out"},
-    {"case": "startup", "torch": True},
+    {"case": "chain", "actors": 1, "ours_us": 6.0, "floor_us": 4.0, "ratio": 1.5, "rounds": 3},
+    {"case": "chain", "actors": 16, "error": "OSError: gone"},
+    {"case": "startup", "ours_ms": 300.25, "torch": True, "ray_error": "timed out after 90 s"},
+    {"case": "payload", "bytes": 65536, "memcpy_us": 2.0, "memcpy_ratio": 3.0},
 ]
+TABLE = """\
+case       size  actors    ours  floor  ratio  others below              ray  also
+chain         -       1    6 us   4 us   1.50  -                           -  -
+chain         -      16       -      -      -  -                           -  FAILED: OSError: gone
+startup       -       -  300 ms      -      -  -                   timed out  torch yes
+payload  64 KiB       -       -      -      -  memcpy 2 us (3.00)          -  -
+"""
 
 
 def test_a_row_is_one_line_of_json() -> None:
@@ -23,20 +31,24 @@ def test_a_row_is_one_line_of_json() -> None:
     assert json.loads(line) == ROWS[0]
 
 
-def test_tables_are_aligned_one_per_case() -> None:
-    assert tables(ROWS).splitlines() == [
-        " case  actors  ratio                    error",
-        "chain       1   1.50                        -",
-        "chain      16      -  TimeoutError: timed out",
-        "",
-        "   case  torch",
-        "startup    yes",
+def test_all_rows_are_one_aligned_table() -> None:
+    assert table(ROWS) + "\n" == TABLE
+
+
+def test_numbers_have_three_digits() -> None:
+    assert [short(value) for value in (0.01234, 1.0, 12.345, 1234.5)] == [
+        "0.0123",
+        "1",
+        "12.3",
+        "1234",
+    ]
+    assert [size(nbytes) for nbytes in (4, 1024, 768 << 10, 64 << 20)] == [
+        "4 B",
+        "1 KiB",
+        "768 KiB",
+        "64 MiB",
     ]
 
 
-def test_no_rows_are_no_table() -> None:
-    assert tables([]) == ""
-
-
-def test_machine_line() -> None:
-    assert machine_line({"cpu": "X", "cores": 2}) == "cpu X, cores 2"
+def test_the_machine_is_one_line() -> None:
+    assert machine_line({"cpu": "some", "cores": 2}) == "cpu some, cores 2"
