@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 from collective import header as head
 from collective.header import GroupHeader, Preflight
+from collective.slots import memory_bytes
 from compiled_dag.communicators import CommunicatorPart, end_in
 from compiled_dag.errors import ActorDiedError, ChannelClosedError, GraphError
+from compiled_dag.shm.segment import require_memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +70,7 @@ class DriverGroup:
         """Replies of the ranks that were asked to leave."""
         self._closed = False
         processes = tuple(host.line(actor.actor_id, deadline) for actor in actors)
-        segment = GroupHeader.create(len(actors), self.id)
+        segment = GroupHeader.create(len(actors), self.id, _memory_for(backend, actors))
         self._header = GroupHeader(segment.fd, len(actors), host.board, processes)
         try:
             self._join(processes, backend, deadline)
@@ -164,6 +166,19 @@ class DriverGroup:
                 raise copy.copy(error)
 
 
+def _memory_for(backend: str, actors: Sequence[Actor]) -> int:
+    """Return how much of the group's memory its backend uses.
+
+    Raises:
+        MemoryCapError: It is not there.
+    """
+    if backend != "shm":
+        return 0
+    nbytes = memory_bytes(len(actors))
+    require_memory(nbytes, f"the shm group of {', '.join(actor.label for actor in actors)}")
+    return nbytes
+
+
 def _settle(reply: Pending, deadline: float) -> None:
     """Wait for a rank to let go; one that is busy or dead has nothing we still need."""
     try:
@@ -196,23 +211,29 @@ def join_group(context: ActorContext, payload: bytes, fds: Sequence[int]) -> byt
         world_size = len(join.processes)
         header = GroupHeader(fds[0], world_size, context.board, join.processes)
         _meet(header, join, context.waiter)
-        process_group = _make_group(context, header, join)
+        preflight = Preflight(header, join.rank, context.waiter)
+        process_group = _make_group(context, header, preflight, join)
     except BaseException:
         os.close(fds[0])
         raise
-    preflight = Preflight(header, join.rank, context.waiter)
     context.resources[f"group {join.group_id}"] = RankGroup(
         header, preflight, process_group, join.rank, context.waiter
     )
     return b""
 
 
-def _make_group(context: ActorContext, header: GroupHeader, join: Join) -> ProcessGroup:
+def _make_group(
+    context: ActorContext, header: GroupHeader, preflight: Preflight, join: Join
+) -> ProcessGroup:
     if join.communicator is not None:
         from collective.communicator_group import CommunicatorGroup  # noqa: PLC0415
 
         part = join.communicator
         return CommunicatorGroup(end_in(context, part.graph_id, part.number), part.ranks)
+    if join.backend == "shm":
+        from collective.shm_group import SharedMemoryGroup  # noqa: PLC0415
+
+        return SharedMemoryGroup.join(header, preflight, join.rank, context.waiter)
     from collective.store import SharedMemoryStore  # noqa: PLC0415
     from collective.torch_group import make_group  # noqa: PLC0415
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from compiled_dag.outcome import Place
 
 
-Backend: TypeAlias = Literal["gloo", "nccl"]
+Backend: TypeAlias = Literal["gloo", "nccl", "shm"]
 
 
 class ReduceOp(Enum):
@@ -89,6 +89,13 @@ class Operation:
         if self.transport is not None:
             return f"transport={self.transport!r} was asked for"
         return _why_not_nccl(actors) or "every actor has a physical GPU of its own"
+
+    def advice(self, actors: Sequence[Actor]) -> str:
+        """Return what would serve these actors better than the default, or an empty text."""
+        has_choice = self.transport is None and self.kind != BARRIER and len(actors) > 1
+        if not has_choice or any(actor.physical_gpus for actor in actors):
+            return ""
+        return "transport='shm' would be faster: their tensors are in one machine's memory"
 
     def open_group(
         self,
@@ -169,11 +176,11 @@ def parse_transport(transport: object) -> tuple[Backend | None, Communicator | N
     match transport:
         case None | "auto" | "accelerator":
             return None, None
-        case "gloo" | "nccl":
+        case "gloo" | "nccl" | "shm":
             return transport, None
     msg = (
-        f"transport={transport!r}: use None, 'auto', 'accelerator', 'gloo', 'nccl', or an instance "
-        "of compiled_dag.Communicator"
+        f"transport={transport!r}: use None, 'auto', 'accelerator', 'gloo', 'nccl', 'shm', or an "
+        "instance of compiled_dag.Communicator"
     )
     raise ValueError(msg)
 

@@ -64,7 +64,7 @@ def make_group(
         return GlooGroup(store, rank, world_size, waiter)
     if backend == "nccl":
         return NcclGroup(store, rank, world_size)
-    msg = f"no backend {backend!r}: use 'gloo' or 'nccl'"
+    msg = f"no backend {backend!r}: use 'gloo', 'nccl' or 'shm'"
     raise ValueError(msg)
 
 

@@ -52,12 +52,15 @@ class Collective:
     """By rank."""
     backend: str
     why: str
+    advice: str
+    """What would serve better; empty if nothing would."""
 
     def __str__(self) -> str:
         ranks = ", ".join(
             f"{node} on {actor}" for node, actor in zip(self.nodes, self.actors, strict=True)
         )
-        return f"{self.name} (nodes {ranks}): {self.backend}, since {self.why}"
+        text = f"{self.name} (nodes {ranks}): {self.backend}, since {self.why}"
+        return f"{text}\n    {self.advice}" if self.advice else text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +87,7 @@ class Explanation:
     def __str__(self) -> str:
         lines = ["Edges:", *(f"  {_indented(edge)}" for edge in self.edges)]
         if self.collectives:
-            lines += ["Collectives:", *(f"  {one}" for one in self.collectives)]
+            lines += ["Collectives:", *(f"  {_indented(one)}" for one in self.collectives)]
         if self.workers:
             lines += ["Workers for functions:", *(f"  {one}" for one in self.workers)]
         return "\n".join(lines)
@@ -126,21 +129,22 @@ def _collective(
     captured: Captured, program: Program, spec: OperationSpec, op: CollectiveOp
 ) -> Collective:
     actors = [captured.actors[member - 1] for member in spec.members]
-    backend, why = op.backend(actors), op.why(actors)
+    backend, why, advice = op.backend(actors), op.why(actors), op.advice(actors)
     if spec.communicator is not None:
         backend = captured.graph.communicators[spec.communicator].transport
-        why = "a communicator of the user's was given"
+        why, advice = "a communicator of the user's was given", ""
     return Collective(
         name=spec.text,
         nodes=spec.nodes,
         actors=tuple(program.participants[member] for member in spec.members),
         backend=backend,
         why=why,
+        advice=advice,
     )
 
 
-def _indented(edge: Edge) -> str:
-    return str(edge).replace("\n", "\n  ")
+def _indented(part: Edge | Collective) -> str:
+    return str(part).replace("\n", "\n  ")
 
 
 def _slots(channel: ChannelMemory) -> str:

@@ -104,6 +104,10 @@ class CollectiveOp(Protocol):
         """Return why `backend` is what it is for these actors, to follow "since"."""
         ...
 
+    def advice(self, actors: Sequence[Actor]) -> str:
+        """Return what would serve these actors better than `backend`, or an empty text."""
+        ...
+
     def open_group(
         self,
         host: Host,

@@ -238,17 +238,32 @@ class Rank(Member):
 
         GlooGroup.run = launch_and_die
 
-    def fail_in_gloo(self):
+    def die_in_shm(self):
+        """Do some pieces of the next operation, and never the rest."""
+        from collective.shm_group import _Meetings
+
+        meet, countdown = _Meetings.meet, iter(range(5, 0, -1))
+
+        def meet_or_die(meetings):
+            if next(countdown) == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            meet(meetings)
+
+        _Meetings.meet = meet_or_die
+
+    def fail_in(self, backend):
         """Have the backend fail on this rank, once, with everybody alive."""
+        from collective.shm_group import SharedMemoryGroup
         from collective.torch_group import GlooGroup
 
-        launch = GlooGroup.run
+        kind = {"gloo": GlooGroup, "shm": SharedMemoryGroup}[backend]
+        launch = kind.run
 
         def fail(group, *_, **__):
-            GlooGroup.run = launch
+            kind.run = launch
             raise RuntimeError("connection reset")
 
-        GlooGroup.run = fail
+        kind.run = fail
 
 
 class Rows:

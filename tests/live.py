@@ -59,10 +59,11 @@ def chain(workers: Sequence[Any]) -> DAGNode:
     return node
 
 
-def reduce(ranks: Sequence[Any], *arguments: Any) -> DAGNode:
+def reduce(ranks: Sequence[Any], *arguments: Any, transport: str | None = None) -> DAGNode:
     """Draw a graph whose every output is twice the sum of the ranks' numbers."""
     with InputNode() as inp:
-        sums = allreduce.bind([rank.grad.bind(inp, *arguments) for rank in ranks])
+        brought = [rank.grad.bind(inp, *arguments) for rank in ranks]
+        sums = allreduce.bind(brought, transport=transport)
         totals = [rank.total.bind(part) for rank, part in zip(ranks, sums, strict=True)]
         return MultiOutputNode(totals)
 

@@ -238,8 +238,8 @@ def test_results_read_before_the_death_can_be_got_after_it(session):
 # --- collectives ----------------------------------------------------------------------------------
 
 
-def compile_collective(crew, size=1000):
-    return reduce(crew, size).experimental_compile()
+def compile_collective(crew, size=1000, transport=None):
+    return reduce(crew, size, transport=transport).experimental_compile()
 
 
 def all_died(refs):
@@ -248,13 +248,14 @@ def all_died(refs):
     return errors[0]
 
 
-@pytest.mark.parametrize("moment", ["before", "preflight", "gloo"])
+@pytest.mark.parametrize("moment", ["before", "preflight", "gloo", "shm"])
 def test_death_in_a_collective_of_four(session, moment, tmp_path):
     crew = make_ranks(4)
-    size = 4_000_000 if moment == "gloo" else 1000
+    size = 4_000_000 if moment in ("gloo", "shm") else 1000
+    transport = "shm" if moment == "shm" else None
     for victim in (1, 2, 4):
         pids = pids_of(crew)
-        with compile_collective(crew, size) as dag:
+        with compile_collective(crew, size, transport) as dag:
             assert runtime.get(dag.execute(0), timeout=LONG_S) == [20.0] * 4
             release = tmp_path / f"{victim}"
             if moment == "before":
@@ -264,7 +265,8 @@ def test_death_in_a_collective_of_four(session, moment, tmp_path):
                 wait_until(lambda dag=dag: num_in_allreduce(dag) == 3)
                 os.kill(pids[victim - 1], signal.SIGKILL)
             else:
-                runtime.get(crew[victim - 1].die_in_gloo.remote(), timeout=LONG_S)
+                die = getattr(crew[victim - 1], f"die_in_{moment}")
+                runtime.get(die.remote(), timeout=LONG_S)
                 refs = dag.execute(0)
             error = all_died([*refs, *dag.execute(1)])
             release.touch()
@@ -301,11 +303,12 @@ def test_death_while_a_group_forms(session, tmp_path):
         assert runtime.get(dag.execute(0), timeout=LONG_S) == [6.0] * 2
 
 
-def test_a_backend_that_fails_without_a_death_is_a_collective_error(session):
+@pytest.mark.parametrize("backend", ["gloo", "shm"])
+def test_a_backend_that_fails_without_a_death_is_a_collective_error(session, backend):
     crew = make_ranks(2)
-    with compile_collective(crew) as dag:
+    with compile_collective(crew, 1_000_000, backend) as dag:
         assert runtime.get(dag.execute(0), timeout=LONG_S) == [6.0] * 2
-        runtime.get(crew[1].fail_in_gloo.remote(), timeout=LONG_S)
+        runtime.get(crew[1].fail_in.remote(backend), timeout=LONG_S)
         for ref in (*dag.execute(0), *dag.execute(0)):
             with pytest.raises(CollectiveError, match="compile the graph again"):
                 ref.get(timeout=LONG_S)

@@ -83,7 +83,8 @@ def refusal(
             dtype in LACKING.get(backend, ())
             or (op in BITWISE and is_float)
             or (op == "AVG" and not is_float)
-            or (op in ("MAX", "MIN", "PRODUCT") and dtype in COMPLEX)
+            or (op in ("MAX", "MIN") and dtype in COMPLEX)
+            or (op == "PRODUCT" and dtype in COMPLEX and backend != "shm")
         ):
             return TypeError
     has_rows = kind.divides or kind.result == "joined"

@@ -102,7 +102,9 @@ def test_a_transport_may_be_a_communicator() -> None:
 
 @pytest.mark.parametrize("transport", ["mpi", 1, b"gloo", ReduceOp.SUM])
 def test_another_transport_is_refused_with_the_valid_ones(transport) -> None:
-    with pytest.raises(ValueError, match="use None, 'auto', 'accelerator', 'gloo', 'nccl', or an"):
+    with pytest.raises(
+        ValueError, match="use None, 'auto', 'accelerator', 'gloo', 'nccl', 'shm', or an"
+    ):
         parse_transport(transport)
 
 

@@ -24,6 +24,7 @@ from tests.fakes import ThreadHost
 
 BACKENDS: dict[str, Callable[[list[Any]], Any]] = {
     "gloo": lambda _: "gloo",
+    "shm": lambda _: "shm",
     "threads": Threads,
 }
 W = 3

@@ -42,5 +42,5 @@ def test_integers_have_no_average(backend, dtype) -> None:
 
 
 def test_an_unknown_backend_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="no backend 'mpi': use 'gloo' or 'nccl'"):
+    with pytest.raises(ValueError, match="no backend 'mpi': use 'gloo', 'nccl' or 'shm'"):
         make_group("mpi", None, 0, 1, None)

@@ -58,14 +58,16 @@ def test_a_collective_has_its_backend_and_why(host) -> None:
             actors=("Worker(1)", "Worker(2)"),
             backend="gloo",
             why="Worker(1) has no GPU",
+            advice="transport='shm' would be faster: their tensors are in one machine's memory",
         ),
     )
     lines = str(explanation).splitlines()
     assert lines[0] == "Edges:"
-    assert lines[-2] == "Collectives:"
-    assert lines[-1] == (
-        "  allreduce(AVG) (nodes 3 on Worker(1), 4 on Worker(2)): gloo, since Worker(1) has no GPU"
-    )
+    assert lines[-3] == "Collectives:"
+    assert lines[-2:] == [
+        "  allreduce(AVG) (nodes 3 on Worker(1), 4 on Worker(2)): gloo, since Worker(1) has no GPU",
+        "      transport='shm' would be faster: their tensors are in one machine's memory",
+    ]
     assert isinstance(explanation, Explanation)
     assert pickle.loads(pickle.dumps(explanation)) == explanation
 

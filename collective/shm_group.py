@@ -1,0 +1,168 @@
+"""A process group over shared memory: tensors in host memory, actors on one machine.
+
+What the ranks do with each other's memory is `collective.exchange`; here is where that memory is,
+and how ranks meet, wait, and stop waiting.
+
+*Memory.* Behind the group's header, in the same memfd: two slots per rank, of a fixed size. The
+file is sparse: a page costs something once a tensor reached it, is faulted in once per process, and
+stays. Larger tensors go through in pieces, so nothing ever grows, and nothing has to be agreed on.
+It is all gone with the group's last descriptor and mapping, whoever dies.
+
+*Meetings.* The first meeting of an operation is the `Preflight`. Further ones have a count of their
+own on the rank's line, written by its rank alone: after a failure the ranks can have gone to
+different numbers of these, but never of preflights, so those go on, and say that the group failed.
+The number of a meeting, which tells the side of the memory, is the sum of both counts.
+
+*Order.* A rank lays, then counts up; another sees the count, then reads. x86-64 keeps stores in
+order, and loads too, so nothing is needed between; streaming stores, which it does not keep in
+order, are fenced by those who use them (memcpy in glibc). aarch64 keeps nothing in order: there
+`fence` stands between laying and counting, and between seeing and reading. The same two keep a rank
+from overwriting what others still read: they count up after their reads, it lays after it has seen
+that, and neither crosses its fence. Sleeping and waking are those of `shm.board`.
+
+*The end.* Waits are on the process's doorbell, with a guard: it ends them when the driver has
+ended the group (a peer's death, the end of the graph), and when another rank has given it up.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from collective import arithmetic
+from collective.exchange import Exchange
+from collective.header import FAULTED, MEETINGS
+from collective.slots import memory_bytes
+from compiled_dag.shm.futex import STORES_STAY_IN_ORDER, fence
+from compiled_dag.shm.waiter import Site
+
+if TYPE_CHECKING:
+    import torch
+
+    from collective.exchange import Look
+    from collective.header import GroupHeader, Preflight
+    from compiled_dag.shm.waiter import Waiter
+
+_PARTED: Final = ("reducescatter", "scatter", "all_to_all")
+
+
+class _Meetings:
+    """The meetings of one rank: preflights, and those that follow them."""
+
+    def __init__(
+        self, header: GroupHeader, preflight: Preflight, rank: int, waiter: Waiter
+    ) -> None:
+        lines = [header.line(other) + MEETINGS for other in range(header.world_size)]
+        self._header = header
+        self._preflight = preflight
+        self._mine = lines.pop(rank)
+        self._others = lines
+        self._waiter = waiter
+        self._site = Site()
+        self._further = 0
+
+    @property
+    def reached(self) -> int:
+        """The number of the last meeting."""
+        return self._preflight.turn + self._further
+
+    def meet(self) -> None:
+        """Go to the next meeting.
+
+        Raises:
+            RuntimeError: Another rank has given the group up.
+            ChannelClosedError: The driver has ended the group.
+        """
+        header, words = self._header, self._header.words
+        count = self._further = self._further + 1
+        if not STORES_STAY_IN_ORDER:
+            fence()
+        words[self._mine] = count
+        header.ring_all()
+        for line in self._others:
+            while (seen := words[line]) < count:
+                self._waiter.word(words, line, seen, self._guard, None, self._site)
+        if not STORES_STAY_IN_ORDER:
+            fence()
+
+    def _guard(self) -> None:
+        if self._header.state == FAULTED:
+            msg = "another rank has given the group up"
+            raise RuntimeError(msg)
+        self._header.guard()
+
+
+class SharedMemoryGroup:
+    """One rank's end. GPU tensors are staged through host memory."""
+
+    backend = "shm"
+    needs_calm = False
+    in_place = False
+
+    def __init__(self, exchange: Exchange) -> None:
+        """Do operations by `exchange`."""
+        self._exchange = exchange
+        self._staged: tuple[Look, Any] | None = None
+        """What this rank brings to the operation under way, and its array."""
+        self._given: tuple[Any, Any] = (None, None)
+        """The memory given out last, and its array."""
+
+    @classmethod
+    def join(
+        cls, header: GroupHeader, preflight: Preflight, rank: int, waiter: Waiter
+    ) -> SharedMemoryGroup:
+        """Be a rank of the group that has this header."""
+        world_size = header.world_size
+        memory = header.segment.map(header.end_of_log, memory_bytes(world_size)).view()
+        meetings = _Meetings(header, preflight, rank, waiter)
+        return cls(Exchange(memory, rank, world_size, meetings))
+
+    def why_not(self, tensor: torch.Tensor, op: str) -> str | None:
+        """Return why `tensor` cannot be reduced with `op`, or None."""
+        return arithmetic.why_not(tensor, op)
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype, _device: Any) -> torch.Tensor:
+        """Return contiguous host memory."""
+        self._given = given = arithmetic.empty(shape, dtype)
+        return given[0]
+
+    def stage(self, kind: str, tensor: torch.Tensor, op: str | None, root: int) -> torch.Tensor:
+        """Lay the first piece of `tensor` for the other ranks; returns `tensor` itself."""
+        count = tensor.numel()
+        if count:
+            length = count // self._exchange.world_size if kind in _PARTED else count
+            look = (kind, op, root, tensor.dtype, length)
+            array = self._exchange.arithmetic(look).array(tensor)
+            self._exchange.lay(look, array)
+            self._staged = look, array
+        return tensor
+
+    def run(
+        self,
+        kind: str,
+        send: torch.Tensor | None,
+        receive: torch.Tensor | None,
+        *,
+        op: str | None,
+        root: int,
+    ) -> None:
+        """Do an operation to its end.
+
+        Raises:
+            RuntimeError: Another rank has given the group up.
+            ChannelClosedError: The driver has ended the group.
+        """
+        (given, into), self._given = self._given, (None, None)
+        staged, self._staged = self._staged, None
+        if send is None:
+            assert receive is not None, "a rank that brings nothing gets something"
+            look, array = (kind, op, root, receive.dtype, receive.numel()), None
+        else:
+            assert staged is not None, "what is sent has been staged"
+            look, array = staged
+        if receive is not None and (into is None or given is not receive):
+            into = self._exchange.arithmetic(look).array(receive)
+        self._exchange.run(look, array, None if receive is None else into)
+
+    def abort(self) -> None:
+        """Forget the operation under way; peers see by the group's state that it is over."""
+        self._staged, self._given = None, (None, None)

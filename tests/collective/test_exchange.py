@@ -1,0 +1,143 @@
+"""Every operation, dtype and shape over ranks on threads, against numpy. See also `test_shm`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collective import exchange, kinds
+from tests.collective.oracle import BITWISE, COMPLEX, DTYPES, FLOATS, expected, numbers, small
+from tests.collective.threads import ThreadGroup
+
+KINDS = [
+    *(kinds.ALLREDUCE, kinds.REDUCE, kinds.REDUCESCATTER, kinds.ALLGATHER, kinds.GATHER),
+    *(kinds.ALL_TO_ALL, kinds.BROADCAST, kinds.SCATTER),
+]
+
+
+def ops_of(dtype: str) -> list[str]:
+    if dtype in COMPLEX:
+        return ["SUM", "PRODUCT"]
+    if dtype in FLOATS:
+        return ["SUM", "PRODUCT", "MAX", "MIN"]
+    return ["SUM", "PRODUCT", "MAX", "MIN", *BITWISE]
+
+
+def check(kind, tensors, results, op, root) -> None:
+    arrays = [numbers(tensor) for tensor in tensors]
+    for found, right in zip(results, expected(kind, op, root, arrays), strict=True):
+        if right is None:
+            assert found is None
+            continue
+        assert found.dtype == tensors[0].dtype
+        assert found.shape == right.shape
+        np.testing.assert_array_equal(numbers(found), right)
+
+
+@pytest.fixture(autouse=True)
+def _slices_of_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have more than two ranks combine slices whenever a tensor has more than 1 KiB."""
+    monkeypatch.setattr(exchange, "_SLICED_BYTES", 1024)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_operation_and_size_is_numpys(world_size, dtype) -> None:
+    group = ThreadGroup(world_size, 4096)
+    shapes = [(world_size,), (3 * world_size, 2), (world_size, 0, 2), (19 * world_size, 33)]
+    operations = [
+        (kind, [small(shape, dtype, rank) for rank in range(world_size)], op, root)
+        for kind in KINDS
+        for shape in shapes
+        for op in (ops_of(dtype) if kind.reduces else [None])
+        for root in ({0, world_size - 1} if kind.root else {0})
+    ]
+    for (kind, tensors, op, root), results in zip(
+        operations, group.run_all(operations), strict=True
+    ):
+        check(kind, tensors, results, op, root)
+
+
+@settings(max_examples=60)
+@given(data=st.data(), world_size=st.integers(1, 4), slot_bytes=st.sampled_from([4096, 16384]))
+def test_operations_of_any_kind_and_size_may_follow_each_other(data, world_size, slot_bytes):
+    lengths = st.one_of(st.integers(0, 5), st.integers(0, 6000))
+    operations = []
+    for _ in range(data.draw(st.integers(1, 8))):
+        kind = data.draw(st.sampled_from(KINDS))
+        dtype = data.draw(st.sampled_from(DTYPES))
+        op = data.draw(st.sampled_from(ops_of(dtype))) if kind.reduces else None
+        root = data.draw(st.integers(0, world_size - 1)) if kind.root else 0
+        shape = (data.draw(lengths) * (world_size if kind.divides else 1),)
+        operations.append((kind, [small(shape, dtype, r) for r in range(world_size)], op, root))
+    results = ThreadGroup(world_size, slot_bytes).run_all(operations)
+    for (kind, tensors, op, root), one in zip(operations, results, strict=True):
+        check(kind, tensors, one, op, root)
+
+
+@pytest.mark.parametrize("length", [1, 100, 5000])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_all_ranks_have_the_same_bits(dtype, length) -> None:
+    torch.manual_seed(0)
+    tensors = [torch.randn(length).to(getattr(torch, dtype)) for _ in range(4)]
+    first, *others = ThreadGroup(4, 4096).run(kinds.ALLREDUCE, tensors, "SUM")
+    for other in others:
+        assert torch.equal(first.view(torch.uint8), other.view(torch.uint8))
+    in_order = ((tensors[0] + tensors[1]) + tensors[2]) + tensors[3]
+    assert torch.equal(first, in_order)
+
+
+VIEWS = {
+    "transposed": lambda t: t.T,
+    "strided": lambda t: t[:, ::2],
+    "offset": lambda t: t[2:, 1:],
+    "expanded": lambda t: t[0].expand(4, -1),
+    "conjugate": lambda t: torch.complex(t, t).conj(),
+    "negative": lambda t: torch.complex(t, t).conj().imag,
+    "with a gradient": lambda t: t.clone().requires_grad_(),
+    "0-dim": lambda t: t[1, 1],
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+@pytest.mark.parametrize("width", [60, 6000])
+def test_tensors_may_have_any_strides_and_are_left_as_they_are(name, width) -> None:
+    bases = [torch.arange(4.0 * width).reshape(4, width) % 7 + rank for rank in range(3)]
+    copies = [base.clone() for base in bases]
+    tensors = [VIEWS[name](base) for base in bases]
+    for result in ThreadGroup(3, 4096).run(kinds.ALLREDUCE, tensors, "SUM"):
+        assert torch.equal(result, sum(tensors).detach())
+        assert not result.requires_grad
+    assert all(torch.equal(*pair) for pair in zip(bases, copies, strict=True))
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_a_small_tensor_takes_one_meeting_and_a_large_one_a_meeting_a_piece(world_size) -> None:
+    group = ThreadGroup(world_size, 4096)
+    group.run(kinds.ALLREDUCE, [torch.ones(200)] * world_size, "SUM")
+    assert {meetings.reached for meetings in group.meetings} == {1}
+    group.run(kinds.ALLREDUCE, [torch.ones(4000)] * world_size, "SUM")
+    pieces = 4 if world_size == 2 else 7  # six, and the results of the last
+    assert {meetings.reached for meetings in group.meetings} == {1 + pieces}
+
+
+@pytest.mark.parametrize("length", [5, 500, 5000])
+def test_the_result_may_be_the_memory_of_the_input(length) -> None:
+    tensors = [small((length,), "float32", rank) for rank in range(4)]
+    right = sum(tensors)
+    group = ThreadGroup(4, 4096)
+    group.run(kinds.ALLREDUCE, tensors, "SUM", into=tensors)
+    assert all(torch.equal(tensor, right) for tensor in tensors)
+
+
+def test_more_looks_than_are_remembered(monkeypatch) -> None:
+    monkeypatch.setattr(exchange, "_MAX_PLANS", 4)
+    group = ThreadGroup(2, 4096)
+    for length in range(1, 20):
+        tensors = [torch.full((length,), float(rank)) for rank in range(2)]
+        for result in group.run(kinds.ALLREDUCE, tensors, "SUM"):
+            assert torch.equal(result, torch.ones(length))
+    assert all(len(one._exchange._plans) <= 4 for one in group.groups)
