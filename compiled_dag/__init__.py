@@ -52,26 +52,30 @@ from compiled_dag.errors import (
     WorkerCrashedError,
 )
 from compiled_dag.function_node import FunctionNode
-from compiled_dag.future import CompiledDAGFuture
 from compiled_dag.hints import AutoTransportType, TorchTensorType
 from compiled_dag.input_node import InputAttributeNode, InputNode
 from compiled_dag.interpret import DAGInputData
 from compiled_dag.node import DAGNode
 from compiled_dag.operation import CollectiveOp
-from compiled_dag.options import CompileOptions, DAGContext
 from compiled_dag.output_node import MultiOutputNode
-from compiled_dag.ref import CompiledDAGRef
 
 if TYPE_CHECKING:
     from compiled_dag.driver import CompiledDAG
     from compiled_dag.explain import Explanation
+    from compiled_dag.future import CompiledDAGFuture
     from compiled_dag.memory import GraphMemory
+    from compiled_dag.options import CompileOptions, DAGContext
     from compiled_dag.picture.plot import plot
     from compiled_dag.program import Program
+    from compiled_dag.ref import CompiledDAGRef
     from compiled_dag.schedule import Schedule
 
 _ON_FIRST_USE = {
+    "CompileOptions": "compiled_dag.options",
     "CompiledDAG": "compiled_dag.driver",
+    "CompiledDAGFuture": "compiled_dag.future",
+    "CompiledDAGRef": "compiled_dag.ref",
+    "DAGContext": "compiled_dag.options",
     "Explanation": "compiled_dag.explain",
     "GraphMemory": "compiled_dag.memory",
     "Program": "compiled_dag.program",

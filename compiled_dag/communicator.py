@@ -6,7 +6,6 @@ No code of ours but defaults. The docstrings are the contract; `compiled_dag.com
 
 from __future__ import annotations
 
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -91,6 +90,8 @@ class Communicator(ABC):
     @classmethod
     def generate_communicator_id(cls) -> str:
         """Return a text that no other communicator has."""
+        import uuid  # noqa: PLC0415  few scripts make one
+
         return str(uuid.uuid4())
 
     # --- from one actor to another

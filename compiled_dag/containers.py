@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from compiled_dag import scan
+from compiled_dag.opaque import holds_nothing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +49,8 @@ def search(value: object, kind: type[_Kind]) -> Found[_Kind]:
     look.height(value)
     if not look.objects:
         return Found(look.found, [])
+    from compiled_dag import scan  # noqa: PLC0415  and cloudpickle: 7 ms that few graphs need
+
     try:
         inside = scan.nodes_inside([part for part, _ in look.objects], kind)
     except TypeError:
@@ -71,6 +73,8 @@ def replaced(value: Any, kind: type[_Kind], replacement: Callable[[_Kind], Any])
         return replacement(value)
     found = search(value, kind)
     if found.hidden:
+        from compiled_dag import scan  # noqa: PLC0415  as in `search`
+
         return scan.replaced(value, kind, replacement)
     return _rebuilt(value, kind, replacement) if found.nodes else value
 
@@ -105,7 +109,7 @@ class _Search(Generic[_Kind]):
             self.found.append(value)
             return 0
         if type(value) not in (list, tuple, dict):
-            if not scan.holds_nothing(value):
+            if not holds_nothing(value):
                 self.objects.append((value, value))
             return 0
         height = self._heights.get(id(value), 1)
@@ -122,7 +126,7 @@ class _Search(Generic[_Kind]):
             raise NestingError(msg)
         items = value
         if type(value) is dict:
-            self.objects += [(key, value) for key in value if not scan.holds_nothing(key)]
+            self.objects += [(key, value) for key in value if not holds_nothing(key)]
             items = value.values()
         self._open.add(id(value))
         height = 1 + max(map(self.height, items), default=0)

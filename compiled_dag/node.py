@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from compiled_dag import walk
@@ -17,7 +16,6 @@ from compiled_dag.containers import Found, NestingError, search
 from compiled_dag.errors import GraphError
 from compiled_dag.hints import Hinted
 from compiled_dag.node_text import node_text
-from compiled_dag.options import CompileOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
     from compiled_dag.communicator import Communicator
 
 _PACKAGES = tuple(
-    str(Path(__file__).parent.parent / name) + "/"
+    os.path.join(os.path.dirname(os.path.dirname(__file__)), name, "")
     for name in ("compiled_dag", "collective", "runtime")
 )
 
@@ -281,6 +279,7 @@ class DAGNode(Hinted):
             ActorDiedError: An actor is dead, or died meanwhile.
         """
         from compiled_dag.driver import compile_dag  # noqa: PLC0415  capture reads nodes: above us
+        from compiled_dag.options import CompileOptions  # noqa: PLC0415  only needed here
 
         options = CompileOptions.resolve(
             _submit_timeout=_submit_timeout,
@@ -343,4 +342,4 @@ def _caller() -> str:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(_PACKAGES):
         frame = frame.f_back
-    return "" if frame is None else f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+    return "" if frame is None else f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"

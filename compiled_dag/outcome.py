@@ -14,11 +14,8 @@ import pickle
 import sys
 import traceback
 from dataclasses import dataclass
-from pathlib import Path
 from types import GetSetDescriptorType, MemberDescriptorType
 from typing import TYPE_CHECKING
-
-import cloudpickle
 
 from compiled_dag.errors import TaskError
 
@@ -26,7 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _OWN_FOLDERS = tuple(
-    str(Path(__file__).parent.parent / package) + os.sep
+    os.path.join(os.path.dirname(os.path.dirname(__file__)), package, "")
     for package in ("compiled_dag", "collective", "runtime")
 )
 
@@ -182,6 +179,8 @@ def _skip_own_frames(tb: TracebackType | None) -> TracebackType | None:
 
 def _pickled(exception: BaseException) -> bytes | None:
     """Pickle `exception`, or return None if a round trip does not work."""
+    import cloudpickle  # noqa: PLC0415  7 ms that most scripts spend later
+
     try:
         data: bytes = cloudpickle.dumps(exception, protocol=5)
         pickle.loads(data)

@@ -4,9 +4,7 @@ What an object holds is known only to its pickling, so it is pickled, and whatev
 way is left out and remembered. To replace nodes the pickle is loaded again with other things where
 they were left out.
 
-Two kinds of things are neither looked into nor copied. Arrays and tensors hold no nodes, and may be
-large. References and handles say by `OPAQUE` that their pickling is more than looking: it means
-that somebody else will hold them.
+Some things are neither looked into nor copied: those that `opaque.holds_nothing` knows.
 """
 
 from __future__ import annotations
@@ -14,17 +12,14 @@ from __future__ import annotations
 import io
 import pickle
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
+from compiled_dag.opaque import holds_nothing
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-OPAQUE: Final = "__opaque_to_graphs__"
-"""Name of the class attribute that says: do not look into my instances."""
-
-_PLAIN: Final = frozenset({str, bool, int, float, complex, bytes, bytearray, range, type(None)})
 
 
 class _Loading(threading.local):
@@ -34,15 +29,6 @@ class _Loading(threading.local):
 
 
 _loading = _Loading()
-
-
-def holds_nothing(value: object) -> bool:
-    """Tell whether no node can be inside `value`, without looking into it."""
-    kind = type(value)
-    if kind in _PLAIN or getattr(kind, OPAQUE, False):
-        return True
-    is_array = hasattr(kind, "__dlpack__")
-    return is_array and not getattr(getattr(value, "dtype", None), "hasobject", False)
 
 
 def nodes_inside(value: object, kind: type) -> list[Any]:

@@ -1,5 +1,7 @@
 """Processes, actors and objects: what graphs run on, and what users call."""
 
+from typing import TYPE_CHECKING, Any
+
 from runtime import actor, exceptions
 from runtime.actor import ActorClass, ActorHandle, get_actor
 from runtime.actor_method import ActorMethod
@@ -15,10 +17,31 @@ from runtime.lifecycle import (
     shutdown,
 )
 from runtime.objects import ObjectRef
-from runtime.runtime_context import RuntimeContext, get_runtime_context
-from runtime.state import nodes
 from runtime.stream import ObjectRefGenerator
-from runtime.timeline import timeline
+
+if TYPE_CHECKING:
+    from runtime.runtime_context import RuntimeContext, get_runtime_context
+    from runtime.state import nodes
+    from runtime.trace_events import timeline
+
+_ON_FIRST_USE = {
+    "RuntimeContext": "runtime.runtime_context",
+    "get_runtime_context": "runtime.runtime_context",
+    "nodes": "runtime.state",
+    "timeline": "runtime.trace_events",
+}
+"""What few scripts use; every import of the package would take longer for it."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ON_FIRST_USE:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    from importlib import import_module  # noqa: PLC0415  rarely needed
+
+    found = globals()[name] = getattr(import_module(_ON_FIRST_USE[name]), name)
+    return found
+
 
 __all__ = [
     "ActorClass",

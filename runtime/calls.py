@@ -316,7 +316,7 @@ class Calls:
             if number is None:
                 return None
             for queued in self._queue:
-                if isinstance(queued, tuple) and queued[0].number == number:  # type: ignore[union-attr]
+                if queued.__class__ is tuple and queued[0].number == number:  # type: ignore[union-attr]
                     self._queue.remove(queued)
                     refs = refs_of(self._pending.pop(number))
                     break

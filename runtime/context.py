@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Final
 
 running: Final[ContextVar[tuple[int, bytes, int] | None]] = ContextVar("running", default=None)
 """The call that this thread or coroutine runs: number, method as in its message, start (ns)."""
 
 
-@dataclass(slots=True)
 class _State:
-    actor_id: int | None = None
-    class_name: str = ""
-    label: str = ""
-    gpu_ids: tuple[int | str, ...] = ()
+    __slots__ = ("actor_id", "class_name", "gpu_ids", "label")
+
+    def __init__(self) -> None:
+        self.actor_id: int | None = None
+        self.class_name = ""
+        self.label = ""
+        self.gpu_ids: tuple[int | str, ...] = ()
 
 
 _state = _State()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from compiled_dag.errors import RuntimeEnvSetupError
@@ -41,7 +40,7 @@ def check_set_up(folder: str | None) -> None:
     Raises:
         RuntimeEnvSetupError: It is.
     """
-    if folder is not None and not Path(folder).is_dir():
+    if folder is not None and not os.path.isdir(folder):
         raise RuntimeEnvSetupError(
             f"runtime_env['working_dir'] {folder!r} is no folder any more: nothing can start there"
         )
@@ -90,6 +89,8 @@ def _check_variables(variables: object) -> dict[str, str]:
 
 
 def _check_folder(folder: object) -> str:
+    from pathlib import Path  # noqa: PLC0415  5 ms that few scripts need
+
     if not isinstance(folder, (str, Path)):
         raise TypeError(f"runtime_env: working_dir must be a path, not {folder!r}")
     path = Path(folder).absolute()

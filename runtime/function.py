@@ -6,7 +6,6 @@ import dataclasses
 import inspect
 import threading
 import weakref
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from compiled_dag.function_node import FunctionNode
@@ -14,7 +13,6 @@ from runtime import lifecycle
 from runtime.actor import ActorHandle
 from runtime.actor_method import BoundActor
 from runtime.checks import STREAM
-from runtime.function_worker import FunctionWorker, kind_of, room_for, worker_options
 from runtime.options import TaskOptions
 from runtime.signatures import MethodSpec, is_stream, spec_of
 from runtime.stream import ObjectRefGenerator
@@ -140,11 +138,15 @@ class RemoteFunction:
     @property
     def holds(self) -> Mapping[str, float]:
         """See `compiled_dag.bindable.Remote.holds`."""
+        from runtime.function_worker import worker_options  # noqa: PLC0415  for graphs of functions
+
         return worker_options(self._options).required.amounts()
 
     @property
     def kind(self) -> Hashable:
         """Functions of the same kind may share a process; one with GPUs has its own."""
+        from runtime.function_worker import kind_of  # noqa: PLC0415  as above
+
         return kind_of(self._options), id(self._export) if self.num_gpus else None
 
     @property
@@ -154,11 +156,15 @@ class RemoteFunction:
 
     def room(self) -> int:
         """Return how many processes of this kind there is room for now; at least 1."""
+        from runtime.function_worker import room_for  # noqa: PLC0415  as above
+
         session = lifecycle.current(f"{self.__name__}.bind()")
         return room_for(self._options, session.resources("available"))
 
     def start_worker(self) -> BoundActor:
         """Start a process for functions of this kind."""
+        from runtime.function_worker import FunctionWorker, worker_options  # noqa: PLC0415  as above
+
         session = lifecycle.current(f"{self.__name__}.bind()")
         options = worker_options(self._options)
         lifeline = session.create(self.worker_name, options, ((FunctionWorker,), {}), {})
@@ -217,13 +223,15 @@ def _nowhere() -> None:
     """Stand for the reference to a session where there is none."""
 
 
-@dataclass(slots=True)
 class _Export:
     """Which session keeps the function, under which number."""
 
-    session: Callable[[], Any] = _nowhere
-    """Weak: the function is often a global, and outlives sessions."""
-    number: int = 0
+    __slots__ = ("number", "session")
+
+    def __init__(self, session: Callable[[], Any] = _nowhere, number: int = 0) -> None:
+        self.session = session
+        """Weak: the function is often a global, and outlives sessions."""
+        self.number = number
 
 
 def _received(

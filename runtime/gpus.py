@@ -7,7 +7,7 @@ devices are physical. With P = 0 the GPUs are fake: actors are placed by count a
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import re
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 if TYPE_CHECKING:
@@ -37,10 +37,10 @@ def physical_devices(environment: Mapping[str, str], num_found: int) -> tuple[st
 
 def count_devices() -> int:
     """Return how many NVIDIA devices this machine shows, without loading CUDA."""
-    found = Path("/proc/driver/nvidia/gpus")
-    if found.is_dir():
-        return len(list(found.iterdir()))
-    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+    found = "/proc/driver/nvidia/gpus"
+    if os.path.isdir(found):
+        return len(os.listdir(found))
+    return sum(re.fullmatch(r"nvidia[0-9].*", name) is not None for name in os.listdir("/dev"))
 
 
 def driver_devices() -> tuple[str, ...]:

@@ -8,19 +8,21 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from runtime import context, gpus
+from runtime import context
 from runtime.checks import check_amount, check_bytes, check_resources
 from runtime.environment import check_runtime_env
 from runtime.interrupts import Interrupts
 from runtime.objects import set_admission
-from runtime.parcel import set_stock
 from runtime.references import set_strays
-from runtime.session import Session
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from compiled_dag.shm.segment import Segment
+    from runtime.gpus import GpuId
+    from runtime.launch import Launch
     from runtime.nested import NestedSession
+    from runtime.session import Session
 
 _lock = threading.RLock()
 _IGNORED = frozenset(
@@ -180,10 +182,34 @@ def _check_ignored(ignored: Mapping[str, Any]) -> None:
 
 
 def _start(**options: Any) -> None:
-    session = _Current.session = Session(**options)
+    """Start a session: first its zygote, which imports while this process does."""
+    from compiled_dag.shm.board import Board  # noqa: PLC0415  as in `_session`
+    from runtime.launch import Launch  # noqa: PLC0415  as in `_session`
+
+    segment = Board.create()
+    try:
+        launched = Launch(segment.fd)
+        try:
+            session = _session(segment, launched, options)
+        except BaseException:
+            launched.abandon()
+            raise
+    except BaseException:
+        segment.close()
+        raise
+    _Current.session = session
+
+
+def _session(segment: Segment, launched: Launch, options: Mapping[str, Any]) -> Session:
+    # What a session consists of takes longer to import than all that users see of this package.
+    from runtime.parcel import set_stock  # noqa: PLC0415  see above
+    from runtime.session import Session  # noqa: PLC0415  see above
+
+    session = Session(segment, launched, **options)
     set_strays(session.store.pin, session.store.lend, session.store.find_stray)
     set_admission(session.store.admit)
     set_stock(session.memory.take)
+    return session
 
 
 def _facts() -> SessionContext:
@@ -214,6 +240,8 @@ def _end(interrupts: Interrupts) -> None:
         session = _current()
         if session is None or session.foreign or context.in_actor():
             return
+        from runtime.parcel import set_stock  # noqa: PLC0415  loaded, since there is a session
+
         try:
             session.close(interrupts)
         finally:
@@ -266,7 +294,7 @@ def _current() -> Session | None:
     return _Current.session
 
 
-def get_gpu_ids() -> list[gpus.GpuId]:
+def get_gpu_ids() -> list[GpuId]:
     """Return the GPUs assigned to this actor; an empty list in the driver."""
     if not context.in_actor():
         current("runtime.get_gpu_ids()")

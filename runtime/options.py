@@ -76,7 +76,7 @@ class ActorOptions(ProcessOptions):
         (fake) GPU each shall start on two cores.
         """
         demand = self.demand
-        return demand if self.num_cpus is not None else dataclasses.replace(demand, num_cpus=0)
+        return demand if self.num_cpus is not None else demand._replace(num_cpus=0)
 
     def updated(self, options: Mapping[str, Any], *, decorator: bool = False) -> ActorOptions:
         """Return these options with those a user gave.

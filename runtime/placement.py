@@ -17,10 +17,10 @@ from runtime.environment import (
     import_path,
     needs_fresh_interpreter,
 )
+from runtime.launch import absolute_path, base_environment
 from runtime.messages import Spawn
 from runtime.notice import warn
 from runtime.resources import Grant, Ledger
-from runtime.zygotes import absolute_path, base_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,8 +7,7 @@ up exactly.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
 UNITS: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(NamedTuple):
     """What one task, or one actor for its life, holds."""
 
     num_cpus: int = 0
@@ -50,8 +48,7 @@ class Demand:
         return ", ".join(f"{name}: {amount:g}" for name, amount in self.amounts().items()) or "none"
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(NamedTuple):
     """What was taken for a demand."""
 
     demand: Demand

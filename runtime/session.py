@@ -47,8 +47,10 @@ if TYPE_CHECKING:
     from compiled_dag.errors import ActorDiedError
     from compiled_dag.host import Activity, Actor, ActorId, Wait
     from compiled_dag.host import SystemCall as SystemFunction
+    from compiled_dag.shm.segment import Segment
     from runtime.actor_method import BoundActor
     from runtime.interrupts import Interrupts
+    from runtime.launch import Launch
     from runtime.objects import Lifeline
     from runtime.options import ActorOptions
     from runtime.pool import PoolWorker
@@ -69,6 +71,8 @@ class Session(Requests):
 
     def __init__(
         self,
+        segment: Segment,
+        launched: Launch,
         *,
         num_cpus: float | None = None,
         num_gpus: float | None = None,
@@ -80,6 +84,7 @@ class Session(Requests):
         namespace: str | None = None,
         object_store_memory: int | None = None,
     ) -> None:
+        """Begin a session; owns the board's memory and the zygote that was started with it."""
         self.owner_pid = os.getpid()
         self.closed = False
         self.foreign = False
@@ -107,7 +112,7 @@ class Session(Requests):
         self._closer_keys = itertools.count()
         self._local = threading.local()
         _raise_descriptor_limit()
-        self._segment = Board.create()
+        self._segment = segment
         self.board = Board(self._segment.fd)
         self._doorbell = Doorbell(self.board, self.process)
         self.supervisor = Supervisor()
@@ -118,11 +123,7 @@ class Session(Requests):
         """Takes what processes print."""
         self.zygotes = Zygotes(self.supervisor, self.processes, self._segment.fd)
         self.supervisor.start()
-        try:
-            self.zygotes.start()
-        except BaseException:
-            self._release()
-            raise
+        self.zygotes.adopt(launched)
         self.events.add("SESSION_STARTED", "the session", pid=self.owner_pid)
 
     # --- the source of what `put` makes (always ready, so nobody ever attends to it)

@@ -5,26 +5,26 @@ Wrong arguments raise at the call, in the driver, not in the actor.
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import inspect
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from runtime.checks import STREAM
-from runtime.messages import Retry
 from runtime.options import check_method_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from runtime.messages import Retry
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 OPTIONS_ATTRIBUTE = "__runtime_method_options__"
 """Where `runtime.method` leaves its options on a function."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MethodOptions:
+_NOTHING: Final[Mapping[str, Any]] = {}
+
+
+class MethodOptions(NamedTuple):
     """What `runtime.method` and ``.options()`` of a method set."""
 
     num_returns: int = 1
@@ -32,24 +32,25 @@ class MethodOptions:
     max_task_retries: int | None = None
     """After the actor's death; None: as the actor's option says."""
     retry_exceptions: bool | tuple[type[BaseException], ...] = False
-    declared: Mapping[str, Any] = field(default_factory=dict)
+    declared: Mapping[str, Any] = _NOTHING
     """What was given to ``.options()``, as it was given."""
 
     def updated(self, options: Mapping[str, Any]) -> MethodOptions:
         """Return these options with those a user gave; raises as `check_method_options`."""
         changes = check_method_options(options)
-        return dataclasses.replace(self, **changes, declared={**self.declared, **options})
+        return self._replace(**changes, declared={**self.declared, **options})
 
     @property
     def retry(self) -> Retry | None:
         """What the calls carry; None: as the actor's options say."""
         if self.max_task_retries is None and not self.retry_exceptions:
             return None
+        from runtime.messages import Retry  # noqa: PLC0415  loaded: there is a session
+
         return Retry(self.max_task_retries, self.retry_exceptions)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MethodSpec:
+class MethodSpec(NamedTuple):
     """One method of a remote class."""
 
     class_name: str
@@ -78,7 +79,7 @@ class MethodSpec:
                 for parameter in signature.parameters.values()
             ]
             signature = inspect.Signature(parameters)
-        return dataclasses.replace(self, function=None, signature=signature)
+        return self._replace(function=None, signature=signature)
 
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Refuse arguments that do not fit.
@@ -193,6 +194,8 @@ def _counts(signature: inspect.Signature) -> range | None:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint at the names like `name`."""
+    import difflib  # noqa: PLC0415  for a message
+
     close = difflib.get_close_matches(name, list(known))
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 

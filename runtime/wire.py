@@ -249,7 +249,8 @@ class Inbox:
             return SystemReply(number, bool(extra), body)
         message: Message = pickle.loads(body)
         if fds:
-            object.__setattr__(message, "fds", tuple(fds))  # frozen for everybody else
+            carrier: Any = message
+            message = carrier._replace(fds=tuple(fds))
         return message
 
     def _parcels(self, body: bytes, at: int, count: int) -> list[Parcel]:

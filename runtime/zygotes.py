@@ -3,41 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import select
 import signal
-import socket
-import sys
 import threading
 import time
 from collections import deque
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from runtime import wire
+from runtime import launch, wire
+from runtime.launch import Launch
 from runtime.messages import Exited, Ready, Spawn, Spawned, SpawnFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import socket
 
     from runtime.supervisor import Supervisor
 
-_CONSTANT: Final[Mapping[str, str]] = {
-    # What NCCL's own watchdogs do by default (end the process) is the session's job here.
-    "TORCH_NCCL_ASYNC_ERROR_HANDLING": "0",
-    "TORCH_NCCL_ENABLE_MONITORING": "0",
-    "NCCL_RAS_ENABLE": "0",
-    # Several communicators of a process launch in the order of the program.
-    "NCCL_LAUNCH_ORDER_IMPLICIT": "1",
-    "TORCH_FR_BUFFER_SIZE": "2000",
-    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-}
-_FIRST_FREE_FD: Final = 10
-"""Above the numbers that the zygote expects its descriptors at (3 to 6)."""
 _END_S: Final = 2.0
-
-_CODE: Final = "import sys; sys.path[:] = {path!r}; from runtime.zygote import main; main()"
 
 
 class Births(Protocol):
@@ -71,28 +53,11 @@ class Zygotes:
         self._pids: list[int] = []
         """Children of this process, to be reaped."""
 
-    def start(self) -> None:
-        """Start a zygote of both stages; returns before it has imported anything.
-
-        Raises:
-            OSError: The kernel refused.
-        """
-        base, base_end = socket.socketpair()
-        torch, torch_end = socket.socketpair()
-        driver = os.pidfd_open(os.getpid())
-        try:
-            fds = (base_end.fileno(), torch_end.fileno(), self._board_fd, driver)
-            self._pids.append(_start_process(fds))
-        except BaseException:
-            base.close()
-            torch.close()
-            raise
-        finally:
-            base_end.close()
-            torch_end.close()
-            os.close(driver)
-        self._base = _Client(base, self._supervisor, self._births, self._lost)
-        self._torch = _Client(torch, self._supervisor, self._births, self._lost)
+    def adopt(self, launched: Launch) -> None:
+        """Use a zygote that was just started; owns what it has."""
+        self._pids.append(launched.pid)
+        self._base = _Client(launched.base, self._supervisor, self._births, self._lost)
+        self._torch = _Client(launched.torch, self._supervisor, self._births, self._lost)
         self._clients += [self._base, self._torch]
 
     def spawn(self, spawn: Spawn, *, needs_torch: bool) -> None:
@@ -110,7 +75,7 @@ class Zygotes:
             if torch is not None and not torch.lost and (torch.ready or needs_torch):
                 return torch
             if self._base is None or self._base.lost:
-                self.start()
+                self.adopt(Launch(self._board_fd))
             assert self._base is not None
             return self._base
 
@@ -162,7 +127,7 @@ class Zygotes:
         deadline = time.monotonic() + _END_S
         for pid in list(self._pids):
             if block:
-                _wait(pid, deadline)
+                launch.wait(pid, deadline)
             # Somebody else in the driver may have waited for all children.
             with contextlib.suppress(ChildProcessError):
                 if os.waitpid(pid, 0 if block else os.WNOHANG) == (0, 0):
@@ -240,7 +205,7 @@ class _Client:
     def wait_for_end(self, deadline: float) -> None:
         """Wait until the process is gone, killing it at the deadline."""
         if self._pidfd >= 0:
-            _wait_pidfd(self._pidfd, deadline)
+            launch.wait_pidfd(self._pidfd, deadline)
             os.close(self._pidfd)
             self._pidfd = -1
 
@@ -256,52 +221,3 @@ class _Client:
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
-
-
-def _start_process(fds: tuple[int, ...]) -> int:
-    """Start the zygote with `fds` at 3, 4, ...; returns its process id."""
-    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE_FD) for fd in fds]
-    try:
-        actions: list[Any] = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
-        actions += [(os.POSIX_SPAWN_DUP2, 2, 1)]
-        actions += [(os.POSIX_SPAWN_DUP2, fd, 3 + index) for index, fd in enumerate(high)]
-        code = _CODE.format(path=absolute_path())
-        arguments = [sys.executable, "-c", code]
-        # One thread: a library's thread pool would not survive the fork.
-        environment = base_environment() | {"OPENBLAS_NUM_THREADS": "1"}
-        return os.posix_spawn(
-            sys.executable, arguments, environment, file_actions=actions, setsid=True
-        )
-    finally:
-        for fd in high:
-            os.close(fd)
-
-
-def base_environment() -> dict[str, str]:
-    """Return this process's environment with what torch and NCCL need in actors."""
-    return {**_CONSTANT, **os.environ}
-
-
-def absolute_path() -> list[str]:
-    """Return ``sys.path`` as it is understood from any folder."""
-    return [str(Path(entry).absolute()) if entry != "" else str(Path.cwd()) for entry in sys.path]
-
-
-def _wait(pid: int, deadline: float) -> None:
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        _wait_pidfd(pidfd, deadline)
-    finally:
-        os.close(pidfd)
-
-
-def _wait_pidfd(pidfd: int, deadline: float) -> None:
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    if not poll.poll(max(deadline - time.monotonic(), 0) * 1000):
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        poll.poll(_END_S * 1000)

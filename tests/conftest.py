@@ -76,23 +76,23 @@ def _no_leaks_if_proc(request: pytest.FixtureRequest) -> None:
 @pytest.fixture(scope="session")
 def incubator() -> Iterator[Incubator]:
     """Have the sessions' zygotes forked from one process that has imported torch."""
-    from runtime import zygotes  # a broken runtime must not stop the pure tests
+    from runtime import launch  # a broken runtime must not stop the pure tests
     from tests.incubator import START, Incubator
 
     incubator = Incubator()
-    zygotes._start_process = incubator.start_process
+    launch.start_process = incubator.start_process
     yield incubator
-    zygotes._start_process = START
+    launch.start_process = START
     incubator.close()
 
 
 @pytest.fixture
 def own_zygotes(incubator: Incubator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the test's sessions start their zygotes as those of users do."""
-    from runtime import zygotes
+    from runtime import launch
     from tests.incubator import START
 
-    monkeypatch.setattr(zygotes, "_start_process", START)
+    monkeypatch.setattr(launch, "start_process", START)
 
 
 @pytest.fixture

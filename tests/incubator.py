@@ -17,7 +17,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
-from runtime import zygotes
+from runtime import launch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,11 +40,11 @@ class Incubator:
         assert self._control.recv(1) == _ALIVE, "the incubator could not be started"
 
     def start_process(self, fds: tuple[int, ...]) -> int:
-        """Start a zygote as `runtime.zygotes` does: `fds` at 3, 4, ...; returns its process id."""
+        """Start a zygote as `runtime.launch` does: `fds` at 3, 4, ...; returns its process id."""
         if self._owner != os.getpid():
             return START(fds)  # a forked child of the test run
-        environment = zygotes.base_environment() | {"OPENBLAS_NUM_THREADS": "1"}
-        message = pickle.dumps((environment, zygotes.absolute_path()))
+        environment = launch.base_environment() | {"OPENBLAS_NUM_THREADS": "1"}
+        message = pickle.dumps((environment, launch.absolute_path()))
         socket.send_fds(self._control, [message], [2, *fds])
         return int(self._control.recv(32))
 
@@ -54,7 +54,7 @@ class Incubator:
         os.waitpid(self._pid, 0)
 
 
-START = zygotes._start_process
+START = launch.start_process
 """What sessions start zygotes with outside of tests."""
 
 
@@ -62,8 +62,8 @@ def _spawn(control: int) -> int:
     high = os.dup(control)
     while high <= _CONTROL_FD:
         high = os.dup(control)
-    code = _CODE.format(path=zygotes.absolute_path())
-    environment = zygotes.base_environment() | {"OPENBLAS_NUM_THREADS": "1"}
+    code = _CODE.format(path=launch.absolute_path())
+    environment = launch.base_environment() | {"OPENBLAS_NUM_THREADS": "1"}
     actions = [(os.POSIX_SPAWN_DUP2, high, _CONTROL_FD)]
     arguments = [sys.executable, "-c", code]
     pid = os.posix_spawn(sys.executable, arguments, environment, file_actions=actions)

@@ -28,6 +28,8 @@ from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np  # noqa: F401  before the first snapshot: it starts a pool of threads
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 

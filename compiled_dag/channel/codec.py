@@ -16,8 +16,7 @@ from enum import IntEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
+from compiled_dag.channel import array as arrays
 from compiled_dag.channel import tensor as tensors
 from compiled_dag.channel.pickling import Apart, Buffer, pickled
 from compiled_dag.outcome import Error
@@ -62,9 +61,8 @@ class Encoded(NamedTuple):
     """Objects that receivers find by what is in the bytes: to be kept alive until they have."""
 
 
-# Pickled (dtype, shape) and tensor headers repeat for ever in a graph: both directions are cached.
+# Pickled (dtype, shape) and tensor headers repeat for ever in a graph: they are unpickled once.
 _CACHE_LIMIT = 512
-_numpy_heads: dict[tuple[Any, Any], bytes] = {}
 _heads: dict[bytes, Any] = {}
 
 _FIRST_PRIVATE = (0,)
@@ -82,13 +80,13 @@ def encode(value: Any, met: list[Any] | None = None) -> Encoded:
         TypeError: Part of the value cannot be pickled; the message names the path to it.
     """
     kind = value.__class__
-    if kind is np.ndarray:
-        if value.flags.c_contiguous and not value.dtype.hasobject:
-            return Encoded(Kind.NUMPY, _numpy_head(value), [_array_bytes(value)], ())
-    elif kind is bytes:
-        return Encoded(Kind.BYTES, b"", [value], ())
-    elif kind in _PLAIN:
+    if kind in _PLAIN:
         return Encoded(Kind.PICKLE, dumps(value, 5), [], ())
+    if kind is bytes:
+        return Encoded(Kind.BYTES, b"", [value], ())
+    if arrays.is_array(kind):
+        if value.flags.c_contiguous and not value.dtype.hasobject:
+            return Encoded(Kind.NUMPY, arrays.head_of(value), [arrays.bytes_of(value)], ())
     elif kind is Error:
         return Encoded(Kind.ERROR, dumps(value, 5), [], ())
     elif tensors.is_tensor(kind) and tensors.is_plain(value):
@@ -111,8 +109,7 @@ def decode(kind: int, head: bytes, buffers: Sequence[Buffer]) -> Any:
         Exception: Whatever unpickling the user's value raises.
     """
     if kind == Kind.NUMPY:
-        dtype, shape = parsed(head)
-        return np.ndarray(shape, dtype, buffers[0])
+        return arrays.from_buffer(parsed(head), buffers[0])
     if kind == Kind.TENSOR:
         return tensors.from_buffer(parsed(head), buffers[0])
     if kind == Kind.BYTES:
@@ -209,17 +206,3 @@ def parsed(head: bytes) -> Any:
             _heads.clear()
         found = _heads[head] = loads(head)
     return found
-
-
-def _numpy_head(array: np.ndarray[Any, Any]) -> bytes:
-    key = (array.dtype, array.shape)
-    found = _numpy_heads.get(key)
-    if found is None:
-        if len(_numpy_heads) >= _CACHE_LIMIT:
-            _numpy_heads.clear()
-        found = _numpy_heads[key] = dumps(key, 5)
-    return found
-
-
-def _array_bytes(array: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    return array.reshape(-1).view(np.uint8)

@@ -14,9 +14,10 @@ from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import cloudpickle
-import numpy as np
 
+from compiled_dag.channel import array as arrays
 from compiled_dag.channel import tensor as tensors
+from compiled_dag.channel.lending import LENDERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,16 +25,6 @@ if TYPE_CHECKING:
 Buffer = Any  # anything with the buffer protocol, one-dimensional bytes
 
 _NO_FILE: Final = "<dynamic-code>"
-
-_lenders: dict[type, Callable[[Any], Any]] = {}
-
-
-def lend_by(kind: type, reduce: Callable[[Any], Any]) -> None:
-    """Have objects of exactly `kind` pickled by `reduce`, and noted as lent.
-
-    For what stays where it is and is known by a number elsewhere: references to objects, say.
-    """
-    _lenders[kind] = reduce
 
 
 class Pickled(NamedTuple):
@@ -116,9 +107,9 @@ def _pickle_with(
 def _reduce(pickler: _Pickler | _CloudPickler, value: Any) -> Any:
     """Return how to pickle a tensor, parameter or array, or NotImplemented for anything else."""
     kind = type(value)
-    if kind is np.ndarray:
-        return _reduce_array(value)
-    lend = _lenders.get(kind)
+    if arrays.is_array(kind):
+        return arrays.reduced(value)
+    lend = LENDERS.get(kind)
     if lend is not None:
         pickler.lent.append(value)
         return lend(value)
@@ -134,14 +125,6 @@ def _reduce(pickler: _Pickler | _CloudPickler, value: Any) -> Any:
         return tensors.from_buffer, arguments
     rebuild = partial(tensors.parameter_from_buffer, requires_grad=value.requires_grad)
     return rebuild, arguments
-
-
-def _reduce_array(array: np.ndarray[Any, Any]) -> Any:
-    """Return how to pickle an array with gaps: numpy would put it, writable, into the pickle."""
-    flags = array.flags
-    if flags.c_contiguous or flags.f_contiguous or array.dtype.hasobject:
-        return NotImplemented
-    return np.ascontiguousarray(array).__reduce_ex__(5)
 
 
 class _Pickler(pickle.Pickler):
@@ -245,7 +228,7 @@ class _WholePickler(cloudpickle.Pickler):  # type: ignore[misc]  # it comes with
     lent: list[Any]
 
     def reducer_override(self, value: Any) -> Any:
-        lend = _lenders.get(type(value))
+        lend = LENDERS.get(type(value))
         if lend is not None:
             self.lent.append(value)
             return lend(value)

@@ -14,9 +14,8 @@ import ctypes
 import fcntl
 import os
 from pathlib import Path
+from pickle import PickleBuffer
 from typing import Any, Final
-
-import numpy as np
 
 from compiled_dag.errors import MemoryCapError
 
@@ -75,8 +74,8 @@ class Mapping:
         """Return a writable byte view of the whole mapping, which keeps the mapping alive."""
         anchor: Any = (ctypes.c_ubyte * self.size).from_address(self.address)
         anchor.mapping = self
-        # By way of numpy: a memoryview of a ctypes array has a format that cannot be cast.
-        return np.frombuffer(anchor, np.uint8).data
+        # By way of pickle: a memoryview of a ctypes array itself has a format that cannot be cast.
+        return PickleBuffer(anchor).raw()
 
     def populate(self, offset: int, size: int) -> None:
         """Fault in the pages of ``[offset, offset + size)`` at once, where the kernel can."""

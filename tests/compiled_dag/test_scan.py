@@ -5,7 +5,8 @@ import threading
 import numpy as np
 import pytest
 
-from compiled_dag.scan import holds_nothing, nodes_inside, replaced
+from compiled_dag.opaque import holds_nothing
+from compiled_dag.scan import nodes_inside, replaced
 from tests.runtime.drawn import Box, Counter
 
 

@@ -56,12 +56,12 @@ def main(mode, results, *scripts):
 def under_the_alias():
     """Have ``import ray`` mean this project, and sessions that start fast."""
     sys.path.insert(0, str(HERE.parents[1]))
-    from runtime import alias, shutdown, zygotes
+    from runtime import alias, launch, shutdown
     from tests.incubator import Incubator
 
     alias.install()
     incubator = Incubator()
-    zygotes._start_process = incubator.start_process
+    launch.start_process = incubator.start_process
     yield
     shutdown()
     incubator.close()

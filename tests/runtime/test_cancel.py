@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 import pytest
 
 import runtime
 from compiled_dag import InputNode
-from runtime import ObjectRefGenerator
+from runtime import ObjectRefGenerator, lifecycle
 from runtime.exceptions import TaskCancelledError, TaskError
 from tests.live import LONG_S, wait_until
 from tests.runtime import subjects
+from tests.runtime.actors import Worker
 from tests.runtime.subjects import Async, Grouped, Plain, Threaded, events
 
 pytestmark = pytest.mark.proc
@@ -54,6 +56,22 @@ def test_a_call_that_runs_is_interrupted(session, method, begun, until):
     runtime.cancel(ref)
     assert_cancelled(ref)
     assert get(actor.state.remote()) == (1, 1)
+
+
+def test_a_call_behind_what_a_graph_asks_of_an_actor_not_yet_made_is_cancelled(session, until):
+    actor = Worker.remote(Worker.remote().wait_for_file.remote(until))
+    host = lifecycle.current()
+    asked = host.submit(actor._runtime_process.actor_id, nothing, b"")
+    ref = actor.add.remote(1)
+    runtime.cancel(ref)
+    assert_cancelled(ref)
+    release(until)
+    assert asked.result(time.monotonic() + LONG_S) == b""
+
+
+def nothing(_context, _payload, _fds):
+    """Be what a graph asks of an actor."""
+    return b""
 
 
 def test_a_call_that_waits_in_get_is_interrupted(session, begun, until):

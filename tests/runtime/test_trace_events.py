@@ -10,7 +10,7 @@ import runtime
 from runtime import ids
 from runtime.exceptions import ActorDiedError
 from runtime.spans import Span
-from runtime.timeline import Trace, events_of, in_rows
+from runtime.trace_events import Trace, events_of, in_rows
 from tests.runtime.actors import Worker
 
 proc = pytest.mark.proc
