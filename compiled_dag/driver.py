@@ -29,6 +29,7 @@ from compiled_dag.future import CompiledDAGFuture
 from compiled_dag.lint_nodes import warn_of_retries
 from compiled_dag.options import CompileOptions, teardown_timeout_s
 from compiled_dag.owned import place_functions
+from compiled_dag.probing import probed
 from compiled_dag.program import Program, Read
 from compiled_dag.ref import CompiledDAGRef
 from compiled_dag.results import News, Results
@@ -343,7 +344,6 @@ def compile_dag(output: DAGNode, options: CompileOptions) -> CompiledDAG:
     program = compile_graph(captured.graph, options)
     check_backends(captured, program)
     check_slots(program, options)
-    _warn_of_fakes(program)
     if options.visualize_schedule:
         from compiled_dag.picture.schedule_dot import draw_schedule  # noqa: PLC0415  rarely wanted
 
@@ -351,6 +351,10 @@ def compile_dag(output: DAGNode, options: CompileOptions) -> CompiledDAG:
     warn_of_retries(output)
     try:
         captured, program = captured.owned.hire(captured, program, options.compile_timeout_s)
+        if captured.graph.gpus:  # now there is somebody to ask what they can do
+            captured = probed(captured, options.compile_timeout_s)
+            program = compile_graph(captured.graph, options)
+            _warn_of_fakes(program)
         return CompiledDAG(captured, program, options)
     except BaseException:
         captured.owned.close(0.0)

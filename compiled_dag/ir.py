@@ -196,6 +196,17 @@ class Gpus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """What came of the attempt to share GPU memory."""
+
+    writer: ActorId
+    reader: ActorId
+    can_share: bool
+    why: str
+    """On which GPUs they are, or what refused it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
     """Calls of functions that need the same kind of process, before each has a worker."""
 
@@ -225,6 +236,8 @@ class Graph:
     """Label of each actor."""
     gpus: tuple[Gpus, ...] = ()
     """Of each actor; left out where there are none."""
+    reach: tuple[Reach, ...] | None = None
+    """Of pairs that are to share GPU memory; None before they were asked."""
     communicators: tuple[Members, ...] = ()
     default_communicator: CommunicatorId | Literal["create"] | None = "create"
     """What carries accelerator edges and collectives that name no communicator."""

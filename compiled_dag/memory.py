@@ -46,6 +46,8 @@ class ChannelMemory:
     """Of those, what somebody still has to read, or holds."""
     unread: int
     """Executions whose value was written and that some reader has not read."""
+    device_bytes: int = 0
+    """GPU memory of its ring, where tensors stay on the GPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +58,7 @@ class GraphMemory:
     pins: tuple[Pin, ...]
     """Values that are kept, oldest first."""
     cap_bytes: int | None
-    """What `reserved_bytes` may not exceed (``_max_memory_bytes``)."""
+    """What `reserved_bytes` and `device_bytes` together may not exceed (``_max_memory_bytes``)."""
 
     @property
     def inline_bytes(self) -> int:
@@ -72,6 +74,11 @@ class GraphMemory:
     def used_bytes(self) -> int:
         """Of all channels."""
         return sum(channel.used_bytes for channel in self.channels)
+
+    @property
+    def device_bytes(self) -> int:
+        """Of all channels."""
+        return sum(channel.device_bytes for channel in self.channels)
 
     @classmethod
     def of(
@@ -112,6 +119,12 @@ class GraphMemory:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
         lines += [
+            f"on the GPU of {channel.writer}: channel {channel.channel}, "
+            f"{_size(channel.device_bytes)}"
+            for channel in self.channels
+            if channel.device_bytes
+        ]
+        lines += [
             f"pinned: channel {pin.channel}, execution {pin.execution}, "
             f"{_size(pin.size_bytes)} held by {pin.holder}"
             for pin in self.pins
@@ -131,6 +144,7 @@ def _channel(spec: ChannelSpec, used: Usage, participants: tuple[str, ...]) -> C
         reserved_bytes=used.reserved_bytes,
         used_bytes=used.used_bytes,
         unread=used.unread,
+        device_bytes=used.device_bytes,
     )
 
 

@@ -44,7 +44,7 @@ class DAGContext:
     max_buffered_results: int = 1000
     """Fetched results the driver keeps for refs not got yet."""
     max_memory_bytes: int | None = None
-    """Cap on the payload memory of one graph, or None."""
+    """Cap on the payload memory of one graph, on hosts and GPUs, or None."""
     function_workers: int | None = None
     """Processes for calls of functions, in each graph; None: as many as can run at once."""
     capacity_policy: CapacityPolicy = "raise"

@@ -54,6 +54,14 @@ class Device(Protocol):
         """Return a tensor over memory of this GPU that somebody else keeps."""
         ...
 
+    def from_host(self, data: bytes) -> torch.Tensor:
+        """Return a new tensor of bytes with this content; waits for the copy."""
+        ...
+
+    def to_host(self, tensor: torch.Tensor) -> bytes:
+        """Return the bytes of a contiguous tensor; waits for what makes them."""
+        ...
+
     def stream(self) -> Stream:
         """Return the stream that user code enqueues to now."""
         ...
@@ -157,6 +165,16 @@ class TorchDevice:
         flat = self._torch.as_tensor(_Bytes(pointer, nbytes), device=self._where)
         found: torch.Tensor = flat.view(dtype).reshape(look[1])
         return found
+
+    def from_host(self, data: bytes) -> torch.Tensor:
+        """See `Device`."""
+        flat: torch.Tensor = self._torch.frombuffer(bytearray(data), dtype=self._torch.uint8)
+        return flat.to(self._where)
+
+    def to_host(self, tensor: torch.Tensor) -> bytes:
+        """See `Device`."""
+        flat = tensor.reshape(-1).view(self._torch.uint8)
+        return flat.cpu().numpy().tobytes()
 
     def stream(self) -> Stream:
         """See `Device`."""

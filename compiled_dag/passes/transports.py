@@ -1,7 +1,9 @@
 """Pass: how every value that travels does, and why; refuses hints that cannot be kept.
 
 A hint is of a value, so one decision serves all its readers. Nothing is asked of any process: what
-counts is which actors have which GPUs, and who is in the user's communicators.
+counts is which actors have which GPUs, who is in the user's communicators, and what is known of
+who can share GPU memory (`ir.Reach`). Before that is known `ring_candidates` says who is to be
+asked.
 """
 
 from __future__ import annotations
@@ -59,6 +61,19 @@ def resolve_transports(graph: Graph) -> Transports:
     return Transports(of_value=transports, of_operation=operations)
 
 
+def ring_candidates(graph: Graph) -> tuple[tuple[ActorId, ActorId], ...]:
+    """Return the pairs, writer and reader, whose values would stay on GPUs if these can share them.
+
+    Raises:
+        GraphError: As `resolve_transports`.
+        GraphUsageError: As `resolve_transports`.
+    """
+    edges = _Edges(dataclasses.replace(graph, reach=None))
+    for value, readers in remote_readers(graph).items():
+        edges.resolve(graph.nodes[value], tuple(sorted(readers)))
+    return tuple(edges.candidates)
+
+
 class _Ends(NamedTuple):
     """A value on its way."""
 
@@ -78,6 +93,9 @@ class _Edges:
         gpus = graph.gpus or (Gpus(),) * len(graph.actors)
         self._gpus = dict(zip(graph.actors, gpus, strict=True))
         self._labels = dict(zip(graph.actors, graph.labels, strict=True))
+        self._reach = {(one.writer, one.reader): one for one in graph.reach or ()}
+        self.candidates: dict[tuple[ActorId, ActorId], None] = {}
+        """Pairs of which it would have to be known whether they can share GPU memory."""
 
     def label(self, actor: ActorId) -> str:
         return self._labels.get(actor, "the driver")
@@ -159,7 +177,20 @@ class _Edges:
         ]
         if fake:
             return Transport(mechanism="fake", reason=f"{reason}; the GPU of {_list(fake)} is fake")
-        return Transport(mechanism="staged", reason=f"{reason}; there are no device channels yet")
+        return self._device_ring(ends, reason)
+
+    def _device_ring(self, ends: _Ends, reason: str) -> Transport:
+        writer, *readers = ends.actors
+        pairs = [(writer, reader) for reader in readers]
+        self.candidates |= dict.fromkeys(pairs)
+        if self._graph.reach is None:
+            return Transport(mechanism="staged", reason=reason)
+        found = [self._reach[pair] for pair in pairs]
+        refused = [one.why for one in found if not one.can_share]
+        if refused:
+            return Transport(mechanism="staged", reason=f"{reason}; {'; '.join(refused)}")
+        why = "; ".join(dict.fromkeys(one.why for one in found))
+        return Transport(mechanism="cuda_ipc", reason=f"{reason}; {why}")
 
     def _through(self, members: Members, ends: _Ends) -> Transport:
         """Have a user's communicator carry the value."""

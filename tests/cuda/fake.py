@@ -449,6 +449,15 @@ class FakeDevice:
         flat = (ctypes.c_ubyte * nbytes).from_address(pointer)
         return torch.frombuffer(flat, dtype=dtype).reshape(look[1])
 
+    def from_host(self, data: bytes) -> torch.Tensor:
+        made = self.new(("uint8", (len(data),)))
+        made.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+        return made
+
+    def to_host(self, tensor: torch.Tensor) -> bytes:
+        self.streams[self.current].synchronize()
+        return tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+
     def stream(self) -> int:
         return self.current
 

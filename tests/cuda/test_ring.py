@@ -79,7 +79,7 @@ def free_too_early(end: End) -> None:
         (send_all, forget_ready, {1}),
         (forget_free, receive_all, {1}),
         (send_all, announce_too_early, {1, VIOLATION}),
-        (free_too_early, receive_all, {VIOLATION}),
+        (free_too_early, receive_all, {1, VIOLATION}),
     ],
 )
 def test_this_gpu_shows_what_breaks_the_protocol(send, receive, exit_codes) -> None:

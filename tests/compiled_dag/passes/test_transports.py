@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
@@ -7,7 +8,8 @@ import pytest
 from collective import allreduce
 from compiled_dag import GraphError, GraphUsageError, InputNode, MultiOutputNode
 from compiled_dag.capture import capture
-from compiled_dag.passes.transports import resolve_transports
+from compiled_dag.ir import Reach
+from compiled_dag.passes.transports import resolve_transports, ring_candidates
 from tests.communicators import Bare, PaperCommunicator
 from tests.graphs import PaperActor, paper, program_of
 
@@ -71,10 +73,7 @@ def test_auto_chooses_from_the_gpus_of_the_ends() -> None:
     assert auto(ZERO, NONE, ONE) == ("host", "auto: Worker(2) has no GPU")
     assert auto(ZERO, FAKE) == ("host", "auto: the GPU of Worker(2) is fake")
     assert auto(ZERO, ZERO, ZERO) == ("host", "auto: all ends share GPU 0")
-    assert auto(ZERO, ZERO, ONE) == (
-        "staged",
-        "auto: the ends have GPUs of their own; there are no device channels yet",
-    )
+    assert auto(ZERO, ZERO, ONE) == ("staged", "auto: the ends have GPUs of their own")
 
 
 def test_auto_on_the_input_is_host_memory() -> None:
@@ -95,6 +94,48 @@ def test_an_accelerator_edge_needs_real_gpus_to_stay_on_them(name) -> None:
         "fake",
         "hinted so; the GPU of Worker(1), Worker(2) is fake",
     )
+
+
+def reached(output, *cannot):
+    """Return the graph of `output` after its actors were asked; pairs that cannot share memory."""
+    graph = capture(output).graph
+    pairs = ring_candidates(graph)
+    reach = [
+        Reach(
+            writer=writer,
+            reader=reader,
+            can_share=(writer, reader) not in cannot,
+            why=f"{writer} cannot" if (writer, reader) in cannot else f"{writer} and {reader} can",
+        )
+        for writer, reader in pairs
+    ]
+    return dataclasses.replace(graph, reach=tuple(reach))
+
+
+def test_only_pairs_that_would_share_gpu_memory_are_asked() -> None:
+    def asked(*gpus, hint=(), **options):
+        return ring_candidates(capture(edge(*actors_with(*gpus), hint=hint, **options)).graph)
+
+    assert asked(ZERO, ONE, hint=("accelerator",)) == ((1, 2),)
+    assert asked(ZERO, ZERO, ONE, hint=("nccl",)) == ((1, 2), (1, 3))
+    assert asked(ZERO, ONE) == ((1, 2),)
+    assert asked(ZERO, ZERO) == ()
+    assert asked(ZERO, ONE, hint=("shm",)) == ()
+    assert asked(FAKE, FAKE, hint=("accelerator",)) == ()
+    assert asked(ZERO, NONE) == ()
+
+
+def test_tensors_stay_on_gpus_if_all_readers_can_share_their_memory() -> None:
+    output = edge(*actors_with(ZERO, ZERO, ONE), hint=("accelerator",))
+
+    def choice_of(graph):
+        (found,) = [
+            one for one in resolve_transports(graph).of_value.values() if one.on_accelerator
+        ]
+        return found.mechanism, found.reason
+
+    assert choice_of(reached(output)) == ("cuda_ipc", "hinted so; 1 and 2 can; 1 and 3 can")
+    assert choice_of(reached(output, (1, 3))) == ("staged", "hinted so; 1 cannot")
 
 
 def test_what_the_hint_says_of_the_tensors_is_kept() -> None:

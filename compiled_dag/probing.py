@@ -1,0 +1,124 @@
+"""Which actors of a graph can share GPU memory: asked of themselves, at compile.
+
+Only pairs that an accelerator hint would have share it are asked, and only once their processes
+are there; everybody else stays without CUDA.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+import time
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from compiled_dag.errors import GraphError
+from compiled_dag.ir import Gpus, Reach
+from compiled_dag.passes.transports import ring_candidates
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from compiled_dag.capture import Captured
+    from compiled_dag.cuda.probe import Offer, Taken
+    from compiled_dag.host import ActorId, SystemCall
+
+    Pair: TypeAlias = tuple[ActorId, ActorId]
+
+
+def probed(captured: Captured, timeout_s: float) -> Captured:
+    """Return a graph whose processes are there, with what its actors' GPUs can do, if that matters.
+
+    Raises:
+        GraphError: An actor does not answer within `timeout_s`.
+        ActorDiedError: An actor is dead, or dies meanwhile.
+    """
+    graph = captured.graph
+    if not graph.gpus:
+        return captured
+    gpus = tuple(
+        Gpus(logical=actor.num_gpus, physical=tuple(actor.physical_gpus))
+        for actor in captured.actors
+    )
+    graph = dataclasses.replace(graph, gpus=gpus)
+    pairs = ring_candidates(graph)
+    found = _Rounds(captured, time.monotonic() + timeout_s, timeout_s).ask(pairs) if pairs else ()
+    return dataclasses.replace(captured, graph=dataclasses.replace(graph, reach=tuple(found)))
+
+
+class _Rounds:
+    """The rounds of `compiled_dag.cuda.probe`, seen from the driver."""
+
+    def __init__(self, captured: Captured, deadline: float, timeout_s: float) -> None:
+        self._host = captured.host
+        self._labels = dict(zip(captured.graph.actors, captured.graph.labels, strict=True))
+        self._deadline = deadline
+        self._timeout_s = timeout_s
+
+    def ask(self, pairs: Sequence[Pair]) -> list[Reach]:
+        """Return what each pair can do."""
+        from compiled_dag.cuda import probe  # noqa: PLC0415  few graphs need it
+
+        writers = dict.fromkeys(writer for writer, _ in pairs)
+        everybody = dict.fromkeys(actor for pair in pairs for actor in pair)
+        try:
+            offers: dict[ActorId, Offer] = self._all(probe.offer, dict.fromkeys(writers, ()))
+            return self._match(pairs, offers)
+        finally:
+            self._all(probe.finish, dict.fromkeys(everybody, ()))
+
+    def _match(self, pairs: Sequence[Pair], offers: Mapping[ActorId, Offer]) -> list[Reach]:
+        from compiled_dag.cuda import probe  # noqa: PLC0415  see ask
+
+        open_pairs = [pair for pair in pairs if not offers[pair[0]].refusal]
+        taken = self._each(probe.take, [(r, w, offers[w]) for w, r in open_pairs])
+        good = [pair for pair in open_pairs if not taken[pair[1], pair[0]].refusal]
+        settled = self._each(probe.settle, [(w, r, taken[r, w].event) for w, r in good])
+        return [self._reach(pair, offers[pair[0]], taken.get((pair[1], pair[0])),
+                            settled.get(pair, "")) for pair in pairs]  # fmt: skip
+
+    def _reach(self, pair: Pair, offered: Offer, taken: Taken | None, settled: str) -> Reach:
+        writer, reader = (self._labels[actor] for actor in pair)
+        refusal = offered.refusal or (taken.refusal if taken is not None else "") or settled
+        if refusal or taken is None:
+            who = writer if offered.refusal or settled else reader
+            why = f"{writer} cannot share GPU memory with {reader}: on {who}, {refusal}"
+            return Reach(writer=pair[0], reader=pair[1], can_share=False, why=why)
+        if taken.uuid == offered.uuid:
+            why = f"{writer} and {reader} share {offered.uuid}"
+        else:
+            why = f"{reader} on {taken.uuid} reads from {writer} on {offered.uuid}"
+        return Reach(writer=pair[0], reader=pair[1], can_share=True, why=why)
+
+    def _each(
+        self, call: SystemCall, asked: Sequence[tuple[ActorId, ActorId, Any]]
+    ) -> dict[Pair, Any]:
+        """Ask actors about others, each once about all; returns the answers by (actor, other)."""
+        about: dict[ActorId, list[tuple[ActorId, Any]]] = defaultdict(list)
+        for actor, other, what in asked:
+            about[actor].append((other, what))
+        answers = self._all(call, {a: tuple(what for _, what in them) for a, them in about.items()})
+        return {
+            (actor, other): answer
+            for actor, them in about.items()
+            for (other, _), answer in zip(them, answers[actor], strict=True)
+        }
+
+    def _all(self, call: SystemCall, payloads: Mapping[ActorId, Any]) -> dict[ActorId, Any]:
+        """Have actors run a call at the same time; returns what they answer."""
+        pending = {}
+        for actor, payload in payloads.items():
+            self._host.line(actor, self._deadline)
+            pending[actor] = self._host.submit(actor, call, pickle.dumps(payload))
+        answers = {}
+        for actor, reply in pending.items():
+            try:
+                answer = reply.result(self._deadline)
+            except TimeoutError as error:
+                msg = (
+                    f"actor {self._labels[actor]} did not say within compile_timeout="
+                    f"{self._timeout_s} s whether it can share GPU memory"
+                )
+                raise GraphError(msg) from error
+            answers[actor] = pickle.loads(answer) if answer else None
+        return answers

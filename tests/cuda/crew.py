@@ -1,0 +1,73 @@
+"""Actors with a GPU in host memory: imported by their processes."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+from compiled_dag.cuda.device import open_device
+
+
+class Stage:
+    """Makes, changes and shows tensors of its GPU; nothing here waits for it but `show`."""
+
+    def __init__(self) -> None:
+        self.kept: list[Any] = []
+
+    def make(self, n: int) -> Any:
+        device = open_device()
+        made = device.new(("int32", (n,)))
+        device.launch(lambda: made.copy_(torch.arange(n, dtype=torch.int32)))
+        return made
+
+    def make_many(self, n: int) -> Any:
+        return {"a": [self.make(n), "text"], "b": (self.make(n + 1), n), "cpu": torch.ones(3)}
+
+    def add(self, value: Any, number: int = 1) -> Any:
+        device = open_device()
+        made = device.new(("int32", tuple(value.shape)))
+        device.launch(lambda: torch.add(value, number, out=made))
+        return made
+
+    def keep(self, value: Any) -> Any:
+        """Keep it, and change it: it is this actor's own."""
+        self.kept.append(value)
+        open_device().launch(lambda: value.add_(100))
+        return value
+
+    def fail(self, value: Any) -> Any:
+        raise KeyError("told to")
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def work(self, value: Any, dies: bool) -> Any:
+        """Add, or make, or die before that."""
+        if dies:
+            os._exit(3)
+        return self.make(value) if isinstance(value, int) else self.add(value)
+
+    def show(self, value: Any) -> Any:
+        device = open_device()
+        device.synchronize()
+        return _shown(device, value)
+
+    def show_kept(self) -> Any:
+        return self.show(self.kept)
+
+    def memory(self) -> int:
+        """Return the bytes of GPU memory that rings take."""
+        device = open_device()
+        return device.settings.memory - device.driver.free_bytes()
+
+
+def _shown(device: Any, value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return ("gpu" if device.holds(value) else "cpu", value.tolist())
+    if isinstance(value, dict):
+        return {key: _shown(device, part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_shown(device, part) for part in value]
+    return value

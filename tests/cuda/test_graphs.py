@@ -1,0 +1,174 @@
+"""Whole graphs whose tensors stay on GPUs in host memory (`fake`): real processes, no CUDA."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+import runtime
+from compiled_dag import GraphActorDiedError, InputNode, MemoryCapError, MultiOutputNode, TaskError
+from runtime import gpus
+from tests.cuda.crew import Stage
+from tests.cuda.fake import SETTINGS
+from tests.live import LONG_S
+
+pytestmark = [pytest.mark.proc]
+
+
+@pytest.fixture
+def start(no_leaks, monkeypatch):
+    """Starts a session on a machine with so many GPUs, and actors in it."""
+    monkeypatch.setenv("COMPILED_DAG_CUDA", "tests.cuda.fake:open_device")
+
+    def start(count, num_gpus=1, settings=""):
+        monkeypatch.setenv(SETTINGS, settings)
+        monkeypatch.setattr(gpus, "count_devices", lambda: num_gpus)
+        runtime.init(num_gpus=count)
+        stage = runtime.remote(Stage).options(num_gpus=1)
+        return [stage.remote() for _ in range(count)]
+
+    yield start
+    runtime.shutdown()
+
+
+def hop(writer, *readers, method="make", then="show"):
+    """Draw one value on its way from a GPU to others."""
+    with InputNode() as inp:
+        value = getattr(writer, method).bind(inp).with_tensor_transport("accelerator")
+        return MultiOutputNode([getattr(reader, then).bind(value) for reader in readers])
+
+
+def edges(graph):
+    return {(edge.source_name, edge.target_name): edge for edge in graph.explain().edges}
+
+
+def get(refs):
+    return runtime.get(refs, timeout=LONG_S)
+
+
+@pytest.mark.filterwarnings("ignore:num_gpus=")
+def test_tensors_stay_on_the_gpu_that_actors_share(start) -> None:
+    first, second, third = start(3)
+    with hop(first, second, third).experimental_compile() as graph:
+        edge = edges(graph)["Stage.make", "Stage.show"]
+        assert edge.transport == "cuda_ipc"
+        assert "Stage(1) and Stage(2) share GPU-fake-0" in edge.why
+        refs = [graph.execute(n) for n in (5, 0, 3, 70_000, 4, 1_000_000, 2)]
+        for n, found in zip((5, 0, 3, 70_000, 4, 1_000_000, 2), map(get, refs), strict=True):
+            assert found == [("gpu", list(range(n)))] * 2
+    assert get([actor.memory.remote() for actor in (first, second, third)]) == [0, 0, 0]
+
+
+def test_two_gpus_and_tensors_anywhere_in_a_value(start) -> None:
+    first, second = start(2, num_gpus=2)
+    with hop(first, second, method="make_many").experimental_compile() as graph:
+        why = edges(graph)["Stage.make_many", "Stage.show"].why
+        assert "Stage(2) on GPU-fake-1 reads from Stage(1) on GPU-fake-0" in why
+        for n in range(12):
+            (found,) = get(graph.execute(n))
+            assert found == {
+                "a": [("gpu", list(range(n))), "text"],
+                "b": [("gpu", list(range(n + 1))), n],
+                "cpu": ("cpu", [1.0] * 3),
+            }
+
+
+@pytest.mark.filterwarnings("ignore:num_gpus=")
+def test_what_a_reader_gets_is_its_own(start) -> None:
+    first, second, third = start(3, settings="pause_us=1000")
+    with hop(first, second, third, then="keep").experimental_compile() as graph:
+        for _ in range(10):
+            get(graph.execute(4))
+    kept = get([actor.show_kept.remote() for actor in (second, third)])
+    assert kept == [[("gpu", [100, 101, 102, 103])] * 10] * 2
+
+
+@pytest.mark.filterwarnings("ignore:num_gpus=")
+def test_a_pipeline_with_many_executions_under_way_is_right(start) -> None:
+    stages = start(3)
+    with InputNode() as inp:
+        value = stages[0].make.bind(inp)
+        for stage in (*stages[1:], stages[0], stages[1]):
+            value = stage.add.bind(value.with_tensor_transport("nccl"), 10)
+        output = stages[2].show.bind(value.with_tensor_transport("nccl"))
+    with output.experimental_compile() as graph:
+        for start_n in range(0, 60, 10):
+            refs = [graph.execute(n) for n in range(start_n, start_n + 10)]
+            for n, found in zip(range(start_n, start_n + 10), map(get, refs), strict=True):
+                assert found == ("gpu", [number + 40 for number in range(n)])
+
+
+@pytest.mark.filterwarnings("ignore:num_gpus=")
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ("no_memory", r"on Stage\(1\), exporting GPU memory: cudaError801"),
+        ("no_events", r"on Stage\(1\), exporting GPU memory: cudaError801"),
+        ("spoils_copies", r"on Stage\(2\), what was copied is not what was there"),
+    ],
+)
+def test_what_cannot_be_shared_goes_through_host_memory_and_says_why(
+    start, settings, reason
+) -> None:
+    first, second = start(2, settings=settings)
+    with hop(first, second).experimental_compile() as graph:
+        edge = edges(graph)["Stage.make", "Stage.show"]
+        assert edge.transport == "staged"
+        assert re.search(reason, edge.why), edge.why
+
+
+@pytest.mark.filterwarnings("ignore:num_gpus=")
+def test_errors_travel_and_the_graph_goes_on(start) -> None:
+    first, second = start(2)
+    with hop(first, second).experimental_compile(_max_memory_bytes=20 << 20) as graph:
+        assert get(graph.execute(3)) == [("gpu", [0, 1, 2])]
+        with pytest.raises(TypeError):
+            get(graph.execute("no number"))
+        with pytest.raises(MemoryCapError, match="Stage.make.*_max_memory_bytes=20971520"):
+            get(graph.execute(10_000_000))
+        assert get(graph.execute(2)) == [("gpu", [0, 1])]
+
+
+@pytest.mark.filterwarnings("ignore:num_gpus=")
+def test_a_full_gpu_is_an_error_at_compile_and_at_run(start) -> None:
+    first, second = start(2, settings=f"memory={12 << 20}")
+    with pytest.raises(MemoryCapError, match=r"Stage.make#1 wants 16777216 bytes on Fake GPU"):
+        hop(first, second).experimental_compile(_buffer_size_bytes=4 << 20)
+    with hop(first, second).experimental_compile() as graph:
+        with pytest.raises(TaskError, match="8388608 are free|wants"):
+            get(graph.execute(2_000_000))
+        assert get(graph.execute(2)) == [("gpu", [0, 1])]
+
+
+@pytest.mark.filterwarnings("ignore:num_gpus=")
+@pytest.mark.parametrize("victim", [0, 1, 2])
+def test_a_death_breaks_the_graph_and_leaves_the_others_usable(start, victim) -> None:
+    stages = start(3)
+    with InputNode() as inp:
+        value = stages[0].work.bind(inp[0], dies=inp[1] if not victim else False)
+        for number, stage in enumerate(stages[1:], 1):
+            value.with_tensor_transport("accelerator")
+            value = stage.work.bind(value, dies=inp[1] if number == victim else False)
+        output = stages[0].show.bind(value.with_tensor_transport("accelerator"))
+    graph = output.experimental_compile()
+    refs = [graph.execute(n, n == 3) for n in range(8)]
+    for ref in refs[4:]:
+        with pytest.raises(GraphActorDiedError, match=r"in Stage\.work .* of execution 3"):
+            ref.get(timeout=LONG_S)
+    graph.teardown()
+    left = [stage for number, stage in enumerate(stages) if number != victim]
+    with hop(*left).experimental_compile() as again:
+        assert get(again.execute(4)) == [("gpu", [0, 1, 2, 3])]
+
+
+@pytest.mark.filterwarnings("ignore:num_gpus=")
+def test_class_nodes_share_gpus_too(start) -> None:
+    start(2)
+    stage = runtime.remote(Stage).options(num_gpus=0.5)
+    with InputNode() as inp:
+        value = stage.bind().make.bind(inp).with_tensor_transport("accelerator")
+        output = stage.bind().show.bind(value)
+    with output.experimental_compile() as graph:
+        assert edges(graph)["Stage.make", "Stage.show"].transport == "cuda_ipc"
+        assert get(graph.execute(3)) == ("gpu", [0, 1, 2])
