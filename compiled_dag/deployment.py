@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from compiled_dag.package import RankPart
 
 _graph_ids = itertools.count(1)
-_SHUTDOWN_S = 2.0
-"""How long a session's end waits for actors to let go of a graph; then they are killed."""
 _ELSEWHERE = "it is in something else than this graph"
 _STACKS_S = 0.3
 """How long stacks of actors are waited for when they are late."""
@@ -267,9 +265,13 @@ class Deployment:
         if os.getpid() == self.owner and not self._is_down:
             self.host.call_soon(lambda: self.close(0.0))
 
-    def _shut_down(self) -> None:
+    def _shut_down(self, deadline: float) -> None:
         """End the graph with its session, while the actors still answer."""
-        self.close(_SHUTDOWN_S)
+        self.close(max(0.0, deadline - time.monotonic()))
+
+    def break_off(self) -> None:
+        """End the graph after Ctrl-C: who is in user code lets go of it later."""
+        self.close(_ROLLBACK_S)
 
     def close(self, timeout_s: float) -> list[int]:
         """Take the graph down, waiting for each actor up to `timeout_s` in all. Idempotent.

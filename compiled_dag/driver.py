@@ -316,7 +316,10 @@ class CompiledDAG:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.teardown()
+        if kind is KeyboardInterrupt and self._deployment.owner == os.getpid():
+            self._deployment.break_off()
+        else:
+            self.teardown()
 
     def __reduce__(self) -> NoReturn:
         msg = (

@@ -179,8 +179,11 @@ class Host(Protocol):
         """Call `callback` from the supervising thread on every death; returns how to stop that."""
         ...
 
-    def at_shutdown(self, callback: Callable[[], object]) -> Callable[[], None]:
-        """Call `callback` first thing when the session ends; returns how to stop that."""
+    def at_shutdown(self, callback: Callable[[float], object]) -> Callable[[], None]:
+        """Call `callback` first thing when the session ends; returns how to stop that.
+
+        It is given until when (`time.monotonic`) it may wait.
+        """
         ...
 
     def call_soon(self, callback: Callable[[], object]) -> None:

@@ -29,7 +29,7 @@ from compiled_dag.ref import PENDING, CompiledDAGRef, Raised
 from compiled_dag.shm.forks import generation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from compiled_dag.deployment import Deployment
     from compiled_dag.fetch import Fetching
@@ -70,7 +70,7 @@ class Submission:
     ) -> None:
         member = deployment.member
         self.inlet = Inlet(deployment.segment, program, options, member, fetching.results.log)
-        self.inlet.on_lent(self._watch_lent)
+        self.inlet.on_lent(_weakly(self._watch_lent))
         self.next = 0
         """Number of the next execution that is sent."""
         self.lock = member.lock
@@ -339,6 +339,18 @@ class Submission:
         for ref in refs:
             if ref is not None and ref._value is PENDING:
                 ref._value = Raised(error)
+
+
+def _weakly(method: Callable[[], object]) -> Callable[[], object]:
+    """Return what calls a method while its object lives: memory must not wait for the collector."""
+    weak = weakref.WeakMethod(method)
+
+    def call() -> None:
+        found = weak()
+        if found is not None:
+            found()
+
+    return call
 
 
 def _number(refs: Sequence[CompiledDAGRef], number: int) -> None:

@@ -113,13 +113,13 @@ class Watcher:
             except Exception:  # noqa: BLE001  reported; the others are somebody else's
                 traceback.print_exc(file=sys.stderr)
 
-    def _hurry(self) -> None:
+    def _hurry(self, deadline: float) -> None:
         """Stay no longer than somebody watches: the session ends, and with it all graphs do."""
         self._hurries = True
         self._host.board.ring(self._host.process)
         thread = self._thread
         if thread is not None and all(one.ready() for one in list(self._watches.values())):
-            thread.join(_LINGER_S)
+            thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _never() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -78,7 +79,7 @@ class SessionContext(Mapping[str, Any]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        shutdown()
+        _shut_down(hurry=kind is KeyboardInterrupt)
 
 
 def init(
@@ -231,11 +232,15 @@ def shutdown(*, wait_for_processes: bool = False) -> None:
         wait_for_processes: Accepted for Ray's sake: the processes are always waited for.
     """
     del wait_for_processes
+    _shut_down(hurry=False)
+
+
+def _shut_down(*, hurry: bool) -> None:
     with Interrupts() as interrupts:
-        _end(interrupts)
+        _end(interrupts, hurry=hurry)
 
 
-def _end(interrupts: Interrupts) -> None:
+def _end(interrupts: Interrupts, *, hurry: bool) -> None:
     with _lock:
         session = _current()
         if session is None or session.foreign or context.in_actor():
@@ -243,7 +248,7 @@ def _end(interrupts: Interrupts) -> None:
         from runtime.parcel import set_stock  # noqa: PLC0415  loaded, since there is a session
 
         try:
-            session.close(interrupts)
+            session.close(interrupts, hurry=hurry)
         finally:
             if session.closed:
                 _Current.session = None
@@ -255,7 +260,7 @@ def _end(interrupts: Interrupts) -> None:
 def _shut_down_at_exit() -> None:
     """End the session with the interpreter, which has nobody left to raise Ctrl-C to."""
     with Interrupts(forget=True) as interrupts:
-        _end(interrupts)
+        _end(interrupts, hurry=getattr(sys, "last_type", None) is KeyboardInterrupt)
 
 
 def is_initialized() -> bool:

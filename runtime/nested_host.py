@@ -14,6 +14,7 @@ import os
 import pickle
 import select
 import threading
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     DeathWatcher = Callable[[ActorId, ActorDiedError], None]
 
 
+_GRACE_S: Final = 1.0
+"""For graphs to end when this process does."""
 _ANSWER_S: Final = 0.05
 """How much later than the driver has found it an answer may come."""
 
@@ -63,7 +66,7 @@ class NestedHost:
         """Whether the main thread is free while calls run: then this actor may be in its graphs."""
         self._session = session
         self._watchers: dict[int, DeathWatcher] = {}
-        self._closers: dict[int, Callable[[], object]] = {}
+        self._closers: dict[int, Callable[[float], object]] = {}
         self._numbers = itertools.count(1)
         self._soon: deque[Callable[[], object]] = deque()
         self._deaths: dict[ActorId, ActorDiedError] = {}
@@ -199,7 +202,7 @@ class NestedHost:
         self._watchers.pop(number, None)
         self._ring()
 
-    def at_shutdown(self, callback: Callable[[], object]) -> Callable[[], None]:
+    def at_shutdown(self, callback: Callable[[float], object]) -> Callable[[], None]:
         """Call `callback` when this process ends in order; returns how to stop that."""
         number = next(self._numbers)
         self._closers[number] = callback
@@ -248,8 +251,9 @@ class NestedHost:
 
     def close(self) -> None:
         """Take down what is up: this process ends."""
+        deadline = time.monotonic() + _GRACE_S
         for callback in list(self._closers.values()):
-            callback()
+            callback(deadline)
 
 
 class _Relayed:

@@ -58,7 +58,9 @@ if TYPE_CHECKING:
 
 _DESCRIPTORS: Final = 65536
 _GRACE_S: Final = 2.0
-"""For actors to end by themselves at shutdown."""
+"""At shutdown, for graphs and then actors to end by themselves."""
+_HURRIED_S: Final = 0.2
+"""The same after Ctrl-C."""
 
 _NOTHING: Final = contextlib.nullcontext()
 
@@ -108,7 +110,7 @@ class Session(Requests):
         self.detached: list[Lifeline] = []
         """Of actors that outlive their handles."""
         self.processes = Processes(self)
-        self._closers: dict[int, Callable[[], object]] = {}
+        self._closers: dict[int, Callable[[float], object]] = {}
         self._closer_keys = itertools.count()
         self._local = threading.local()
         _raise_descriptor_limit()
@@ -245,8 +247,8 @@ class Session(Requests):
         """Call `callback` from the supervising thread on every death; returns how to stop that."""
         return self.processes.watch(callback)
 
-    def at_shutdown(self, callback: Callable[[], object]) -> Callable[[], None]:
-        """Call `callback` first thing in `shutdown`; returns how to stop that."""
+    def at_shutdown(self, callback: Callable[[float], object]) -> Callable[[], None]:
+        """Call `callback` first thing in `shutdown`, with a deadline; returns how to stop that."""
         key = next(self._closer_keys)  # from any thread: a dict's single steps need no lock
         self._closers[key] = callback
 
@@ -375,23 +377,26 @@ class Session(Requests):
 
     # --- end
 
-    def close(self, interrupts: Interrupts) -> None:
+    def close(self, interrupts: Interrupts, *, hurry: bool = False) -> None:
         """End every process and give everything back. Idempotent.
 
         Args:
             interrupts: Entered by the caller; Ctrl-C skips the grace, not the end.
+            hurry: Give no more grace than those need who do nothing.
         """
         if self.closed or self.foreign:
             return
+        grace_s = _HURRIED_S if hurry else _GRACE_S
+        deadline = time.monotonic() + grace_s
         try:
             with interrupts.admit():
                 for callback in list(self._closers.values()):
-                    callback()
-                self._stop_actors()
+                    callback(deadline - grace_s / 2)
+                self._stop_actors(deadline)
         finally:
             self._release()
 
-    def _stop_actors(self) -> None:
+    def _stop_actors(self, deadline: float) -> None:
         self.detached.clear()
         self.store.clear()
         actors = [actor for actor in self.processes if not actor.gone]
@@ -400,7 +405,6 @@ class Session(Requests):
         for actor in actors:
             actor.die(obituary.of_session(actor.label))
             actor.stop_at_once(STOP_AT_ONCE, obituary.SESSION_ENDED)
-        deadline = time.monotonic() + _GRACE_S
         self.wait_until(lambda: all(actor.gone or not actor.pid for actor in actors), deadline)
 
     def _release(self) -> None:

@@ -188,7 +188,7 @@ class ThreadHost:
         self._local = threading.local()
         self._numbers = itertools.count(1)
         self._watchers: dict[int, Callable[[ActorId, ActorDiedError], None]] = {}
-        self._enders: dict[int, Callable[[], object]] = {}
+        self._enders: dict[int, Callable[[float], object]] = {}
         self._keys = itertools.count()
         self.wait_sources: dict[int, Callable[[], Iterable[Wait]]] = {}
         self.stacks_taken: list[ActorId] = []
@@ -239,7 +239,7 @@ class ThreadHost:
         self._watchers[key := next(self._keys)] = callback
         return lambda: self._forget(self._watchers, key)
 
-    def at_shutdown(self, callback: Callable[[], object]) -> Callable[[], None]:
+    def at_shutdown(self, callback: Callable[[float], object]) -> Callable[[], None]:
         self._enders[key := next(self._keys)] = callback
         return lambda: self._forget(self._enders, key)
 
@@ -312,7 +312,7 @@ class ThreadHost:
 
     def close(self) -> None:
         for end in list(self._enders.values()):
-            end()
+            end(time.monotonic() + 2)
         for actor in self.actors.values():
             actor.post(actor.loop.stop)
         for actor in self.actors.values():

@@ -509,6 +509,33 @@ def test_ctrl_c_that_nobody_catches_ends_the_script(what, tmp_path):
         assert end_all(pids, 2) == []
 
 
+UNCAUGHT = {
+    "get": "ref.get(-1)",
+    "call": "runtime.get(crew[1].wait.remote(path))",
+    "graph": "with dag: ref.get(-1)",
+    "session": "with runtime.init(ignore_reinit_error=True): ref.get(-1)",
+}
+
+
+@pytest.mark.parametrize("what", UNCAUGHT)
+def test_after_ctrl_c_nobody_waits_for_who_is_in_user_code(what, tmp_path):
+    """With the grace of an ordinary end this would take an hour, and the test would fail."""
+    body = f"""{BEFORE}
+runtime.session._GRACE_S = DAGContext.get_current().teardown_timeout = 3600
+ref = blocked()
+print(*pids_of(crew[:1]), flush=True)
+{UNCAUGHT[what]}
+"""
+    with driver(body, str(tmp_path / "never")) as started:
+        pids = [int(pid) for pid in started.line().split()]
+        started.wait_until_asleep()
+        started.interrupt()
+        assert started.wait() == -signal.SIGINT
+        assert started.errors.rstrip().endswith("KeyboardInterrupt")
+        assert started.errors.count("Traceback") == 1, started.errors
+        assert end_all(pids, 2) == []
+
+
 def test_a_second_ctrl_c_ends_the_wait_for_actors_at_exit(tmp_path):
     body = f"""{BEFORE}
 pids = pids_of(crew)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +88,7 @@ def test_a_teardown_that_was_interrupted_anywhere_is_finished(host, build, last)
             assert graph.is_teardown
         elif last == "session's end":
             for end in list(host._enders.values()):
-                end()
+                end(time.monotonic() + 30)
         del graph
         gc.collect()
         assert_released(host, actors)
