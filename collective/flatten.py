@@ -1,13 +1,16 @@
-"""Tensors into a message and out of it."""
+"""Tensors into a message and out of it.
+
+Imported by every actor's zygote, which has not imported torch: functions do, there are tensors.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import torch
 
     from collective.messages import Message
 
@@ -28,6 +31,8 @@ def pack(message: Message, tensors: Sequence[torch.Tensor], buffer: torch.Tensor
 
 
 def _join(parts: list[torch.Tensor], to: torch.Tensor, *, along: int) -> None:
+    import torch  # noqa: PLC0415  see above
+
     if parts and parts[0].device == to.device:
         torch.cat(parts, along, out=to)
     elif parts:
@@ -42,6 +47,8 @@ def unpack(message: Message, buffer: torch.Tensor) -> list[torch.Tensor]:
         return [share.reshape(of) for share, of in zip(shares, message.shapes, strict=True)]
     if message.is_ragged and len(message.buckets) == 1:
         return [buffer.view(message.shapes[0])]
+    import torch  # noqa: PLC0415  see above
+
     parts = [
         buffer[slice(*message.place_of(origin))].split(row)
         for origin, row in enumerate(message.received)

@@ -70,6 +70,14 @@ def test_importing_the_packages_loads_neither_torch_nor_cupy() -> None:
 
 
 @pytest.mark.proc
+def test_what_actors_are_forked_from_has_numpy_and_no_torch() -> None:
+    done = run_fresh(
+        "import sys, runtime.zygote; print('numpy' in sys.modules, 'torch' in sys.modules)"
+    )
+    assert done.stdout.split() == ["True", "False"], done.stderr
+
+
+@pytest.mark.proc
 def test_importing_the_packages_imports_only_what_most_scripts_need() -> None:
     done = run_fresh(
         "import sys, numpy; before = set(sys.modules)\n"
