@@ -149,8 +149,8 @@ def _indented(part: Edge | Collective) -> str:
 
 def _slots(channel: ChannelMemory) -> str:
     inline = f"{channel.inline_bytes // at.SLOT} slots for values up to {at.INLINE} bytes"
-    if channel.device_bytes:
-        inline = f"{channel.device_bytes} bytes on the GPU of {channel.writer}, {inline}"
+    if channel.ring_bytes:
+        inline = f"a ring of {channel.ring_bytes} bytes for tensors, {inline}"
     if not channel.slots:
         return f"{inline}, none for larger ones so far"
     return (

@@ -197,13 +197,16 @@ class Gpus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
-    """What came of the attempt to share GPU memory."""
+    """What the GPUs of two actors can share, as far as they tried; texts say what refused it."""
 
     writer: ActorId
     reader: ActorId
-    can_share: bool
-    why: str
-    """On which GPUs they are, or what refused it."""
+    where: str = ""
+    """On which GPUs they are."""
+    no_memory: str = ""
+    no_events: str = ""
+    no_pinning: str = ""
+    """About memory of the host that both GPUs read and write."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,8 +46,8 @@ class ChannelMemory:
     """Of those, what somebody still has to read, or holds."""
     unread: int
     """Executions whose value was written and that some reader has not read."""
-    device_bytes: int = 0
-    """GPU memory of its ring, where tensors stay on the GPU."""
+    ring_bytes: int = 0
+    """Of its ring, where GPUs copy the tensors: on the writer's GPU, or pinned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ class GraphMemory:
     pins: tuple[Pin, ...]
     """Values that are kept, oldest first."""
     cap_bytes: int | None
-    """What `reserved_bytes` and `device_bytes` together may not exceed (``_max_memory_bytes``)."""
+    """What `reserved_bytes` and `ring_bytes` together may not exceed (``_max_memory_bytes``)."""
 
     @property
     def inline_bytes(self) -> int:
@@ -76,9 +76,9 @@ class GraphMemory:
         return sum(channel.used_bytes for channel in self.channels)
 
     @property
-    def device_bytes(self) -> int:
+    def ring_bytes(self) -> int:
         """Of all channels."""
-        return sum(channel.device_bytes for channel in self.channels)
+        return sum(channel.ring_bytes for channel in self.channels)
 
     @classmethod
     def of(
@@ -119,10 +119,9 @@ class GraphMemory:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
         lines += [
-            f"on the GPU of {channel.writer}: channel {channel.channel}, "
-            f"{_size(channel.device_bytes)}"
+            f"ring for GPUs: channel {channel.channel}, {_size(channel.ring_bytes)}"
             for channel in self.channels
-            if channel.device_bytes
+            if channel.ring_bytes
         ]
         lines += [
             f"pinned: channel {pin.channel}, execution {pin.execution}, "
@@ -144,7 +143,7 @@ def _channel(spec: ChannelSpec, used: Usage, participants: tuple[str, ...]) -> C
         reserved_bytes=used.reserved_bytes,
         used_bytes=used.used_bytes,
         unread=used.unread,
-        device_bytes=used.device_bytes,
+        ring_bytes=used.ring_bytes,
     )
 
 

@@ -70,25 +70,32 @@ class _Rounds:
     def _match(self, pairs: Sequence[Pair], offers: Mapping[ActorId, Offer]) -> list[Reach]:
         from compiled_dag.cuda import probe  # noqa: PLC0415  see ask
 
-        open_pairs = [pair for pair in pairs if not offers[pair[0]].refusal]
-        taken = self._each(probe.take, [(r, w, offers[w]) for w, r in open_pairs])
-        good = [pair for pair in open_pairs if not taken[pair[1], pair[0]].refusal]
-        settled = self._each(probe.settle, [(w, r, taken[r, w].event) for w, r in good])
-        return [self._reach(pair, offers[pair[0]], taken.get((pair[1], pair[0])),
-                            settled.get(pair, "")) for pair in pairs]  # fmt: skip
+        taken = self._each(probe.take, [(r, w, offers[w]) for w, r in pairs])
+        answered = [(w, r) for w, r in pairs if taken[r, w].event]
+        settled = self._each(probe.settle, [(w, r, taken[r, w].event) for w, r in answered])
+        return [
+            self._reach(pair, offers[pair[0]], taken[pair[1], pair[0]], settled.get(pair, ""))
+            for pair in pairs
+        ]
 
-    def _reach(self, pair: Pair, offered: Offer, taken: Taken | None, settled: str) -> Reach:
+    def _reach(self, pair: Pair, offered: Offer, taken: Taken, settled: str) -> Reach:
         writer, reader = (self._labels[actor] for actor in pair)
-        refusal = offered.refusal or (taken.refusal if taken is not None else "") or settled
-        if refusal or taken is None:
-            who = writer if offered.refusal or settled else reader
-            why = f"{writer} cannot share GPU memory with {reader}: on {who}, {refusal}"
-            return Reach(writer=pair[0], reader=pair[1], can_share=False, why=why)
+        where = f"{reader} on {taken.uuid} reads from {writer} on {offered.uuid}"
         if taken.uuid == offered.uuid:
-            why = f"{writer} and {reader} share {offered.uuid}"
-        else:
-            why = f"{reader} on {taken.uuid} reads from {writer} on {offered.uuid}"
-        return Reach(writer=pair[0], reader=pair[1], can_share=True, why=why)
+            where = f"{writer} and {reader} share {offered.uuid}"
+
+        def refused(on_writer: str, on_reader: str) -> str:
+            actor, why = (writer, on_writer) if on_writer else (reader, on_reader)
+            return f"{writer} to {reader}: {actor} failed at {why}" if why else ""
+
+        return Reach(
+            writer=pair[0],
+            reader=pair[1],
+            where=where,
+            no_memory=refused(offered.no_memory, taken.no_memory),
+            no_events=refused(offered.no_events or settled, taken.no_events),
+            no_pinning=refused(offered.no_pinning, taken.no_pinning),
+        )
 
     def _each(
         self, call: SystemCall, asked: Sequence[tuple[ActorId, ActorId, Any]]

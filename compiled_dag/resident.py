@@ -179,7 +179,7 @@ class GraphResident:
 
     def _means(self, spec: ChannelSpec) -> Means | None:
         """Return what carries a channel's tensors, if that is not host memory."""
-        if spec.transport.is_device_ring:
+        if spec.transport.has_ring:
             from compiled_dag.cuda.device import open_device  # noqa: PLC0415  few graphs need it
             from compiled_dag.cuda.ring import Seat  # noqa: PLC0415
 

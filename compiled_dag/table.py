@@ -265,10 +265,10 @@ class _Parser:
 
 
 def _transport_text(transport: Transport) -> str:
-    promises = [name for name in _PROMISES if getattr(transport, name)]
+    switches = [name for name in _SWITCHES if getattr(transport, name)]
     number = transport.communicator
     by = [] if number is None else [f"communicator={number}"]
-    words = (transport.mechanism, transport.device, *promises, *by, "|", transport.reason)
+    words = (transport.mechanism, transport.device, *switches, *by, "|", transport.reason)
     return " ".join(words)
 
 
@@ -284,12 +284,13 @@ def _parse_transport(text: str) -> Transport:
         device=device,  # type: ignore[arg-type]  # checked above
         static_shape="static_shape" in rest,
         direct_return="direct_return" in rest,
+        host_ordered="host_ordered" in rest,
         communicator=CommunicatorId(numbers[0]) if numbers else None,
         reason=reason,
     )
 
 
-_PROMISES = ("static_shape", "direct_return")
+_SWITCHES = ("static_shape", "direct_return", "host_ordered")
 
 
 def _is_single(form: str) -> bool:

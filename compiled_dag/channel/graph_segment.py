@@ -6,8 +6,8 @@ import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from compiled_dag.channel import layout as at
-from compiled_dag.channel.device_area import RING_BYTES
 from compiled_dag.channel.layout import ChannelSpec, Layout
+from compiled_dag.channel.ring_area import RING_BYTES
 from compiled_dag.errors import ChannelClosedError
 from compiled_dag.shm.segment import Segment, require_memory
 
@@ -125,8 +125,8 @@ class GraphSegment:
             for spec, place in zip(self.channels, self.layout.channels, strict=True)
         }
 
-    def device_bytes(self) -> dict[int, int]:
-        """Return the GPU memory that each channel takes, by channel index; only of those with."""
+    def ring_bytes(self) -> dict[int, int]:
+        """Return the memory of rings for GPUs, by channel index; only of channels that have one."""
         return {
             spec.index: self.words[place.device.start // 8 + RING_BYTES]
             for spec, place in zip(self.channels, self.layout.channels, strict=True)

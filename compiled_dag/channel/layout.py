@@ -6,7 +6,8 @@
     then, 128 bytes each     participants   progress: execution, step, since (ns); process id; rows
     then, page-aligned       traces         what each actor did lately (`compiled_dag.trace.ring`)
     then, page-aligned       channels       one control area per channel
-    (c + 1) << 42            payloads       4 TiB of sparse room per channel c
+    (c + 1) << 42            payloads       4 TiB of sparse room per channel c; the upper half is
+                                            for a ring in pinned memory (`cuda.ring_memory`)
 
     control area of a channel with R readers and depth D
       +0      writer's line    u64 sequence, u64 generation, u64 reserved bytes
@@ -14,7 +15,7 @@
       +2176   R x 128          reader's line: u64 sequence consumed (its release word), u64 message
                                it receives by other means << 1 | whether it does (`rendezvous`)
       ...     page-aligned     D x 4096: descriptor (64 bytes) and inline space (4032 bytes)
-      ...     page-aligned     where tensors stay on the GPU, its device area (`device_area`)
+      ...     page-aligned     where GPUs copy the tensors, its ring's area (`ring_area`)
 
     descriptor (8 u64 words): kind | in payload << 8, integer or length of the head,
       number of buffers, bytes in all, extent << 32 | slot, message (from 1), -, -
@@ -43,7 +44,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from compiled_dag.channel.device_area import DeviceArea, ring_slots
+from compiled_dag.channel.ring_area import RingArea, ring_slots
 from compiled_dag.channel.transport import UNHINTED, Transport
 from compiled_dag.shm import state
 from compiled_dag.shm.segment import PAGE, round_up
@@ -105,7 +106,7 @@ class ChannelPlace:
     control: int
     ring: int
     region: int
-    device: DeviceArea | None = None
+    device: RingArea | None = None
 
     def reader(self, position: int) -> int:
         """Return where the line of the reader at `position` is."""
@@ -135,8 +136,8 @@ class Layout:
             ring = round_up(at + READERS + len(spec.readers) * LINE)
             end = ring + spec.depth * SLOT
             device = None
-            if spec.transport.is_device_ring:
-                device = DeviceArea(round_up(end), ring_slots(spec.depth), len(spec.readers))
+            if spec.transport.has_ring:
+                device = RingArea(round_up(end), ring_slots(spec.depth), len(spec.readers))
                 end = device.start + device.size
             places.append(ChannelPlace(at, ring, (spec.index + 1) * REGION, device))
             at = round_up(end)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 if TYPE_CHECKING:
     from compiled_dag.ir import CommunicatorId, DeviceName
 
-Mechanism: TypeAlias = Literal["host", "fake", "cuda_ipc", "staged", "communicator"]
+Mechanism: TypeAlias = Literal["host", "fake", "cuda_ipc", "pinned", "staged", "communicator"]
 """What moves the tensors. ``host``: shared memory. An accelerator edge is ``fake`` where the GPUs
-are (then it is host memory too), ``cuda_ipc`` where tensors stay on GPUs, in a ring that writer and
-readers share, ``staged`` where they go through host memory because no ring can be shared, or the
-send and recv of a user's ``communicator``; everything but tensors is always in host memory.
+are (then it is host memory too); ``cuda_ipc`` where tensors stay on GPUs, in a ring that writer and
+readers share; ``pinned`` where that ring has to be in pinned host memory; ``staged`` where not even
+that can be had, and torch copies to and from host memory; or the send and recv of a user's
+``communicator``. Everything but tensors is always in host memory.
 """
 
 
@@ -27,6 +28,8 @@ class Transport:
     static_shape: bool = False
     direct_return: bool = False
     communicator: CommunicatorId | None = None
+    host_ordered: bool = False
+    """Of a ring: whether hosts wait for GPUs, because these cannot share events."""
     node: str = field(default="", compare=False)
     """Whose values these are, as messages call it."""
     writer: str = field(default="", compare=False)
@@ -43,9 +46,9 @@ class Transport:
         return self.on_accelerator or self.static_shape or self.direct_return
 
     @property
-    def is_device_ring(self) -> bool:
-        """Whether tensors stay on the GPU."""
-        return self.mechanism == "cuda_ipc"
+    def has_ring(self) -> bool:
+        """Whether GPUs copy tensors to and from a ring (`compiled_dag.cuda.ring`)."""
+        return self.mechanism in {"cuda_ipc", "pinned"}
 
     @property
     def is_rendezvous(self) -> bool:

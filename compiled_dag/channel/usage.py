@@ -38,8 +38,8 @@ class Usage(NamedTuple):
     unread: int
     """Values that were written and that some reader has not read."""
     held: tuple[Held, ...]
-    device_bytes: int = 0
-    """GPU memory of its ring, where tensors stay on the GPU."""
+    ring_bytes: int = 0
+    """Of its ring, where GPUs copy the tensors."""
 
 
 def usage(graph: GraphSegment, index: int) -> Usage:
@@ -76,7 +76,7 @@ def usage(graph: GraphSegment, index: int) -> Usage:
         used_bytes=used_bytes,
         unread=words[control + at.SEQUENCE] - slowest,
         held=tuple(held),
-        device_bytes=graph.device_bytes().get(index, 0),
+        ring_bytes=graph.ring_bytes().get(index, 0),
     )
 
 

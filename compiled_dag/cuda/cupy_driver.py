@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _NOT_READY: Final = 600
 _COPY_ANY: Final = 4  # cudaMemcpyDefault: the addresses say what they are
 _LAZY_PEER_ACCESS: Final = 1  # cudaIpcMemLazyEnablePeerAccess, the only flag there is
+_NO_TIMING: Final = 2  # cudaEventDisableTiming
 _FOR_PROCESSES: Final = 2 | 4  # cudaEventDisableTiming | cudaEventInterprocess
 
 
@@ -65,9 +66,18 @@ class CupyDriver:
         """See `Driver`."""
         self._runtime.ipcCloseMemHandle(pointer)
 
-    def make_event(self) -> Event:
+    def register(self, address: int, nbytes: int) -> None:
         """See `Driver`."""
-        return int(self._runtime.eventCreateWithFlags(_FOR_PROCESSES))
+        self._runtime.hostRegister(address, nbytes, 0)
+
+    def unregister(self, address: int) -> None:
+        """See `Driver`."""
+        self._runtime.hostUnregister(address)
+
+    def make_event(self, *, is_shared: bool) -> Event:
+        """See `Driver`."""
+        flags = _FOR_PROCESSES if is_shared else _NO_TIMING
+        return int(self._runtime.eventCreateWithFlags(flags))
 
     def destroy_event(self, event: Event) -> None:
         """See `Driver`."""

@@ -64,8 +64,16 @@ class Driver(Protocol):
         """Close what `import_memory` returned."""
         ...
 
-    def make_event(self) -> Event:
-        """Return a new event that can be exported; it counts as done until recorded."""
+    def register(self, address: int, nbytes: int) -> None:
+        """Pin memory of the host, so that `copy` is asynchronous with it too."""
+        ...
+
+    def unregister(self, address: int) -> None:
+        """Undo `register`, before the memory is unmapped."""
+        ...
+
+    def make_event(self, *, is_shared: bool) -> Event:
+        """Return a new event, to be exported or not; it counts as done until recorded."""
         ...
 
     def destroy_event(self, event: Event) -> None:

@@ -1,33 +1,34 @@
-"""Can two actors share GPU memory? Both try, with what a device ring uses, before it is relied on.
+"""What can two actors' GPUs share? Both try, with what a ring uses, before it is relied on.
 
 Rounds of system calls, each run by all actors of a graph at the same time:
 
 1. `offer`: who would write allocates memory, fills it, records an event, and exports both;
-2. `take`: who would read opens both, waits for the event on its stream, copies, compares, closes
-   what it opened, and exports an event of its own;
+2. `take`: who would read opens the memory, copies and compares; opens the event, has its stream
+   wait for it, records an event of its own behind that and exports it; closes what it opened;
 3. `settle`: the writers open the readers' events, wait for them, and close them;
 4. `finish`: all free what they made, which nobody has open any more.
 
-What one side cannot do is told as text: a sandbox may refuse any of it, MIG instances share no
-memory, some GPUs reach no other. Nothing here waits for ever: a GPU that is not done in time counts
-as a refusal.
+Memory, events, and memory of the host that can be pinned are each tried by themselves. What is
+refused is told as text: a sandbox may refuse any of it, MIG instances share no memory, some GPUs
+reach no other. Nothing here waits for ever: a GPU that is not done in time counts as a refusal.
 """
 
 from __future__ import annotations
 
-import contextlib
 import pickle
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from compiled_dag.cuda.device import open_device
 from compiled_dag.cuda.driver import GRANULE, Translating
 from compiled_dag.errors import DeviceError, MemoryCapError
+from compiled_dag.shm.segment import Segment
 from compiled_dag.shm.waiter import Site
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from compiled_dag.cuda.device import Device
     from compiled_dag.cuda.driver import Event
@@ -41,140 +42,216 @@ _MIG: Final = " MIG "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """What an actor would share, or why it cannot."""
+    """What an actor would share; texts say why it cannot."""
 
     uuid: str = ""
     name: str = ""
     memory: bytes = b""
+    """Handle."""
     event: bytes = b""
-    refusal: str = ""
+    """Handle."""
+    no_memory: str = ""
+    no_events: str = ""
+    no_pinning: str = ""
+
+    @classmethod
+    def of_none(cls, why: str) -> Offer:
+        """Return that of an actor that cannot use its GPU."""
+        return cls(no_memory=why, no_events=why, no_pinning=why)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """What came of an offer on the reader's side."""
+    """What came of an offer on the reader's side; texts say what failed."""
 
     uuid: str = ""
     event: bytes = b""
-    refusal: str = ""
+    """Handle."""
+    no_memory: str = ""
+    no_events: str = ""
+    no_pinning: str = ""
 
 
 class _Made:
-    """What `offer` made in this process, until `settle`."""
+    """What was made in this process, until `finish`."""
 
     def __init__(self, device: Device) -> None:
-        self.driver = device.driver
-        self.pointer = self.driver.allocate(GRANULE)
-        self.events: list[Event] = []
+        self._driver = device.driver
+        self.pointer = self._driver.allocate(GRANULE)
+        self._events: list[Event] = []
 
-    def event(self) -> Event:
+    def event(self, *, is_shared: bool) -> Event:
         """Return a new event that is destroyed at the end."""
-        self.events.append(self.driver.make_event())
-        return self.events[-1]
+        self._events.append(self._driver.make_event(is_shared=is_shared))
+        return self._events[-1]
 
     def close(self) -> None:
         """Free all. Idempotent."""
-        events, self.events = self.events, []
+        events, self._events = self._events, []
         for event in events:
-            self.driver.destroy_event(event)
+            self._driver.destroy_event(event)
         pointer, self.pointer = self.pointer, 0
         if pointer:
-            self.driver.free(pointer)
+            self._driver.free(pointer)
+
+
+class _Side:
+    """One actor's part."""
+
+    def __init__(self, context: ActorContext) -> None:
+        """Set up.
+
+        Raises:
+            DeviceError: The actor cannot use its GPU.
+            MemoryCapError: Its GPU has no memory left.
+        """
+        self._context = context
+        self.device = device = open_device()
+        self.driver = device.driver
+        with Translating(self.driver, "using the GPU"):
+            made: _Made | None = context.resources.get(_KEY)
+            if made is None:
+                made = context.resources[_KEY] = _Made(device)
+            self.made = made
+            self._mark = made.event(is_shared=False)
+
+    def finish_copies(self) -> None:
+        """Wait for the stream.
+
+        Raises:
+            DeviceError: It is not done in time.
+        """
+        self.driver.record(self._mark, self.device.stream())
+        deadline, site = time.monotonic() + _WAIT_S, Site(calm=True, slice_s=0.001)
+        is_done = partial(self.driver.is_done, self._mark)
+        if not self._context.waiter.until(is_done, _nothing, deadline, site):
+            raise DeviceError(f"the GPU was not done within {_WAIT_S} s")
+
+    def attempt(self, what: str, run: Callable[[], bytes]) -> tuple[bytes, str]:
+        """Return what `run` returns, or why it failed."""
+        try:
+            with Translating(self.driver, what):
+                return run(), ""
+        except (DeviceError, MemoryCapError, OSError) as error:
+            text = _text(error)
+            return b"", text if text.startswith(what) else f"{what}: {text}"
+
+    def export_memory(self) -> bytes:
+        """Fill and export the memory."""
+        source = self.device.from_host(_PATTERN)
+        stream = self.device.stream()
+        self.driver.copy(self.made.pointer, source.data_ptr(), len(_PATTERN), stream)
+        self.finish_copies()
+        return self.driver.export_memory(self.made.pointer)
+
+    def export_event(self) -> bytes:
+        """Record and export an event."""
+        event = self.made.event(is_shared=True)
+        self.driver.record(event, self.device.stream())
+        return self.driver.export_event(event)
+
+    def import_memory(self, handle: bytes) -> bytes:
+        """Open another's memory, copy and compare."""
+        copied = self.device.new(("uint8", (len(_PATTERN),)))
+        pointer = self.driver.import_memory(handle)
+        try:
+            self.driver.copy(copied.data_ptr(), pointer, len(_PATTERN), self.device.stream())
+            self.finish_copies()
+        finally:
+            self.driver.close_memory(pointer)
+        if self.device.to_host(copied) != _PATTERN:
+            raise DeviceError("what was copied is not what was there")
+        return b""
+
+    def import_event(self, handle: bytes) -> bytes:
+        """Open another's event, and have the stream wait for it."""
+        event = self.driver.import_event(handle)
+        try:
+            self.driver.wait(self.device.stream(), event)
+            self.finish_copies()
+        finally:
+            self.driver.destroy_event(event)
+        return b""
+
+    def answer_event(self, handle: bytes) -> bytes:
+        """Do that, and export an event recorded behind it."""
+        self.import_event(handle)
+        return self.export_event()
+
+    def pin(self) -> bytes:
+        """Pin memory that processes share, and unpin it."""
+        segment = Segment.create("compiled-dag-probe", GRANULE)
+        try:
+            mapping = segment.map(0, GRANULE)
+            self.driver.register(mapping.address, GRANULE)
+            self.driver.unregister(mapping.address)
+        finally:
+            segment.close()
+        return b""
 
 
 def offer(context: ActorContext, payload: bytes, fds: Sequence[int]) -> bytes:  # noqa: ARG001
     """Make and export memory and an event (a `SystemCall`); returns an `Offer`, pickled."""
     try:
-        device = open_device()
-        with Translating(device.driver, "exporting GPU memory"):
-            made = context.resources[_KEY] = _Made(device)
-            source = device.from_host(_PATTERN)
-            event = made.event()
-            stream = device.stream()
-            device.driver.copy(made.pointer, source.data_ptr(), len(_PATTERN), stream)
-            device.driver.record(event, stream)
-            found = Offer(
-                uuid=device.uuid,
-                name=device.name,
-                memory=device.driver.export_memory(made.pointer),
-                event=device.driver.export_event(event),
-            )
+        side = _Side(context)
     except (DeviceError, MemoryCapError) as error:
-        found = Offer(refusal=_text(error))
+        return pickle.dumps(Offer.of_none(_text(error)))
+    memory, no_memory = side.attempt("exporting GPU memory", side.export_memory)
+    event, no_events = side.attempt("exporting a GPU event", side.export_event)
+    _, no_pinning = side.attempt("pinning memory", side.pin)
+    found = Offer(
+        uuid=side.device.uuid,
+        name=side.device.name,
+        memory=memory,
+        event=event,
+        no_memory=no_memory,
+        no_events=no_events,
+        no_pinning=no_pinning,
+    )
     return pickle.dumps(found)
 
 
 def take(context: ActorContext, payload: bytes, fds: Sequence[int]) -> bytes:  # noqa: ARG001
     """Open what others offer (a `SystemCall`): a tuple of `Offer` in, one of `Taken` out."""
     offers: tuple[Offer, ...] = pickle.loads(payload)
-    return pickle.dumps(tuple([_take(context, one) for one in offers]))
-
-
-def _take(context: ActorContext, offered: Offer) -> Taken:
     try:
-        device = open_device()
-        with Translating(device.driver, "opening GPU memory"):
-            return Taken(uuid=device.uuid, event=_copy(context, device, offered))
+        side = _Side(context)
     except (DeviceError, MemoryCapError) as error:
-        return Taken(refusal=_text(error) + (" (a MIG instance)" if _MIG in offered.name else ""))
+        why = _text(error)
+        none = Taken(no_memory=why, no_events=why, no_pinning=why)
+        return pickle.dumps((none,) * len(offers))
+    return pickle.dumps(tuple([_take(side, one) for one in offers]))
 
 
-def _copy(context: ActorContext, device: Device, offered: Offer) -> bytes:
-    """Copy what is offered and compare it; returns the handle of an event recorded behind that."""
-    driver = device.driver
-    made: _Made = context.resources.get(_KEY) or context.resources.setdefault(_KEY, _Made(device))
-    copied = device.new(("uint8", (len(_PATTERN),)))
-    event = made.event()
-    with _opened(device, offered) as (pointer, ready):
-        stream = device.stream()
-        driver.wait(stream, ready)
-        driver.copy(copied.data_ptr(), pointer, len(_PATTERN), stream)
-        driver.record(event, stream)
-        if not _is_done_in_time(context, device, event):
-            msg = f"a copy of {len(_PATTERN)} bytes was not done within {_WAIT_S} s"
-            raise DeviceError(msg)
-        if device.to_host(copied) != _PATTERN:
-            raise DeviceError("what was copied is not what was there")
-    return driver.export_event(event)
-
-
-@contextlib.contextmanager
-def _opened(device: Device, offered: Offer) -> Iterator[tuple[int, Event]]:
-    driver = device.driver
-    pointer = driver.import_memory(offered.memory)
-    try:
-        ready = driver.import_event(offered.event)
-        try:
-            yield pointer, ready
-        finally:
-            driver.destroy_event(ready)
-    finally:
-        driver.close_memory(pointer)
+def _take(side: _Side, offered: Offer) -> Taken:
+    no_memory, no_events, event = "", "", b""
+    if offered.memory:
+        run = partial(side.import_memory, offered.memory)
+        _, no_memory = side.attempt("opening GPU memory", run)
+        if no_memory and _MIG in offered.name + side.device.name:
+            no_memory += " (MIG instances share no memory)"
+    if offered.event:
+        run = partial(side.answer_event, offered.event)
+        event, no_events = side.attempt("opening a GPU event", run)
+    _, no_pinning = side.attempt("pinning memory", side.pin)
+    return Taken(
+        uuid=side.device.uuid,
+        event=event,
+        no_memory=no_memory,
+        no_events=no_events,
+        no_pinning=no_pinning,
+    )
 
 
 def settle(context: ActorContext, payload: bytes, fds: Sequence[int]) -> bytes:  # noqa: ARG001
-    """Wait for the readers' events (a `SystemCall`): their handles in, refusals out."""
+    """Wait for the readers' events (a `SystemCall`): their handles in, texts of refusals out."""
     handles: tuple[bytes, ...] = pickle.loads(payload)
-    return pickle.dumps(tuple([_settle(context, handle) for handle in handles]))
-
-
-def _settle(context: ActorContext, handle: bytes) -> str:
-    device = open_device()
-    driver, made = device.driver, context.resources[_KEY]
-    try:
-        with Translating(driver, "opening a GPU event"):
-            theirs = driver.import_event(handle)
-            try:
-                mine, stream = made.event(), device.stream()
-                driver.wait(stream, theirs)
-                driver.record(mine, stream)
-                if not _is_done_in_time(context, device, mine):
-                    return f"an event of the reader was not seen within {_WAIT_S} s"
-            finally:
-                driver.destroy_event(theirs)
-    except DeviceError as error:
-        return _text(error)
-    return ""
+    side = _Side(context)
+    tried = [
+        side.attempt("opening a GPU event", partial(side.import_event, handle))
+        for handle in handles
+    ]
+    return pickle.dumps(tuple([refusal for _, refusal in tried]))
 
 
 def finish(context: ActorContext, payload: bytes, fds: Sequence[int]) -> bytes:  # noqa: ARG001
@@ -183,12 +260,6 @@ def finish(context: ActorContext, payload: bytes, fds: Sequence[int]) -> bytes: 
     if made is not None:
         made.close()
     return b""
-
-
-def _is_done_in_time(context: ActorContext, device: Device, event: Event) -> bool:
-    deadline = time.monotonic() + _WAIT_S
-    site = Site(calm=True, slice_s=0.001)
-    return context.waiter.until(lambda: device.driver.is_done(event), _nothing, deadline, site)
 
 
 def _text(error: Exception) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from compiled_dag.channel import device_area as at
+from compiled_dag.channel import ring_area as at
 from compiled_dag.cuda.driver import Translating
 from compiled_dag.shm.futex import STORES_STAY_IN_ORDER, fence
 
@@ -33,6 +33,8 @@ class ReceivingRing:
         """
         self._seat = seat
         self._driver = seat.device.driver
+        self._memory = seat.memory
+        self._host_ordered = seat.spec.transport.host_ordered
         self._words = seat.graph.words
         self._area = area = seat.area
         self._slots = area.slots
@@ -54,10 +56,11 @@ class ReceivingRing:
     def _export_events(self) -> None:
         driver, view = self._driver, self._seat.graph.view
         for slot in range(self._slots):
-            event = driver.make_event()
+            event = driver.make_event(is_shared=not self._host_ordered)
             self._free.append(event)
-            place = self._area.free(self._position, slot)
-            view[place : place + at.HANDLE] = driver.export_event(event)
+            if not self._host_ordered:
+                place = self._area.free(self._position, slot)
+                view[place : place + at.HANDLE] = driver.export_event(event)
 
     # --- one message
 
@@ -74,15 +77,19 @@ class ReceivingRing:
         if self._outgrown:
             self._close_outgrown()
         slot = use % self._slots
-        event = self._ready[slot]
-        if event is None:
-            event = self._import_ready(slot)
-        self._driver.wait(self._seat.device.stream(), event)
+        if not self._host_ordered:
+            event = self._ready[slot]
+            if event is None:
+                event = self._import_ready(slot)
+            self._driver.wait(self._seat.device.stream(), event)
         return opened.pointer + slot * opened.capacity
 
     def leave(self, use: int) -> None:
         """Give a slot back once the current stream is done with what it has to do by now."""
-        self._driver.record(self._free[use % self._slots], self._seat.device.stream())
+        event = self._free[use % self._slots]
+        self._driver.record(event, self._seat.device.stream())
+        if self._host_ordered:
+            self._seat.await_gpu(event)
         self.pass_over(use)
 
     def pass_over(self, use: int) -> None:
@@ -99,9 +106,8 @@ class ReceivingRing:
         seat.check_open()
         place = self._area.generation(generation)
         handle = bytes(seat.graph.view[place + at.MEMORY : place + at.MEMORY + at.HANDLE])
-        made = _Opened(
-            generation, words[place // 8 + at.CAPACITY], self._driver.import_memory(handle)
-        )
+        pointer = self._memory.open(handle)
+        made = _Opened(generation, words[place // 8 + at.CAPACITY], pointer)
         if self._opened is not None:
             self._outgrown.append(self._opened)
         self._opened = made
@@ -119,7 +125,7 @@ class ReceivingRing:
         if not self._is_idle():
             return
         for ring in self._outgrown:
-            self._driver.close_memory(ring.pointer)
+            self._memory.close(ring.pointer)
         self._outgrown = []
         self._words[self._line + at.CLOSED] = self._opened.number
 
@@ -140,7 +146,7 @@ class ReceivingRing:
         opened = [*self._outgrown, *([] if self._opened is None else [self._opened])]
         self._outgrown, self._opened = [], None
         for ring in opened:
-            self._driver.close_memory(ring.pointer)
+            self._memory.close(ring.pointer)
         ready, self._ready = self._ready, [None] * self._slots
         for event in ready:
             if event is not None:

@@ -29,6 +29,10 @@ done. A wait on an event binds to its latest record at the time of the call, so:
 
 One event per slot, not one per channel: with one a reader would wait for newer copies as well.
 
+**Where GPUs share no memory** the same ring is in pinned host memory (`ring_memory`), and where
+they share no events hosts do wait for the GPU: the writer until the copies in are done, before it
+publishes, and the reader until the copies out are, before it says ``freed``. Nothing else differs.
+
 **Growth.** Tensors that do not fit start a new *generation*: a larger ring, whose handle goes into
 the next row of the table; the events stay. Its number is in the message. A reader that meets it
 opens it, and closes the old one when its own copies out of that are done; then ``closed[r]`` says
@@ -56,16 +60,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from compiled_dag.channel.rendezvous import await_news
+from compiled_dag.cuda.ring_memory import DeviceMemory, PinnedMemory
 from compiled_dag.shm.futex import fence
 from compiled_dag.shm.waiter import Site
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from compiled_dag.channel.device_area import DeviceArea
     from compiled_dag.channel.graph_segment import GraphSegment
     from compiled_dag.channel.layout import ChannelSpec
+    from compiled_dag.channel.ring_area import RingArea
     from compiled_dag.cuda.device import Device
+    from compiled_dag.cuda.driver import Event
+    from compiled_dag.cuda.ring_memory import RingMemory
     from compiled_dag.shm.waiter import Waiter
 
 ALIGN: Final = 256
@@ -86,7 +93,14 @@ class Seat:
     waiter: Waiter
 
     @property
-    def area(self) -> DeviceArea:
+    def memory(self) -> RingMemory:
+        """What the ring is in."""
+        if self.spec.transport.mechanism == "pinned":
+            return PinnedMemory(self.device, self.graph, self.spec)
+        return DeviceMemory(self.device)
+
+    @property
+    def area(self) -> RingArea:
         """Where the ring's words and handles are."""
         area = self.graph.layout.channels[self.spec.index].device
         assert area is not None, f"no device ring: {self.spec}"
@@ -109,6 +123,13 @@ class Seat:
         """Wait for the news of a death, which is why most calls fail; raises as `check_open`."""
         await_news(self.waiter, self.graph)
         self.graph.guard()
+
+    def await_gpu(self, event: Event) -> None:
+        """Have this host wait until an event is done; raises ChannelClosedError if that is over."""
+        driver = self.device.driver
+        if not driver.is_done(event):
+            site = Site(calm=True, slice_s=_LOOK_S)
+            self.waiter.until(lambda: driver.is_done(event), self.graph.guard, None, site)
 
     def wait(self, ready: Callable[[], bool], deadline: float) -> bool:
         """Wait until `ready()`, for peers or for the GPU, also in a graph that has ended."""

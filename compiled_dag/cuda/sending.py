@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from compiled_dag.channel import device_area as at
-from compiled_dag.cuda.driver import GRANULE, Translating
+from compiled_dag.channel import ring_area as at
+from compiled_dag.cuda.driver import Translating
 from compiled_dag.cuda.ring import ALIGN, offsets
 from compiled_dag.errors import MemoryCapError
 from compiled_dag.shm.futex import fence
@@ -29,6 +29,7 @@ class _Generation(NamedTuple):
     """Of a slot."""
     pointer: Pointer
     nbytes: int
+    """Of all slots."""
 
 
 class SendingRing:
@@ -49,6 +50,8 @@ class SendingRing:
         self._seat = seat
         self._cap_bytes = cap_bytes
         self._driver = seat.device.driver
+        self._memory = seat.memory
+        self._host_ordered = seat.spec.transport.host_ordered
         self._words = seat.graph.words
         self._area = area = seat.area
         self._slots = area.slots
@@ -74,10 +77,11 @@ class SendingRing:
     def _export_events(self) -> None:
         driver, view = self._driver, self._seat.graph.view
         for slot in range(self._slots):
-            event = driver.make_event()
+            event = driver.make_event(is_shared=not self._host_ordered)
             self._ready.append(event)
-            place = self._area.ready(slot)
-            view[place : place + at.HANDLE] = driver.export_event(event)
+            if not self._host_ordered:
+                place = self._area.ready(slot)
+                view[place : place + at.HANDLE] = driver.export_event(event)
 
     # --- one message
 
@@ -101,7 +105,7 @@ class SendingRing:
             ring = self._grow(nbytes)
         driver, stream = self._driver, self._seat.device.stream()
         slot = self.use % self._slots
-        if self.use >= self._slots:
+        if self.use >= self._slots and not self._host_ordered:
             for event in self._free[slot] or self._import_free(slot):
                 driver.wait(stream, event)
         start = ring.pointer + slot * ring.capacity
@@ -109,6 +113,8 @@ class SendingRing:
             if tensor.nbytes:
                 driver.copy(start + place, tensor.data_ptr(), tensor.nbytes, stream)
         driver.record(self._ready[slot], stream)
+        if self._host_ordered:
+            self._seat.await_gpu(self._ready[slot])
         return ring.number
 
     def sent(self) -> None:
@@ -143,14 +149,13 @@ class SendingRing:
         least = round_up(nbytes, ALIGN)
         capacity = least if old is None else max(least, 2 * old.capacity)
         number = 0 if old is None else old.number + 1
-        made = self._allocate(number, capacity)
+        ring_bytes = capacity * self._slots
+        self._check_cap(ring_bytes)
+        what = f"channel {self._seat.spec.label} wants {ring_bytes} bytes for {self._slots} slots"
+        with Translating(self._driver, f"{what}, and {self._driver.free_bytes()} are free"):
+            pointer, handle = self._memory.make(ring_bytes)
+        made = _Generation(number, capacity, pointer, ring_bytes)
         place = self._area.generation(number)
-        with Translating(self._driver, f"channel {self._seat.spec.label}"):
-            try:
-                handle = self._driver.export_memory(made.pointer)
-            except BaseException:
-                self._driver.free(made.pointer)
-                raise
         self._words[place // 8 + at.CAPACITY] = capacity
         self._seat.graph.view[place + at.MEMORY : place + at.MEMORY + at.HANDLE] = handle
         self._words[self._line + at.GENERATION] = number
@@ -160,30 +165,14 @@ class SendingRing:
         self._current = made
         return made
 
-    def _allocate(self, number: int, capacity: int) -> _Generation:
-        nbytes = round_up(capacity * self._slots, GRANULE)
-        self._check_cap(nbytes)
-        what = (
-            f"channel {self._seat.spec.label} wants {nbytes} bytes on "
-            f"{self._seat.device.name} for {self._slots} slots"
-        )
-        driver, device = self._driver, self._seat.device
-        try:
-            pointer = driver.allocate(nbytes)
-        except driver.error_type:
-            device.release_cached()  # torch keeps what it has freed
-            with Translating(driver, f"{what}, where {driver.free_bytes()} are free"):
-                pointer = driver.allocate(nbytes)
-        return _Generation(number, capacity, pointer, nbytes)
-
     def _check_cap(self, nbytes: int) -> None:
         graph, cap = self._seat.graph, self._cap_bytes
         if cap is None:
             return
-        taken = sum(graph.reserved_bytes().values()) + sum(graph.device_bytes().values())
+        taken = sum(graph.reserved_bytes().values()) + sum(graph.ring_bytes().values())
         if taken + nbytes > cap:
             msg = (
-                f"channel {self._seat.spec.label} wants {nbytes} bytes of GPU memory, the graph "
+                f"channel {self._seat.spec.label} wants {nbytes} bytes for a ring, the graph "
                 f"has taken {taken}, and it is capped at _max_memory_bytes={cap}. Raise the cap, "
                 "or send less"
             )
@@ -199,7 +188,7 @@ class SendingRing:
 
     def _free_memory(self, ring: _Generation) -> None:
         self._words[self._line + at.RING_BYTES] -= ring.nbytes
-        self._driver.free(ring.pointer)
+        self._memory.drop(ring.pointer)
 
     # --- the end
 

@@ -30,9 +30,11 @@ from compiled_dag.ir import (
 from compiled_dag.plan import Transports, remote_readers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
+    from compiled_dag.channel.transport import Mechanism
     from compiled_dag.host import ActorId
+    from compiled_dag.ir import Reach
 
 
 def resolve_transports(graph: Graph) -> Transports:
@@ -186,11 +188,12 @@ class _Edges:
         if self._graph.reach is None:
             return Transport(mechanism="staged", reason=reason)
         found = [self._reach[pair] for pair in pairs]
-        refused = [one.why for one in found if not one.can_share]
-        if refused:
-            return Transport(mechanism="staged", reason=f"{reason}; {'; '.join(refused)}")
-        why = "; ".join(dict.fromkeys(one.why for one in found))
-        return Transport(mechanism="cuda_ipc", reason=f"{reason}; {why}")
+        mechanism, why = _ring_of(found)
+        no_events = _first(one.no_events for one in found)
+        host_ordered = mechanism != "staged" and bool(no_events)
+        if host_ordered:
+            why += f"; hosts wait for GPUs: {no_events}"
+        return Transport(mechanism=mechanism, reason=f"{reason}; {why}", host_ordered=host_ordered)
 
     def _through(self, members: Members, ends: _Ends) -> Transport:
         """Have a user's communicator carry the value."""
@@ -211,6 +214,21 @@ class _Edges:
         return Transport(
             mechanism="communicator", reason=f"by {members.label}", communicator=members.id
         )
+
+
+def _ring_of(reach: Sequence[Reach]) -> tuple[Mechanism, str]:
+    """Return what the tensors of one value go through, and why."""
+    no_memory = _first(one.no_memory for one in reach)
+    if not no_memory:
+        return "cuda_ipc", "; ".join(dict.fromkeys(one.where for one in reach))
+    no_pinning = _first(one.no_pinning for one in reach)
+    if not no_pinning:
+        return "pinned", no_memory
+    return "staged", f"{no_memory}; {no_pinning}" if no_pinning != no_memory else no_memory
+
+
+def _first(texts: Iterable[str]) -> str:
+    return next(filter(None, texts), "")
 
 
 def _check_driver(node: Node, readers: tuple[ActorId, ...]) -> None:

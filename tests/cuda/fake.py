@@ -86,8 +86,9 @@ class Settings:
         self.refuses_memory = "no_memory" in words
         self.refuses_events = "no_events" in words
         self.refuses_peers = "no_peers" in words
+        self.refuses_pinning = "no_pinning" in words
         self.is_mig = "mig" in words
-        self.spoils_copies = "spoils_copies" in words
+        self.spoils_imports = "spoils_imports" in words
 
 
 # --- shared memory ----------------------------------------------------------------------------
@@ -318,7 +319,15 @@ class FakeDriver:
             entry[1].forget_user(os.getpid())
             entry[1].close()
 
-    def make_event(self) -> int:
+    def register(self, address: int, nbytes: int) -> None:
+        if self._settings.refuses_pinning:
+            raise FakeCudaError(_NOT_SUPPORTED, "operation not supported")
+        self._ranges.add(address, nbytes)
+
+    def unregister(self, address: int) -> None:
+        self._ranges.remove(address)
+
+    def make_event(self, *, is_shared: bool) -> int:
         number = next(self._numbers)
         self._events[number] = _Event(_Shared.make(0), is_imported=False)
         return number
@@ -375,7 +384,7 @@ class FakeDriver:
             for address in (target, source):
                 if not self._ranges.has(address, nbytes):
                     violation(f"copying {nbytes} bytes at {address:#x}, which is no memory by now")
-            if not self._settings.spoils_copies:
+            if not (self._settings.spoils_imports and source in self._opened):
                 ctypes.memmove(target, source, nbytes)
 
         self.streams[stream].put(work)

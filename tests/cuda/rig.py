@@ -10,7 +10,7 @@ import select
 import signal
 import sys
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +18,7 @@ import torch
 from compiled_dag.channel import layout
 from compiled_dag.channel.graph_segment import GraphSegment
 from compiled_dag.channel.layout import ChannelSpec
-from compiled_dag.channel.transport import Transport
+from compiled_dag.channel.transport import Mechanism, Transport
 from compiled_dag.cuda import leaving, ring
 from compiled_dag.cuda.reader import CudaReader
 from compiled_dag.cuda.ring import Seat
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 WRITER = 1
-TRANSPORT = Transport(mechanism="cuda_ipc", node="Worker.f (node 1)", writer="Worker(1)")
 DTYPES = (torch.int32, torch.float32, torch.bfloat16, torch.uint8, torch.int64)
 
 
@@ -55,7 +54,8 @@ class Plan:
     slow: tuple[int, ...] = ()
     """Readers that take their time."""
     cap_bytes: int | None = None
-    results: list[int] = field(default_factory=list)
+    mechanism: Mechanism = "cuda_ipc"
+    host_ordered: bool = False
 
     def shapes(self, lap: int) -> list[tuple[torch.dtype, tuple[int, ...]]]:
         """Return what tensors the message of a lap has."""
@@ -89,9 +89,13 @@ class Rig:
         self.board = Board(segment.fd)
         segment.close()
         readers = tuple(range(2, plan.readers + 2))
+        transport = Transport(
+            mechanism=plan.mechanism, host_ordered=plan.host_ordered,
+            node="Worker.f (node 1)", writer="Worker(1)",
+        )  # fmt: skip
         self.spec = ChannelSpec(
             index=0, writer=WRITER, readers=readers, depth=plan.depth, label="Worker.f#1",
-            transport=TRANSPORT,
+            transport=transport,
         )  # fmt: skip
         made = GraphSegment.create(plan.readers + 2, (self.spec,), 7)
         self.graph = GraphSegment(made.fd, self.board, tuple(range(plan.readers + 2)), (self.spec,))

@@ -74,7 +74,9 @@ def call_everything(driver: Driver) -> None:
     driver.free_bytes()
     pointer = driver.allocate(2 << 20)
     driver.close_memory(driver.import_memory(driver.export_memory(pointer)))
-    event = driver.make_event()
+    driver.register(4096, 8192)
+    driver.unregister(4096)
+    event = driver.make_event(is_shared=True)
     driver.destroy_event(driver.import_event(driver.export_event(event)))
     driver.record(event, 7)
     driver.wait(7, event)
@@ -87,6 +89,7 @@ def test_the_calls_are_those_of_the_runtime_library(calls) -> None:
     call_everything(CupyDriver())
     found = dict(calls.made)
     assert found["eventCreateWithFlags"] == (2 | 4,)  # DisableTiming | Interprocess
+    assert found["hostRegister"] == (4096, 8192, 0)
     assert found["ipcOpenMemHandle"] == (bytes(64), 1)  # LazyEnablePeerAccess
     assert found["memcpyAsync"] == (0, 512, 512, 4, 7)  # Default
     assert found["streamWaitEvent"] == (7, 0)

@@ -101,21 +101,35 @@ def test_a_pipeline_with_many_executions_under_way_is_right(start) -> None:
 
 @pytest.mark.filterwarnings("ignore:num_gpus=")
 @pytest.mark.parametrize(
-    ("settings", "reason"),
+    ("settings", "transport", "reason"),
     [
-        ("no_memory", r"on Stage\(1\), exporting GPU memory: cudaError801"),
-        ("no_events", r"on Stage\(1\), exporting GPU memory: cudaError801"),
-        ("spoils_copies", r"on Stage\(2\), what was copied is not what was there"),
+        ("no_memory", "pinned", r"Stage\(1\) failed at exporting GPU memory: cudaError801"),
+        ("spoils_imports", "pinned", r"Stage\(2\) failed at opening GPU memory: what was copied"),
+        ("mig,spoils_imports", "pinned", r"is not what was there \(MIG instances share no memory"),
+        ("no_events", "cuda_ipc", r"hosts wait for GPUs: .* failed at exporting a GPU event"),
+        ("no_memory,no_events", "pinned", r"exporting GPU memory.*hosts wait for GPUs"),
     ],
 )
-def test_what_cannot_be_shared_goes_through_host_memory_and_says_why(
-    start, settings, reason
+def test_what_cannot_be_shared_is_done_without_and_explained(
+    start, settings, transport, reason
 ) -> None:
     first, second = start(2, settings=settings)
     with hop(first, second).experimental_compile() as graph:
         edge = edges(graph)["Stage.make", "Stage.show"]
-        assert edge.transport == "staged"
+        assert edge.transport == transport
         assert re.search(reason, edge.why), edge.why
+        refs = [graph.execute(n) for n in (5, 600_000, 0, 7, 8, 9)]
+        for n, found in zip((5, 600_000, 0, 7, 8, 9), map(get, refs), strict=True):
+            assert found == [("gpu", list(range(n)))]
+
+
+@pytest.mark.filterwarnings("ignore:num_gpus=")
+def test_where_nothing_can_be_shared_torch_copies(start) -> None:
+    first, second = start(2, settings="no_memory,no_pinning")
+    with hop(first, second).experimental_compile() as graph:
+        edge = edges(graph)["Stage.make", "Stage.show"]
+        assert edge.transport == "staged"
+        assert "failed at pinning memory" in edge.why
 
 
 @pytest.mark.filterwarnings("ignore:num_gpus=")
@@ -133,7 +147,7 @@ def test_errors_travel_and_the_graph_goes_on(start) -> None:
 @pytest.mark.filterwarnings("ignore:num_gpus=")
 def test_a_full_gpu_is_an_error_at_compile_and_at_run(start) -> None:
     first, second = start(2, settings=f"memory={12 << 20}")
-    with pytest.raises(MemoryCapError, match=r"Stage.make#1 wants 16777216 bytes on Fake GPU"):
+    with pytest.raises(MemoryCapError, match=r"Stage.make#1 wants 16777216 bytes for 4 slots"):
         hop(first, second).experimental_compile(_buffer_size_bytes=4 << 20)
     with hop(first, second).experimental_compile() as graph:
         with pytest.raises(TaskError, match="8388608 are free|wants"):

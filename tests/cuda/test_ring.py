@@ -17,6 +17,9 @@ pytestmark = [pytest.mark.proc, pytest.mark.timeout(100)]
         {"depth": 8, "readers": 3, "slow": (3,)},
         {"depth": 8, "grows": True},
         {"depth": 8, "grows": True, "readers": 2, "slow": (2,)},
+        {"depth": 8, "grows": True, "readers": 2, "mechanism": "pinned"},
+        {"depth": 8, "grows": True, "readers": 2, "host_ordered": True},
+        {"depth": 8, "grows": True, "mechanism": "pinned", "host_ordered": True},
     ],
     ids=str,
 )
@@ -85,6 +88,14 @@ def free_too_early(end: End) -> None:
 def test_this_gpu_shows_what_breaks_the_protocol(send, receive, exit_codes) -> None:
     plan = Plan(laps=300, depth=8, grows=True, most=6000, settings="pause_us=2000")
     assert exit_codes & set(play(plan, send, receive).values())
+
+
+@pytest.mark.parametrize("victim", [WRITER, 2])
+@pytest.mark.parametrize("options", [{"mechanism": "pinned"}, {"host_ordered": True}], ids=str)
+def test_a_death_ends_the_others_whatever_the_ring_is_in(victim, options) -> None:
+    plan = Plan(laps=60, readers=2, depth=8, grows=True, die=(victim, "copy", 9), **options)
+    codes = play(plan)
+    assert codes == {WRITER: 0, 2: 0, 3: 0} | {victim: -9}
 
 
 @pytest.mark.soak

@@ -96,18 +96,12 @@ def test_an_accelerator_edge_needs_real_gpus_to_stay_on_them(name) -> None:
     )
 
 
-def reached(output, *cannot):
-    """Return the graph of `output` after its actors were asked; pairs that cannot share memory."""
+def reached(output, **refused):
+    """Return the graph of `output` after its actors were asked; by reader what it cannot."""
     graph = capture(output).graph
-    pairs = ring_candidates(graph)
     reach = [
-        Reach(
-            writer=writer,
-            reader=reader,
-            can_share=(writer, reader) not in cannot,
-            why=f"{writer} cannot" if (writer, reader) in cannot else f"{writer} and {reader} can",
-        )
-        for writer, reader in pairs
+        Reach(writer=w, reader=r, where=f"{w} and {r} can", **refused.get(f"by_{r}", {}))
+        for w, r in ring_candidates(graph)
     ]
     return dataclasses.replace(graph, reach=tuple(reach))
 
@@ -132,10 +126,20 @@ def test_tensors_stay_on_gpus_if_all_readers_can_share_their_memory() -> None:
         (found,) = [
             one for one in resolve_transports(graph).of_value.values() if one.on_accelerator
         ]
-        return found.mechanism, found.reason
+        return found.mechanism, found.reason, found.host_ordered
 
-    assert choice_of(reached(output)) == ("cuda_ipc", "hinted so; 1 and 2 can; 1 and 3 can")
-    assert choice_of(reached(output, (1, 3))) == ("staged", "hinted so; 1 cannot")
+    assert choice_of(reached(output)) == ("cuda_ipc", "hinted so; 1 and 2 can; 1 and 3 can", False)
+    no_memory = {"no_memory": "no peer"}
+    found = choice_of(reached(output, by_3=no_memory))
+    assert found == ("pinned", "hinted so; no peer", False)
+    found = choice_of(reached(output, by_3=no_memory, by_2={"no_pinning": "no room"}))
+    assert found == ("staged", "hinted so; no peer; no room", False)
+    found = choice_of(reached(output, by_2={"no_events": "no"}))
+    assert found == (
+        "cuda_ipc", "hinted so; 1 and 2 can; 1 and 3 can; hosts wait for GPUs: no", True
+    )  # fmt: skip
+    nothing = dict.fromkeys(("no_memory", "no_events", "no_pinning"), "no cupy")
+    assert choice_of(reached(output, by_2=nothing)) == ("staged", "hinted so; no cupy", False)
 
 
 def test_what_the_hint_says_of_the_tensors_is_kept() -> None:

@@ -38,7 +38,7 @@ FREED, OPENED, CLOSED, READER_ENDED = 0, 1, 2, 3
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceArea:
+class RingArea:
     """Byte offsets in one channel's device area."""
 
     start: int
