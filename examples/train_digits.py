@@ -25,6 +25,7 @@ if __name__ == "__main__":
 import torch
 from digits.checks import check_accuracy, check_parameters, check_same_work
 from digits.data import NUM_TRAIN_IMAGES, Digits, draw_batches, load, steps_per_epoch
+from digits.devices import on_device
 from digits.loops import CompiledLoop, RemoteLoop, Worker, execute_all
 from digits.options import Options, parse
 from digits.plot import save_plot
@@ -99,10 +100,7 @@ def run(options: Options) -> Report:
 
 def start_workers(job: Job, digits: Digits) -> list[Worker]:
     """Start an actor for each rank; each gets the images once."""
-    make_worker = runtime.remote(Replica)
-    if job.device == "cuda":
-        share = torch.cuda.device_count() / job.world_size
-        make_worker = make_worker.options(num_gpus=min(1, int(share * 10_000) / 10_000))
+    make_worker = on_device(Replica, job.device, job.world_size)
     images = runtime.put(digits)
     return [make_worker.remote(rank, job, images) for rank in range(job.world_size)]
 

@@ -23,7 +23,7 @@ from runtime.notice import warn
 from runtime.resources import Grant, Ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from runtime.options import ActorOptions
     from runtime.process import ActorProcess
@@ -46,10 +46,12 @@ class Placement:
         visibility: str | None,
         env_vars: Mapping[str, str],
         working_dir: str | None,
+        on_wait: Callable[[], None],
     ) -> None:
         self._visibility = gpus.parse_visibility(visibility)
         self._env_vars = dict(env_vars)
         self._working_dir = working_dir
+        self._on_wait = on_wait
         self._physical = gpus.driver_devices()
         self.num_gpus = len(self._physical) if num_gpus is None else num_gpus
         self.ledger = Ledger(
@@ -76,9 +78,16 @@ class Placement:
             grant = None if self._waiting else self._take(actor)
             if grant is None:
                 self._waiting.append(actor)
-        if grant is not None:
+        if grant is None:
+            self._on_wait()
+        else:
             actor.start(grant)
             self.warn_about_devices(demand.num_gpus)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether an actor waits for resources."""
+        return bool(self._waiting)
 
     def _take(self, actor: ActorProcess) -> Grant | None:
         options = actor.options

@@ -127,6 +127,16 @@ class Scheduler:
             self._fill(lane, worker)
         if not lane.starved and not lane.queue:
             self._widen(lane)
+        elif lane.starved and self.is_starved:
+            self._session.begin_reclaim()
+
+    @property
+    def is_starved(self) -> bool:
+        """Whether a task waits for resources that no task has: actors have them all."""
+        lanes = list(self._lanes.values())
+        return any(lane.starved and lane.queue for lane in lanes) and not any(
+            lane.workers for lane in lanes
+        )
 
     def _lease(self, lane: Lane) -> bool:
         """Have one more worker serve the lane; returns whether there is sense in yet another."""

@@ -28,6 +28,7 @@ from runtime.parcel import Parcel
 from runtime.placement import Placement
 from runtime.processes import DeathWatcher, Processes
 from runtime.questions import Questions
+from runtime.reclaim import Reclaim
 from runtime.requests import Requests
 from runtime.resources import Demand, Grant
 from runtime.scheduler import Scheduler
@@ -98,6 +99,7 @@ class Session(Requests):
             visibility=gpu_visibility,
             env_vars=env_vars or {},
             working_dir=working_dir,
+            on_wait=self.begin_reclaim,
         )
         self.scheduler = Scheduler(self)
         self.questions = Questions(self)
@@ -118,6 +120,7 @@ class Session(Requests):
         self.board = Board(self._segment.fd)
         self._doorbell = Doorbell(self.board, self.process)
         self.supervisor = Supervisor()
+        self._reclaim = Reclaim(self.supervisor, self._is_short_of_resources)
         self.memory = WarmMemory(self.supervisor.call_soon, self.supervisor.call_later)
         self.store = Store(object_store_memory, self.memory)
         dedup = Deduplicator(write_to_stderr, self.supervisor.call_later)
@@ -374,6 +377,13 @@ class Session(Requests):
             self.placement.start_waiting()
             self.scheduler.kick()
         self.ring()
+
+    def begin_reclaim(self) -> None:
+        """Look for resources in garbage: something waits for them."""
+        self._reclaim.begin()
+
+    def _is_short_of_resources(self) -> bool:
+        return not self.closed and (self.placement.is_awaited or self.scheduler.is_starved)
 
     # --- end
 

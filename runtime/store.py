@@ -5,6 +5,7 @@ Objects themselves are kept by their references: a value lives as long as any pr
 
 from __future__ import annotations
 
+import gc
 import threading
 import weakref
 from collections import deque
@@ -60,11 +61,14 @@ class Store:
 
     def admit(self, parcel: Parcel) -> ObjectStoreFullError | None:
         """Count a value's memory; returns the error if there is no room for it."""
-        used = self.used_bytes
-        if self.cap_bytes is not None and used + parcel.size > self.cap_bytes:
+        used, cap = self.used_bytes, self.cap_bytes
+        if cap is not None and used + parcel.size > cap:
+            gc.collect()  # cycles may hold references
+            used = self.used_bytes
+        if cap is not None and used + parcel.size > cap:
             return ObjectStoreFullError(
                 f"a value of {parcel.size} bytes does not fit: {used} of object_store_memory="
-                f"{self.cap_bytes} bytes are in use. Drop references that are not needed, or pass "
+                f"{cap} bytes are in use. Drop references that are not needed, or pass "
                 "more to runtime.init()"
             )
         with self._lock:

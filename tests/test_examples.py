@@ -61,6 +61,36 @@ def test_async_actor():
     assert re.search(r"\d+ batches of \d+ to 16 requests", out)
 
 
+def test_zero1():
+    pytest.importorskip("sklearn")
+    out = run("zero1", "--ranks", 3, "--steps", 12)
+    assert out.count("match one process") == 2
+    assert "sharded (ZeRO-1)" in out
+
+
+def test_tensor_parallel():
+    pytest.importorskip("sklearn")
+    out = run("tensor_parallel", "--ranks", 3, "--hidden", 64, "--steps", 12)
+    assert "parameters match those of one process" in out
+
+
+def test_training_ci():
+    """How users test their training without a GPU."""
+    script = ROOT / "examples" / "test_training_ci.py"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null", script],
+        cwd="/",
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert "6 passed" in done.stdout
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
 def test_every_example_says_how_to_run_it(path):
-    assert f"    python examples/{path.name}" in path.read_text(encoding="utf-8")
+    command = "python -m pytest" if path.name.startswith("test_") else "python"
+    assert f"    {command} examples/{path.name}" in path.read_text(encoding="utf-8")

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,6 +33,9 @@ class Digits:
 
 def load(seed: int) -> Digits:
     """Read the images that come with scikit-learn and hold some back for testing."""
+    # Seconds that actors, who get the images, are spared.
+    from sklearn.datasets import load_digits  # noqa: PLC0415
+
     pixels, labels = load_digits(return_X_y=True)
     images = ((pixels - pixels.mean()) / pixels.std()).reshape(-1, 1, 8, 8)
     order = np.random.default_rng(seed).permutation(NUM_IMAGES)

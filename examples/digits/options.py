@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from digits.data import NUM_TRAIN_IMAGES, steps_per_epoch
+from digits.devices import positive, what_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,8 +51,6 @@ def parse(arguments: Sequence[str] | None) -> Options:
         parser.error(
             f"--workers {options.workers}: more than the images of a batch ({options.batch_size})"
         )
-    if options.device == "cuda" and not torch.cuda.device_count():
-        parser.error("--device cuda: torch sees no GPU")
     try:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -71,10 +68,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("--workers", type=positive, default=2, metavar="N", help="number of actors")
     add(
         "--device",
-        choices=("auto", "cpu", "cuda"),
-        type=device,
+        type=what_device,
         default="auto",
-        help="where they compute",
+        help="where they compute: auto, cpu or cuda",
     )
     add(
         "--epochs",
@@ -99,22 +95,8 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def positive(text: str) -> int:
-    """Read a whole number from 1 up."""
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
 def natural(text: str) -> int:
     """Read a whole number from 0 up."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
     return int(text)
-
-
-def device(text: str) -> str:
-    """Read a device; `auto` is a GPU if there is one."""
-    if text == "auto":
-        return "cuda" if torch.cuda.device_count() else "cpu"
-    return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 import warnings
@@ -11,10 +12,12 @@ import pytest
 from hypothesis import given
 
 import runtime
+from compiled_dag import InputNode
 from runtime import lifecycle
 from runtime.gpus import GpuPool
 from runtime.resources import Demand, Ledger
 from tests.live import LONG_S, wait_until
+from tests.runtime import subjects
 from tests.runtime.actors import Worker
 
 
@@ -250,3 +253,63 @@ def test_a_dead_worker_gives_its_resources_back(no_leaks):
                 get(leave.remote())
         settled()
         assert lifecycle.current().placement.ledger.overdrawn is False
+
+
+# --- what garbage holds ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_collector():
+    """Only what the session collects is collected."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+class Cycle:
+    def __init__(self, held):
+        self.held, self.me = held, self
+
+
+@pytest.mark.proc
+def test_an_actor_gets_what_garbage_held(no_leaks, no_collector):
+    with runtime.init(num_cpus=2, resources={"seat": 1}):
+        assert get(Cycle(Worker.options(resources={"seat": 1}).remote()).held.echo.remote(1)) == 1
+        assert get(Worker.options(resources={"seat": 1}).remote().echo.remote(2)) == 2
+
+
+@pytest.mark.proc
+def test_a_task_gets_what_garbage_held(no_leaks, no_collector):
+    with runtime.init(num_cpus=2, resources={"seat": 1}):
+        assert get(Cycle(Worker.options(resources={"seat": 1}).remote()).held.echo.remote(1)) == 1
+        assert get(subjects.echo_task.options(resources={"seat": 1}).remote(2)) == 2
+
+
+@pytest.mark.proc
+def test_an_actor_that_waits_gets_what_becomes_garbage_later(no_leaks, no_collector):
+    with runtime.init(num_cpus=2, resources={"seat": 1}):
+        holder = Cycle(Worker.options(resources={"seat": 1}).remote())
+        waiting = Worker.options(resources={"seat": 1}).remote().echo.remote(2)
+        assert get(holder.held.echo.remote(1)) == 1
+        del holder
+        assert get(waiting) == 2
+
+
+@pytest.mark.proc
+def test_a_graph_that_is_gone_gives_its_actors_back(no_leaks, no_collector):
+    def run():
+        worker = Worker.options(resources={"seat": 1}).remote()
+        with InputNode() as inp:
+            graph = worker.echo.bind(inp)
+        with graph.experimental_compile() as compiled:
+            return get(compiled.execute(1))
+
+    with runtime.init(num_cpus=2, resources={"seat": 1}):
+        assert [run(), run(), run()] == [1, 1, 1]
+
+
+@pytest.mark.proc
+def test_a_value_gets_the_room_of_values_in_garbage(no_leaks, no_collector):
+    with runtime.init(num_cpus=1, object_store_memory=1_000_000):
+        for _ in range(4):
+            Cycle(runtime.put(bytes(800_000)))

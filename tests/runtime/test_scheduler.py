@@ -20,7 +20,7 @@ from runtime.messages import Call, GoesOn, Skipped, Want
 from runtime.options import TaskOptions
 from runtime.parcel import Parcel
 from runtime.pool import NOTHING_REVOKED, PoolWorker
-from runtime.resources import Ledger
+from runtime.resources import Demand, Ledger
 from runtime.scheduler import Scheduler
 from runtime.store import Function
 from runtime.task_service import TaskService
@@ -91,9 +91,14 @@ class FakeSession:
             warn_for_ever=lambda who, missing: self.warnings.append(f"{who}: {missing}"),
             warn_about_devices=lambda _count: None,
         )
+        self.num_reclaims = 0
         self.events = EventLog()
         self.workers: list[PoolWorker] = []
         self.scheduler = Scheduler(self)  # type: ignore[arg-type]
+
+    def begin_reclaim(self) -> None:
+        """Note that garbage should be looked through."""
+        self.num_reclaims += 1
 
     def start_worker(self, worker: PoolWorker, _options: object, _grant: object) -> None:
         line = len(self.workers) + 1
@@ -245,6 +250,20 @@ def test_too_large_a_task_is_reported_once_and_waits(make):
     assert not any(ref.done for ref in refs)
     (lane,) = session.scheduler._lanes.values()
     assert [task.name for _, task in lane.queue] == ["note"] * 3
+
+
+def test_garbage_is_looked_through_when_tasks_wait_for_what_no_task_has(make):
+    session = make(1, seat=1)
+    held = session.placement.ledger.take(Demand.of(0, 0, {"seat": 1}))
+    ref = submit(session, 1, resources={"seat": 1})
+    session.run()
+    assert session.num_reclaims
+    assert session.scheduler.is_starved
+    session.placement.ledger.give_back(held)
+    session.scheduler.kick()
+    session.run()
+    assert ref.value() == 1
+    assert not session.scheduler.is_starved
 
 
 def test_few_processes_are_started_at_once_and_the_others_of_any_kind_follow(make):

@@ -1,0 +1,39 @@
+"""Where the ranks of an example compute."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import torch
+
+import runtime
+
+SHARES = 10_000
+"""Fractions of a GPU are counted in ten-thousandths."""
+
+
+def on_device(cls: type, device: str, num_actors: int) -> Any:
+    """Make an actor class of `cls`, of which `num_actors` share the GPUs if they need them."""
+    made = runtime.remote(cls)
+    if device == "cuda":
+        share = int(torch.cuda.device_count() / num_actors * SHARES) / SHARES
+        return made.options(num_gpus=min(1, share))
+    return made
+
+
+def what_device(text: str) -> str:
+    """Read a device; `auto` is a GPU if there is one."""
+    if text not in {"auto", "cpu", "cuda"}:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of auto, cpu, cuda")
+    found = torch.cuda.device_count() > 0
+    if text == "cuda" and not found:
+        raise argparse.ArgumentTypeError("torch sees no GPU")
+    return text if text != "auto" else "cuda" if found else "cpu"
+
+
+def positive(text: str) -> int:
+    """Read a whole number from 1 up."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
