@@ -117,20 +117,6 @@ def arithmetic_for(dtype: torch.dtype, nbytes: int) -> Arithmetic:
     return TORCH
 
 
-def empty(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[torch.Tensor, Any]:
-    """Return memory in the host, and the same as a flat array of numpy if that costs nothing.
-
-    A small tensor made by numpy takes a third of the time.
-    """
-    kind = _NUMPY_DTYPES.get(dtype)
-    if kind is None:
-        return torch.empty(shape, dtype=dtype), None
-    made = np.empty(shape, kind)
-    if made.nbytes >= SMALL_BYTES:
-        return torch.empty(shape, dtype=dtype), None
-    return torch.from_numpy(made), made.reshape(-1)
-
-
 def combine_all(combine: Combine, rows: Sequence[Any], out: Any) -> None:
     """Combine at least two arrays, in their order."""
     combine(rows[0], rows[1], out=out)

@@ -34,7 +34,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
-from collective.arithmetic import Arithmetic, arithmetic_for, combine_all
+from collective.arithmetic import NUMPY, Arithmetic, arithmetic_for, combine_all
+from collective.shortcut import SmallShortcut
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -93,7 +94,7 @@ _KINDS: Final = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
+class Plan:
     """What an operation on tensors of one look does."""
 
     arithmetic: Arithmetic
@@ -139,7 +140,7 @@ class Exchange:
         self._rank = rank
         self.world_size = world_size
         self._meetings = meetings
-        self._plans: dict[Look, _Plan] = {}
+        self._plans: dict[Look, Plan] = {}
 
     def lay(self, look: Look, send: Any) -> None:
         """Lay the first piece of `send`, for the meeting to come."""
@@ -171,13 +172,29 @@ class Exchange:
                     self._lay(plan, send, number + 1, 1 - side)
                 meetings.meet()
 
+    def shortcut(
+        self, look: Look, shape: tuple[int, ...], shape_of_result: tuple[int, ...] | None
+    ) -> SmallShortcut | None:
+        """Return a shortcut for tensors of one shape; None if they are too large for it.
+
+        Args:
+            look: As for `run`.
+            shape: Of the tensors.
+            shape_of_result: None on ranks that get nothing.
+        """
+        plan = self._plans.get(look) or self._plan(look)
+        if plan.arithmetic is not NUMPY or plan.slice or plan.pieces != 1:
+            return None
+        divisor = self.world_size if look[1] == "AVG" else 1
+        return SmallShortcut(plan, self._meetings, shape, shape_of_result, divisor)
+
     def arithmetic(self, look: Look) -> Arithmetic:
         """Return what arrays are to be made with."""
         return (self._plans.get(look) or self._plan(look)).arithmetic
 
     # --- one piece --------------------------------------------------------------------------------
 
-    def _lay(self, plan: _Plan, send: Any, number: int, side: int) -> None:
+    def _lay(self, plan: Plan, send: Any, number: int, side: int) -> None:
         parts, mine = send.reshape(plan.parts, plan.length), plan.mine[side]
         if plan.piece != plan.length:
             start = number * plan.piece
@@ -185,7 +202,7 @@ class Exchange:
             mine = mine[:, : parts.shape[1]]
         plan.arithmetic.copy(mine, parts)
 
-    def _read(self, plan: _Plan, receive: Any, number: int, side: int) -> None:
+    def _read(self, plan: Plan, receive: Any, number: int, side: int) -> None:
         start = number * plan.piece
         size = min(plan.piece, plan.length - start)
         rows: Any = plan.rows[side]
@@ -206,7 +223,7 @@ class Exchange:
 
     # --- pieces of which every rank combines a slice ----------------------------------------------
 
-    def _run_sliced(self, plan: _Plan, send: Any, receive: Any) -> None:
+    def _run_sliced(self, plan: Plan, send: Any, receive: Any) -> None:
         meetings, pieces = self._meetings, plan.pieces
         for number in range(pieces + 1):
             side = meetings.reached & 1
@@ -218,7 +235,7 @@ class Exchange:
                     self._lay_slices(plan, send, number + 1, 1 - side)
                 meetings.meet()
 
-    def _lay_slices(self, plan: _Plan, send: Any, number: int, side: int) -> None:
+    def _lay_slices(self, plan: Plan, send: Any, number: int, side: int) -> None:
         """Lay a piece without the slice that this rank combines itself."""
         start = number * plan.piece
         piece, mine = send[start : start + plan.piece], plan.mine[side][0]
@@ -228,7 +245,7 @@ class Exchange:
             if low < high:
                 plan.arithmetic.copy(mine[low:high], piece[low:high])
 
-    def _combine_slice(self, plan: _Plan, send: Any, receive: Any, number: int, side: int) -> None:
+    def _combine_slice(self, plan: Plan, send: Any, receive: Any, number: int, side: int) -> None:
         """Combine this rank's slice, and lay the result for the meeting to come."""
         low, high = self._slice(plan, number, self._rank)
         size = high - low
@@ -243,13 +260,13 @@ class Exchange:
         if receive is not None:  # only now: it may be the memory of `send`
             plan.arithmetic.copy(receive[low:high], result)
 
-    def _read_results(self, plan: _Plan, receive: Any, number: int, side: int) -> None:
+    def _read_results(self, plan: Plan, receive: Any, number: int, side: int) -> None:
         for rank, result in enumerate(plan.results[side]):
             low, high = self._slice(plan, number, rank)
             if rank != self._rank and low < high:
                 plan.arithmetic.copy(receive[low:high], result[: high - low])
 
-    def _slice(self, plan: _Plan, number: int, rank: int) -> tuple[int, int]:
+    def _slice(self, plan: Plan, number: int, rank: int) -> tuple[int, int]:
         """Return where in the tensor a rank's slice of a piece is."""
         start = number * plan.piece
         end = min(start + plan.piece, plan.length)
@@ -258,7 +275,7 @@ class Exchange:
 
     # --- plans ------------------------------------------------------------------------------------
 
-    def _plan(self, look: Look) -> _Plan:
+    def _plan(self, look: Look) -> Plan:
         if len(self._plans) >= _MAX_PLANS:
             self._plans.clear()
         plan = self._plans[look] = self._make_plan(*look)
@@ -266,7 +283,7 @@ class Exchange:
 
     def _make_plan(
         self, name: str, op: str | None, root: int, dtype: torch.dtype, length: int
-    ) -> _Plan:
+    ) -> Plan:
         kind, ranks, itemsize = _KINDS[name], self.world_size, dtype.itemsize
         arithmetic = arithmetic_for(dtype, length * itemsize)
         sides = [self._side(side, arithmetic, dtype) for side in (0, 1)]
@@ -281,7 +298,7 @@ class Exchange:
             piece = _even(length, room)
         place = self._rank * piece if kind.parted else 0
         tables = [side[:, place : place + piece] for side in sides]
-        return _Plan(
+        return Plan(
             arithmetic=arithmetic,
             read=kind.read,
             root=root,

@@ -18,6 +18,18 @@ class Work(Protocol):
         ...
 
 
+class Shortcut(Protocol):
+    """An operation on tensors of one dtype and shape, which takes no memory and no plans."""
+
+    def lay(self, value: Any, /) -> bool:
+        """Stage a value before the ranks meet; False, and nothing done, if it looks different."""
+        ...
+
+    def take(self) -> torch.Tensor | None:
+        """Return this rank's result once they have met and bring the same; AVG is divided."""
+        ...
+
+
 class ProcessGroup(Protocol):
     """One rank's end.
 
@@ -75,6 +87,21 @@ class ProcessGroup(Protocol):
         Raises:
             RuntimeError: It failed; the group is of no use any more.
             ChannelClosedError: The driver has ended the group.
+        """
+        ...
+
+    def shortcut(
+        self,
+        kind: str,
+        tensor: torch.Tensor,
+        op: str | None,
+        root: int,
+        shape_of_result: tuple[int, ...] | None,
+        /,
+    ) -> Shortcut | None:
+        """Return a quicker way for tensors that look like this one, if there is one.
+
+        On another rank the same operation may go its usual way.
         """
         ...
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from collective.messages import Message
     from collective.ops import Operation
-    from collective.process_group import ProcessGroup, Work
+    from collective.process_group import ProcessGroup, Shortcut, Work
 
 
 @dataclass(slots=True)
@@ -58,7 +58,9 @@ class Carrier:
         self._overwrites = operation.inplace
         self._brings = not operation.only_gets(rank)
         self._in_place = kind.in_place and group.in_place
-        self._needs_memory = kind.gets(rank, operation.root) or self._in_place
+        self._uneven = operation.uneven
+        self._gets = kind.gets(rank, operation.root)
+        self._needs_memory = self._gets or self._in_place
 
     def rounds(self, messages: Sequence[Message]) -> list[Round]:
         """Return the rounds that messages take, none for those in which nobody sends anything."""
@@ -70,6 +72,17 @@ class Carrier:
             else:
                 rounds.append(Round(part, self._kind.name, self._root))
         return rounds
+
+    def shortcut(self, messages: Sequence[Message], value: torch.Tensor) -> Shortcut | None:
+        """Return a quicker way for tensors like this one, if the backend has one.
+
+        All ranks must bring the same, one tensor each, of which a message is made as it is.
+        """
+        is_odd = self._overwrites or self._uneven or self._kind.root == "src_rank"
+        if is_odd or len(messages) > 1 or not messages[0].is_plain:
+            return None
+        shape = messages[0].shapes[0] if self._gets else None
+        return self._group.shortcut(self._kind.name, value, self._op, self._root, shape)
 
     @staticmethod
     def _broadcasts(part: Part) -> Iterator[Round]:

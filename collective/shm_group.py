@@ -32,6 +32,7 @@ from collective import arithmetic
 from collective.exchange import Exchange
 from collective.header import FAULTED, MEETINGS
 from collective.slots import memory_bytes
+from collective.warm_memory import WarmMemory
 from compiled_dag.shm.futex import STORES_STAY_IN_ORDER, fence
 from compiled_dag.shm.waiter import Site
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from collective.exchange import Look
     from collective.header import GroupHeader, Preflight
+    from collective.shortcut import SmallShortcut
     from compiled_dag.shm.waiter import Waiter
 
 _PARTED: Final = ("reducescatter", "scatter", "all_to_all")
@@ -103,8 +105,7 @@ class SharedMemoryGroup:
         self._exchange = exchange
         self._staged: tuple[Look, Any] | None = None
         """What this rank brings to the operation under way, and its array."""
-        self._given: tuple[Any, Any] = (None, None)
-        """The memory given out last, and its array."""
+        self._memory = WarmMemory()
 
     @classmethod
     def join(
@@ -122,15 +123,12 @@ class SharedMemoryGroup:
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype, _device: Any) -> torch.Tensor:
         """Return contiguous host memory."""
-        self._given = given = arithmetic.empty(shape, dtype)
-        return given[0]
+        return self._memory.empty(shape, dtype)
 
     def stage(self, kind: str, tensor: torch.Tensor, op: str | None, root: int) -> torch.Tensor:
         """Lay the first piece of `tensor` for the other ranks; returns `tensor` itself."""
-        count = tensor.numel()
-        if count:
-            length = count // self._exchange.world_size if kind in _PARTED else count
-            look = (kind, op, root, tensor.dtype, length)
+        if tensor.numel():
+            look = self._look(kind, tensor, op, root)
             array = self._exchange.arithmetic(look).array(tensor)
             self._exchange.lay(look, array)
             self._staged = look, array
@@ -151,7 +149,6 @@ class SharedMemoryGroup:
             RuntimeError: Another rank has given the group up.
             ChannelClosedError: The driver has ended the group.
         """
-        (given, into), self._given = self._given, (None, None)
         staged, self._staged = self._staged, None
         if send is None:
             assert receive is not None, "a rank that brings nothing gets something"
@@ -159,10 +156,29 @@ class SharedMemoryGroup:
         else:
             assert staged is not None, "what is sent has been staged"
             look, array = staged
-        if receive is not None and (into is None or given is not receive):
-            into = self._exchange.arithmetic(look).array(receive)
-        self._exchange.run(look, array, None if receive is None else into)
+        into = None if receive is None else self._exchange.arithmetic(look).array(receive)
+        self._exchange.run(look, array, into)
+
+    def shortcut(
+        self,
+        kind: str,
+        tensor: torch.Tensor,
+        op: str | None,
+        root: int,
+        shape_of_result: tuple[int, ...] | None,
+    ) -> SmallShortcut | None:
+        """Return a shortcut for small tensors like this one."""
+        if not tensor.numel():
+            return None
+        look = self._look(kind, tensor, op, root)
+        return self._exchange.shortcut(look, tuple(tensor.shape), shape_of_result)
+
+    def _look(self, kind: str, tensor: torch.Tensor, op: str | None, root: int) -> Look:
+        count = tensor.numel()
+        length = count // self._exchange.world_size if kind in _PARTED else count
+        return kind, op, root, tensor.dtype, length
 
     def abort(self) -> None:
         """Forget the operation under way; peers see by the group's state that it is over."""
-        self._staged, self._given = None, (None, None)
+        self._staged = None
+        self._memory.close()

@@ -192,6 +192,9 @@ class GlooGroup:
         self._running.append(work)
         return work
 
+    def shortcut(self, *_looks: Any) -> None:
+        """Return None: there is none."""
+
     def abort(self) -> None:
         """Drop the group: its sockets close, and peers that wait for this rank fail at once."""
         group, self._group = self._group, None
@@ -259,6 +262,9 @@ class NcclGroup:
         """Start an operation."""
         work: Work = launch(self._group, kind, send, receive, op=op, root=root)
         return work
+
+    def shortcut(self, *_looks: Any) -> None:
+        """Return None: there is none."""
 
     def abort(self) -> None:
         """Abort the communicator; kernels that wait for a dead peer end."""

@@ -73,7 +73,9 @@ def test_operations_of_any_kind_and_size_may_follow_each_other(data, world_size,
         root = data.draw(st.integers(0, world_size - 1)) if kind.root else 0
         shape = (data.draw(lengths) * (world_size if kind.divides else 1),)
         operations.append((kind, [small(shape, dtype, r) for r in range(world_size)], op, root))
-    results = ThreadGroup(world_size, slot_bytes).run_all(operations)
+    group = ThreadGroup(world_size, slot_bytes)
+    group.quick_ranks = data.draw(st.sets(st.integers(0, world_size - 1)))
+    results = group.run_all(operations)
     for (kind, tensors, op, root), one in zip(operations, results, strict=True):
         check(kind, tensors, one, op, root)
 
@@ -88,6 +90,49 @@ def test_all_ranks_have_the_same_bits(dtype, length) -> None:
         assert torch.equal(first.view(torch.uint8), other.view(torch.uint8))
     in_order = ((tensors[0] + tensors[1]) + tensors[2]) + tensors[3]
     assert torch.equal(first, in_order)
+
+
+def shortcut_for(tensor: torch.Tensor):
+    return ThreadGroup(1, 4096).groups[0].shortcut("allreduce", tensor, "SUM", 0, (2, 3))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        np.ones((2, 3), np.float32),
+        torch.ones(2, 3, dtype=torch.float64),
+        torch.ones(3, 2),
+        torch.ones(6),
+        torch.ones(2, 3, requires_grad=True),
+        torch.nn.Parameter(torch.ones(2, 3)),
+        torch.ones(2, 3, dtype=torch.bfloat16),
+        torch.complex(torch.ones(2, 3), torch.ones(2, 3)).conj().imag,
+        torch.ones(2, 3).to_sparse(),
+        torch.ones(2, 3, device="meta"),
+    ],
+    ids=lambda other: type(other).__name__,
+)
+def test_a_shortcut_leaves_what_looks_different_to_the_usual_way(other) -> None:
+    shortcut = shortcut_for(torch.zeros(2, 3))
+    assert shortcut.lay(torch.ones(2, 3))
+    assert shortcut.lay(torch.ones(3, 2).T)
+    assert not shortcut.lay(other)
+
+
+def test_there_are_shortcuts_for_small_tensors_that_numpy_has() -> None:
+    assert shortcut_for(torch.ones(2, 3)) is not None
+    assert shortcut_for(torch.ones(2, 3, dtype=torch.bfloat16)) is None
+    assert shortcut_for(torch.ones(20, 3000)) is None
+    assert shortcut_for(torch.ones(0, 3)) is None
+
+
+def test_an_average_by_a_shortcut_is_divided() -> None:
+    group = ThreadGroup(2, 4096)
+    group.quick_ranks = {0, 1}
+    for dtype in (torch.float32, torch.float16, torch.complex64):
+        tensors = [torch.full((2,), 1 + 4 * rank, dtype=dtype) for rank in range(2)]
+        for result in group.run(kinds.ALLREDUCE, tensors, "AVG"):
+            assert torch.equal(result, torch.full((2,), 3, dtype=dtype))
 
 
 VIEWS = {

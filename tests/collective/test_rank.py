@@ -48,6 +48,9 @@ class FakeBackend:
         if self.fail == "wait":
             raise RuntimeError("connection reset by peer")
 
+    def shortcut(self, *_looks) -> None:
+        return None
+
     def abort(self) -> None:
         self.aborted += 1
 

@@ -31,6 +31,8 @@ class ThreadGroup:
     def __init__(self, world_size: int, slot_bytes: int) -> None:
         memory = memoryview(bytearray(2 * world_size * slot_bytes))
         barrier = threading.Barrier(world_size)
+        self.quick_ranks: set[int] = set()
+        """Which ranks take shortcuts wherever there is one."""
         self.meetings = [ThreadMeetings(barrier) for _ in range(world_size)]
         self.groups = [
             SharedMemoryGroup(Exchange(memory, rank, world_size, meetings))
@@ -69,11 +71,12 @@ class ThreadGroup:
         self, rank: int, kind: Kind, tensors: list[Any], op: str | None, root: int, receive: Any
     ) -> Any:
         group, size = self.groups[rank], len(self.groups)
+        if rank in self.quick_ranks and kind.root != "src_rank":
+            return self._run_quick(rank, kind, tensors[rank], op, root)
         sample = tensors[root if kind.root == "src_rank" else rank]
         send = None
         if receive is None and kind.gets(rank, root):
-            rows, *rest = kind.part(tuple(sample.shape), size, rank) or (1,)
-            shape = (rows * size if kind.from_all else rows, *rest) if sample.dim() else ()
+            shape = shape_of_result(kind, sample, size, rank)
             receive = group.empty(shape, sample.dtype, torch.device("cpu"))
             receive.zero_()
         if kind.brings(rank, root):
@@ -82,3 +85,25 @@ class ThreadGroup:
         if sample.numel():
             group.run(kind.name, send, receive, op=op, root=root)
         return receive
+
+    def _run_quick(self, rank: int, kind: Kind, tensor: Any, op: str | None, root: int) -> Any:
+        shape = shape_of_result(kind, tensor, len(self.groups), rank)
+        shape = shape if kind.gets(rank, root) else None
+        group, meetings = self.groups[rank], self.meetings[rank]
+        shortcut = group.shortcut(kind.name, tensor, op, root, shape)
+        if shortcut is not None and shortcut.lay(tensor):
+            meetings.meet()
+            return shortcut.take()
+        receive = None if shape is None else group.empty(shape, tensor.dtype, torch.device("cpu"))
+        send = group.stage(kind.name, tensor, op, root)
+        meetings.meet()
+        if tensor.numel():
+            group.run(kind.name, send, receive, op=op, root=root)
+        return receive
+
+
+def shape_of_result(kind: Kind, sample: torch.Tensor, world_size: int, rank: int) -> Any:
+    if not sample.dim():
+        return ()
+    rows, *rest = kind.part(tuple(sample.shape), world_size, rank)
+    return (rows * world_size if kind.from_all else rows, *rest)
