@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from collective import kinds
 from collective.cpu_communicator import CPUCommunicator
@@ -82,13 +82,13 @@ class _Operation:
         transport: str | Communicator | None = None,
         *,
         op: ReduceOp | None = None,
-        root: int = 0,
-        **options: Unpack[Options],
+        special: int = 0,
+        options: Options,
     ) -> list[Any]:
         """Draw it; returns what each rank gets: a node, or a list of them."""
         kind = self._kind
         buckets, nested = parse_inputs(kind.name, input_nodes)
-        _check_names(kind.name, options)
+        _check_names(kind, options)
         bucket_bytes = options.get("bucket_bytes")
         inplace, uneven = options.get("inplace", False), options.get("uneven", False)
         check_options(
@@ -100,29 +100,37 @@ class _Operation:
         backend, communicator = parse_transport(transport)
         reduce_op = parse_reduce_op(op) if kind.reduces else None
         if kind.root and buckets[0]:
-            root = check_root(kind.root, root, len(buckets[0]))
+            special = check_root(kind.root, special, len(buckets[0]))
         operation = Operation(
             kind=kind,
             op=reduce_op,
-            root=root,
+            root=special,
             transport=backend,
             num_buckets=len(buckets),
             bucket_bytes=bucket_bytes,
             inplace=inplace,
             uneven=uneven,
         )
-        results_on = root if kind.root == "dst_rank" else None
+        results_on = special if kind.root == "dst_rank" else None
         return bind_collective(operation, buckets, communicator, results_on=results_on)
 
     def __repr__(self) -> str:
         return f"collective.{self._kind.name}"
 
 
-def _check_names(name: str, options: Options) -> None:
+_ROOTS: Final = frozenset({"root", "src_rank", "dst_rank", "src", "dst"})
+"""What the special rank is called here or elsewhere."""
+
+
+def _check_names(kind: Kind, options: Options) -> None:
     """Refuse options that no operation has, which Python cannot do by itself."""
     unknown = options.keys() - Options.__annotations__.keys()
     if unknown:
-        msg = f"{name}.bind() got an unexpected keyword argument {min(unknown)!r}"
+        name = min(unknown)
+        hint = ""
+        if name in _ROOTS:
+            hint = f": it is called {kind.root}" if kind.root else ": all its ranks are alike"
+        msg = f"{kind.name}.bind() got an unexpected keyword argument {name!r}{hint}"
         raise TypeError(msg)
 
 
@@ -136,7 +144,7 @@ class _Moving(_Operation):
         **options: Unpack[Options],
     ) -> list[Any]:
         """Draw it; returns what each rank gets."""
-        return self._draw(input_nodes, transport, **options)
+        return self._draw(input_nodes, transport, options=options)
 
 
 class _Reducing(_Operation):
@@ -150,7 +158,7 @@ class _Reducing(_Operation):
         **options: Unpack[Options],
     ) -> list[Any]:
         """Draw it; returns what each rank gets."""
-        return self._draw(input_nodes, transport, op=op, **options)
+        return self._draw(input_nodes, transport, op=op, options=options)
 
 
 class _FromOne(_Operation):
@@ -168,7 +176,7 @@ class _FromOne(_Operation):
         **options: Unpack[Options],
     ) -> list[Any]:
         """Draw it; returns what each rank gets."""
-        return self._draw(input_nodes, transport, root=src_rank, **options)
+        return self._draw(input_nodes, transport, special=src_rank, options=options)
 
 
 class AllReduceOperation(_Reducing):
@@ -221,7 +229,8 @@ class ReduceOperation(_Operation):
         **options: Unpack[Options],
     ) -> Any:
         """Draw it; returns what `dst_rank` gets: one node, or a list with one per bucket."""
-        return self._draw(input_nodes, transport, op=op, root=dst_rank, **options)[dst_rank]
+        drawn = self._draw(input_nodes, transport, op=op, special=dst_rank, options=options)
+        return drawn[dst_rank]
 
 
 class GatherOperation(_Operation):
@@ -237,7 +246,7 @@ class GatherOperation(_Operation):
         **options: Unpack[Options],
     ) -> Any:
         """Draw it; returns what `dst_rank` gets: one node, or a list with one per bucket."""
-        return self._draw(input_nodes, transport, root=dst_rank, **options)[dst_rank]
+        return self._draw(input_nodes, transport, special=dst_rank, options=options)[dst_rank]
 
 
 class BarrierOperation(_Operation):
@@ -251,7 +260,7 @@ class BarrierOperation(_Operation):
         if nested:
             msg = "barrier.bind takes one list of nodes, no lists of lists: it moves no tensors"
             raise GraphError(msg)
-        return self._draw(input_nodes)
+        return self._draw(input_nodes, options={})
 
 
 allreduce = AllReduceOperation()

@@ -15,6 +15,7 @@ from collective.header import GroupHeader, Preflight
 from collective.slots import memory_bytes
 from compiled_dag.communicators import CommunicatorPart, end_in
 from compiled_dag.errors import ActorDiedError, ChannelClosedError, GraphError
+from compiled_dag.host import with_stack
 from compiled_dag.shm.segment import require_memory
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from compiled_dag.shm.waiter import Waiter
 
 _group_ids = itertools.count(1)
+_STACKS_S = 0.3
+"""How long the stacks of those that are missing are waited for."""
 _ROLLBACK_S = 0.3
 """How long a group that did not form waits for its ranks to let go; a busy one does so later."""
 
@@ -150,10 +153,17 @@ class DriverGroup:
             raise GraphError(msg) from error
 
     def _why(self, actor: Actor, error: Exception) -> str:
-        absent = ", ".join(self._actors[rank].label for rank in self._header.absent())
-        if isinstance(error, TimeoutError) and absent:
-            return f"{absent} did not join in time: busy in another call, or importing torch"
-        return f"{actor.label}: {error}"
+        absent = [self._actors[rank] for rank in self._header.absent()]
+        if not isinstance(error, TimeoutError) or not absent:
+            return f"{actor.label}: {error}"
+        labels = ", ".join(one.label for one in absent)
+        lines = [f"{labels} did not join in time: busy in another call, or importing torch"]
+        ids = [one.actor_id for one in absent]
+        doing = self._host.activities(ids, time.monotonic() + _STACKS_S, stacks=True)
+        for one in absent:
+            seen = doing[one.actor_id]
+            lines.append(with_stack(f"{one.label}: {seen or 'at'}", seen) if seen.stack else "")
+        return "\n  ".join(filter(None, lines))
 
     def _on_death(self, actor_id: ActorId, _error: ActorDiedError) -> None:
         if any(actor.actor_id == actor_id for actor in self._actors):

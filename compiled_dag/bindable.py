@@ -144,6 +144,14 @@ class RemoteFunction(Remote, Protocol):
         """The plain function; None where its code is not known any more."""
         ...
 
+    def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Refuse arguments that do not fit.
+
+        Raises:
+            TypeError: They do not fit.
+        """
+        ...
+
     @property
     def kind(self) -> Hashable:
         """Functions of the same kind may share a process."""

@@ -29,7 +29,7 @@ from compiled_dag.ir import (
     OperationId,
     Output,
 )
-from compiled_dag.lint_nodes import check_kind, one_input, one_output
+from compiled_dag.lint_nodes import check_arity, check_kind, one_input, one_output
 from compiled_dag.members import actors_of, describe
 from compiled_dag.output_node import MultiOutputNode
 from compiled_dag.owned import Owned
@@ -222,6 +222,8 @@ class _Capture:
         number = self._ids[id(node)]
         if isinstance(node, (ClassMethodNode, FunctionNode)):
             check_kind(node)
+        if isinstance(node, FunctionNode):
+            check_arity(node)
         return Node(
             id=number,
             actor=self._placing.place(node, number),

@@ -238,9 +238,10 @@ class Deployment:
         if progress.step:
             node = self.observer.describe(participant, progress.step)
             where = f"in {node} of execution {progress.execution}"
+        who, how = _who_and_how(self.actors[participant - 1].label, str(error))
         died = GraphActorDiedError(
-            f"graph {self.name} lost actor {self.actors[participant - 1].label} {where}: "
-            f"{error}\nThe graph is broken; its other actors stay usable: compile again on them",
+            f"graph {self.name} lost {who} {where}: {how}\n"
+            "The graph is broken; its other actors stay usable: compile again on them",
             exit_code=error.exit_code,
             signal=error.signal,
             node=node,
@@ -248,7 +249,7 @@ class Deployment:
             stderr_tail=error.stderr_tail,
             cause=error.cause,
         )
-        died.__cause__ = error
+        died.__cause__ = error.cause  # not the error itself: all its text is here
         return died
 
     # --- the end ----------------------------------------------------------------------------------
@@ -365,6 +366,14 @@ class Deployment:
             doing = f" ({activity})" if str(activity) else ""
             where = f"{how}: {step}, execution {progress.execution}{doing}"
         return with_stack(where, activity)
+
+
+def _who_and_how(label: str, text: str) -> tuple[str, str]:
+    """Take apart what is said of an actor's death: who it was, and how it died."""
+    who, died, how = text.partition(" died: ")
+    if died and who.startswith(f"actor {label}"):
+        return who, how
+    return f"actor {label}", text.removeprefix(f"actor {label} ")
 
 
 def _nothing() -> None:

@@ -116,6 +116,19 @@ def check_kind(node: ClassMethodNode | FunctionNode) -> None:
     raise GraphError(msg)
 
 
+def check_arity(node: FunctionNode) -> None:
+    """Refuse arguments that a function does not take; of methods `bind` has refused them.
+
+    Raises:
+        TypeError: They do not fit.
+    """
+    try:
+        node._function.check(node._bound_args, node._bound_kwargs)
+    except TypeError as error:
+        msg = f"{node._label}, bound at {node._source}: {error}"
+        raise TypeError(msg) from None
+
+
 def warn_of_retries(output: DAGNode) -> None:
     """Say once what is not done again after a failure, though it was declared."""
     names = ("max_retries", "max_task_retries", "retry_exceptions")

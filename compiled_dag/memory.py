@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -123,12 +124,24 @@ class GraphMemory:
             for channel in self.channels
             if channel.ring_bytes
         ]
-        lines += [
-            f"pinned: channel {pin.channel}, execution {pin.execution}, "
-            f"{_size(pin.size_bytes)} held by {pin.holder}"
-            for pin in self.pins
-        ]
+        lines += _pinned(self.pins)
         return "\n".join(lines)
+
+
+def _pinned(pins: Sequence[Pin]) -> list[str]:
+    """Say who holds what: a line for each channel and holder, which may hold thousands."""
+    held: dict[tuple[int, str], list[Pin]] = defaultdict(list)
+    for pin in pins:
+        held[pin.channel, pin.holder].append(pin)
+    lines = []
+    for (channel, holder), theirs in held.items():
+        size = _size(sum(pin.size_bytes for pin in theirs))
+        executions = [pin.execution for pin in theirs]
+        which = f"execution {executions[0]}"
+        if len(theirs) > 1:
+            which = f"{len(theirs)} values of executions {min(executions)} to {max(executions)}"
+        lines.append(f"pinned: channel {channel}, {which}, {size} held by {holder}")
+    return lines
 
 
 def _channel(spec: ChannelSpec, used: Usage, participants: tuple[str, ...]) -> ChannelMemory:

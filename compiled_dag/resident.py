@@ -150,7 +150,7 @@ class GraphResident:
             case CollectiveStart(operation, slots):
                 return self._bind_start(number, operation, slots)
             case CollectiveWait(operation, slots):
-                return self._bind_wait(operation, slots)
+                return self._bind_wait(number, operation, slots)
             case Release(slots):
                 return _bind_release(slots)
 
@@ -270,10 +270,11 @@ class GraphResident:
 
         return run
 
-    def _bind_wait(self, operation: OperationId, results: tuple[int, ...]) -> Run:
-        wait, tokens = self._operations[operation].wait, self._tokens
+    def _bind_wait(self, number: int, operation: OperationId, results: tuple[int, ...]) -> Run:
+        wait, tokens, note = self._operations[operation].wait, self._tokens, self._note
 
         def run(slots: Slots) -> None:
+            note(number)
             for slot, value in zip(results, wait(tokens.pop(operation)), strict=True):
                 slots[slot] = value
 

@@ -18,7 +18,7 @@ from runtime.signatures import MethodSpec, is_stream, spec_of
 from runtime.stream import ObjectRefGenerator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from compiled_dag.host import Host
 
@@ -112,6 +112,14 @@ class RemoteFunction:
         return self._function
 
     # --- for compiled graphs, which run it in processes of their own
+
+    def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Refuse arguments that do not fit.
+
+        Raises:
+            TypeError: They do not fit.
+        """
+        self._spec.check(args, kwargs)
 
     @property
     def host(self) -> Host:

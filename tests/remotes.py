@@ -50,6 +50,10 @@ class FakeFunction:
         node: FunctionNode = bound_by_caller(FunctionNode(self, args, kwargs))
         return node
 
+    def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        if self.function is not None:
+            inspect.signature(self.function).bind(*args, **kwargs)
+
     def room(self) -> int:
         return self._room
 

@@ -269,6 +269,7 @@ def test_a_compile_with_a_busy_actor(session, tmp_path, collective):
         call = crew[1].wait.remote(str(release))
         with compile_timeout(0.3), pytest.raises(GraphError, match=message) as caught:
             graph.experimental_compile()
+        assert "in wait_for_file" in str(caught.value)
         del caught
         release.touch()
         runtime.get(call, timeout=LONG_S)

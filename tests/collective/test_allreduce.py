@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from collective import ReduceOp, allreduce
+from collective.rank import RankOperation
 from compiled_dag import CompiledDAGRef, InputNode, MultiOutputNode, TaskError
+from compiled_dag.program import CollectiveWait
 from tests.gates import Background
 
 INTEGERS = ["int8", "uint8", "int32", "int64"]
@@ -311,3 +313,18 @@ def test_no_rank_waits_for_ever_when_the_graph_ends_before_all_arrived(host) -> 
     gate.opened.set()
     ending.result()
     assert quick.resources == slow.resources == {}
+
+
+def test_a_rank_that_waits_for_an_operation_to_end_is_seen_in_that_step(host, monkeypatch) -> None:
+    seen, wait = [], RankOperation.wait
+
+    def watched(self, running):
+        deployment, participant = graph._deployment, self._rank + 1
+        number = deployment.segment.progress(participant).step
+        seen.append(type(deployment.program.steps[participant][number - 1]))
+        return wait(self, running)
+
+    monkeypatch.setattr(RankOperation, "wait", watched)
+    with group(host, torch.ones, torch.ones) as graph:
+        assert [float(ref.get(30).sum()) for ref in graph.execute(2)] == [4, 4]
+    assert seen == [CollectiveWait] * 2

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from collective import ReduceOp, allreduce
+from collective import ReduceOp, allreduce, broadcast, gather, reduce
 from compiled_dag import CollectiveOutputNode, GraphError, InputNode
 from tests.graphs import paper
 
@@ -55,3 +55,19 @@ def test_a_node_given_twice_is_refused_by_position() -> None:
         node = worker.grad.bind(inp)
     with pytest.raises(GraphError, match=r"inputs 0 and 1 are both on actor Worker\(1\)"):
         allreduce.bind([node, node])
+
+
+@pytest.mark.parametrize(
+    ("operation", "name", "hint"),
+    [
+        (reduce, "root", ": it is called dst_rank"),
+        (broadcast, "dst_rank", ": it is called src_rank"),
+        (allreduce, "root", ": all its ranks are alike"),
+        (gather, "rooot", ""),
+    ],
+)
+def test_an_unknown_option_is_refused_with_what_the_special_rank_is_called(
+    operation, name, hint
+) -> None:
+    with pytest.raises(TypeError, match=rf"got an unexpected keyword argument {name!r}{hint}$"):
+        operation.bind([], **{name: 0})

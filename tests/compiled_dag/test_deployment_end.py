@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ import torch
 
 from collective import allreduce
 from compiled_dag import (
-    ActorDiedError,
     ChannelClosedError,
     CompiledDAGRef,
     DAGContext,
@@ -239,11 +239,9 @@ def test_a_death_says_what_died_how_in_which_node_of_which_execution(host, gate)
     error = raised.value
     assert error.node.startswith("Gate.hold (node 1, bound at gates.py:")
     assert (error.execution, error.signal) == (0, "SIGKILL")
-    assert f"lost actor Gate(1) in {error.node} of execution 0: actor Gate(1) was killed" in str(
-        error
-    )
+    assert f"lost actor Gate(1) in {error.node} of execution 0: was killed" in str(error)
     assert "its other actors stay usable: compile again on them" in str(error)
-    assert isinstance(error.__cause__, ActorDiedError)
+    assert "".join(traceback.format_exception(error)).count("was killed") == 1
     gate.opened.set()
     graph.teardown()
 

@@ -118,6 +118,17 @@ def test_memory_is_plain_data_and_a_table(host) -> None:
     assert result[0] == 1
 
 
+def test_what_one_holds_of_a_channel_is_one_line(host) -> None:
+    _, graph = kept(host)
+    with graph:
+        held = [graph.execute(1)[0].get(30) for _ in range(3)]
+        lines = [line for line in str(graph.memory()).splitlines() if line.startswith("pinned")]
+    by_driver = "pinned: channel 1, 3 values of executions 0 to 2, 384 KiB held by driver"
+    assert by_driver in lines
+    assert len(lines) == 2
+    assert len(held) == 3
+
+
 # --- one channel ----------------------------------------------------------------------------------
 
 

@@ -232,6 +232,15 @@ def test_functions_that_return_before_their_work_is_done_are_refused(host, funct
     assert host.actors == {}
 
 
+@pytest.mark.parametrize("arguments", [(1, 2), ()])
+def test_a_function_that_does_not_take_its_arguments_is_refused(host, arguments) -> None:
+    with InputNode() as inp:
+        output = FakeFunction(host, add).bind(inp, *arguments)
+    with pytest.raises(TypeError, match=rf"^add, bound at {HERE}: (too many|missing a required)"):
+        output.experimental_compile()
+    assert host.actors == {}
+
+
 def test_a_function_whose_code_is_lost_is_refused(host) -> None:
     with InputNode() as inp:
         output = FakeFunction(host, None).bind(inp)
