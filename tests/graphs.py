@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from collective import ReduceOp, allreduce
+from collective import ReduceOp, allreduce, broadcast
 from compiled_dag import InputNode, MultiOutputNode
 from compiled_dag.capture import capture
 from compiled_dag.class_node import bind_method
@@ -204,6 +204,16 @@ def data_parallel(actors: Sequence[Any]) -> DAGNode:
         return MultiOutputNode([actor.step.bind(grad) for actor, grad in pairs])
 
 
+def buckets(actors: Sequence[Any]) -> DAGNode:
+    """Two tensors in one allreduce; a broadcast to an actor that has nothing to bring."""
+    first, second = actors
+    with InputNode() as inp:
+        left, right = ([actor.grad.bind(field) for actor in actors] for field in (inp[0], inp[1]))
+        sums = allreduce.bind([left, right])
+        spread = broadcast.bind([first.join.bind(*sums[0]), second])
+        return MultiOutputNode([second.join.bind(*sums[1]), *spread])
+
+
 def idle_start(actors: Sequence[Any]) -> DAGNode:
     """An actor whose first node waits for nobody: the driver starts it."""
     busy, idle = actors
@@ -283,6 +293,7 @@ SAMPLES: dict[str, tuple[Callable[[Sequence[Any]], DAGNode], int]] = {
     "multi_return": (multi_return, 2),
     "data_parallel_2": (data_parallel, 2),
     "data_parallel_4": (data_parallel, 4),
+    "buckets": (buckets, 2),
     "idle_start": (idle_start, 2),
     "pipeline": (pipeline, 2),
     "gpipe_2": (lambda actors: staged(actors, gpipe(2, 3)), 2),

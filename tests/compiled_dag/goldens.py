@@ -18,7 +18,16 @@ from tests.graphs import SAMPLES, paper, program_of
 
 FOLDER = Path(__file__).parent / "golden"
 SCHEDULES = FOLDER / "schedules"
-SCHEDULED = ("1f1b_2", "1f1b_4", "data_parallel_2", "gpipe_2", "gpipe_4", "idle_start", "nested")
+SCHEDULED = (
+    "1f1b_2",
+    "1f1b_4",
+    "buckets",
+    "data_parallel_2",
+    "gpipe_2",
+    "gpipe_4",
+    "idle_start",
+    "nested",
+)
 
 
 def program(name: str) -> Program:
