@@ -118,7 +118,10 @@ class Operation:
 
         if self.kind == BARRIER:
             return RankBarrier(context, group_id, rank, places, str(self))
-        return RankOperation(context, group_id, rank, places, self)
+        from collective.plain import PlainOperation  # noqa: PLC0415  as above
+
+        part = PlainOperation if PlainOperation.fits(self, rank) else RankOperation
+        return part(context, group_id, rank, places, self)
 
 
 def choose_backend(actors: Sequence[Actor]) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collective.kinds import Shape
     from collective.messages import Message
     from collective.ops import Operation
-    from collective.process_group import ProcessGroup, Shortcut, Work
+    from collective.process_group import ProcessGroup, Work
     from collective.rounds import Part, Round
     from compiled_dag.host import ActorContext
     from compiled_dag.shm.waiter import Waiter
@@ -45,6 +45,11 @@ class RankGroup:
     def __post_init__(self) -> None:
         self.waiter.calm += self.process_group.needs_calm
 
+    @property
+    def is_faulted(self) -> bool:
+        """Whether a rank has given its backend up."""
+        return self.header.state == FAULTED
+
     def give_up(self, waiter: Waiter) -> None:
         """Let go of a backend that has failed, and wait for the driver's word: a peer has died.
 
@@ -63,7 +68,7 @@ class RankGroup:
 
 
 @dataclass(slots=True)
-class _Running:
+class Running:
     """An operation under way."""
 
     parts: Sequence[Part]
@@ -172,8 +177,6 @@ class RankOperation(_RankPart):
         self._num_results = operation.num_buckets if self._gets else 1
         self._later = f"{self._text}, next message".encode()
         """The record of all ranks for rounds after the first."""
-        self._shortcut: Shortcut | None = None
-        """For tensors that look like the last ones."""
         self._looks: Any = None
         self._record = self._beside = b""
         self._own: _Plan | None = None
@@ -181,12 +184,8 @@ class RankOperation(_RankPart):
         self._learned: _Plan | None = None
         """From what others have shown."""
 
-    def start(
-        self, values: tuple[Any, ...], execution: int
-    ) -> _Running | tuple[torch.Tensor | None] | Error:
+    def start(self, values: tuple[Any, ...], execution: int) -> Running | Error:
         """Meet the other ranks; launch if all bring what goes together."""
-        if self._shortcut is not None and self._shortcut.lay(values[0]):
-            return self._start_short(self._shortcut, execution)
         plan: _Plan | None = None
         rounds: list[Round] = []
         tensors: list[torch.Tensor] = []
@@ -213,14 +212,12 @@ class RankOperation(_RankPart):
         assert plan is not None, "a rank that brings something has one of its own"
         return self._launch(plan, rounds, tensors, execution)
 
-    def wait(self, running: _Running | tuple[torch.Tensor | None] | Error) -> Sequence[Any]:
+    def wait(self, running: Running | Error) -> Sequence[Any]:
         """Finish the operation.
 
         Returns:
             For each bucket the result or an `Error`; one None if this rank gets nothing.
         """
-        if isinstance(running, tuple):
-            return running
         if isinstance(running, Error):
             return (running,) * self._num_results
         error = self._finish(running.works, running.execution)
@@ -230,22 +227,20 @@ class RankOperation(_RankPart):
             return (None,)
         return self._carrier.results(running.parts, running.tensors, running.device)
 
-    def _start_short(
-        self, shortcut: Shortcut, execution: int
-    ) -> tuple[torch.Tensor | None] | Error:
-        """Do it all, with tensors that look like the last ones."""
-        group = self._group
-        group.preflight.arrive(self._record, None, self._beside)
-        met = self._meet()
-        if met is None:
-            if group.header.state == FAULTED:
-                return self._capture(CollectiveError(_FAULTED_TEXT), execution)
-            return (shortcut.take(),)
+    # --- meeting
+
+    def _refusal(self, met: list[bytes] | Error | None, execution: int) -> Error | None:
+        """Return why an operation is not launched after a meeting in which all brought something.
+
+        None if only the root brought something, and only it was to.
+        """
         if isinstance(met, Error):
             return met.at(execution=execution)
-        return self._mismatch(met, execution)
-
-    # --- meeting
+        if met is not None and self._alone is None:
+            return self._mismatch(met, execution)
+        if self._group.is_faulted:
+            return self._capture(CollectiveError(_FAULTED_TEXT), execution)
+        return None
 
     def _meet_with(
         self, record: bytes, error: Error | None, beside: bytes, execution: int
@@ -271,7 +266,6 @@ class RankOperation(_RankPart):
                     return self._capture(ValueError(f"{self._text}: {text}"), execution)
             self._own = self._plan([brought.shapes] * size, values[0].dtype, values[0].device, [])
             self._looks = looks
-            self._shortcut = self._carrier.shortcut(self._own.messages, values[0])
         assert self._own is not None, "set with the looks"
         return self._own
 
@@ -338,7 +332,7 @@ class RankOperation(_RankPart):
         rounds: Sequence[Round],
         tensors: Sequence[torch.Tensor],
         execution: int,
-    ) -> _Running | Error:
+    ) -> Running | Error:
         """Do the rounds. The ranks have met for the first, and meet for every other."""
         works: list[Work] = []
         for number, one in enumerate(rounds):
@@ -348,7 +342,7 @@ class RankOperation(_RankPart):
                 if met is not None:
                     assert isinstance(met, Error), "all ranks show the same for later rounds"
                     return self._finish(works, execution) or met
-            if self._group.header.state == FAULTED:
+            if self._group.is_faulted:
                 return self._capture(CollectiveError(_FAULTED_TEXT), execution)
             try:
                 if not (number or self._brings):
@@ -359,7 +353,7 @@ class RankOperation(_RankPart):
             if work is not None:
                 works.append(work)
         parts = tuple({id(one.part): one.part for one in rounds}.values())
-        return _Running(parts, works, tensors, plan.device, execution)
+        return Running(parts, works, tensors, plan.device, execution)
 
     def _finish(self, works: Sequence[Work], execution: int) -> Error | None:
         """Wait for what has been started; returns how that failed, if it did."""

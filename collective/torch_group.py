@@ -26,6 +26,7 @@ import torch.distributed
 from collective.header import OPEN
 from collective.launch import OP_TIMEOUT, launch
 from collective.process_group import BITWISE, why_not_op
+from collective.warm_memory import WarmMemory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -159,6 +160,7 @@ class GlooGroup:
             waiter,
         )
         self._running: list[_GlooWork] = []
+        self._memory = WarmMemory()
 
     def why_not(self, tensor: torch.Tensor, op: str) -> str | None:
         """Return why gloo cannot reduce `tensor` with `op`, or None."""
@@ -168,7 +170,7 @@ class GlooGroup:
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype, _device: Any) -> torch.Tensor:
         """Return contiguous host memory."""
-        return torch.empty(shape, dtype=dtype)
+        return self._memory.empty(shape, dtype)
 
     def stage(self, _kind: str, tensor: torch.Tensor, _op: str | None, _root: int) -> torch.Tensor:
         """Return `tensor` in host memory, contiguous."""
@@ -198,6 +200,7 @@ class GlooGroup:
     def abort(self) -> None:
         """Drop the group: its sockets close, and peers that wait for this rank fail at once."""
         group, self._group = self._group, None
+        self._memory.close()
         running = [work for work in self._running if not work.is_completed()]
         self._running = []
         if running:

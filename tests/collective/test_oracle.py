@@ -187,3 +187,5 @@ def test_everything_equals_numpy(everything: Everything, dtype: str) -> None:
     for number in range(len(SHAPES)):
         if turn == 0 or (turn + number) % 3 == 0:  # every shape in five dtypes
             everything.check((dtype, number))
+            if turn == 0:  # what looks as it did before goes a shorter way
+                everything.check((dtype, number))

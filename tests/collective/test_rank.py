@@ -12,6 +12,7 @@ from collective import rank as rank_module
 from collective.header import Preflight
 from collective.kinds import ALLREDUCE
 from collective.ops import Operation, ReduceOp
+from collective.plain import PlainOperation
 from collective.rank import RankGroup, RankOperation
 from compiled_dag import ChannelClosedError, CollectiveError
 from compiled_dag.outcome import Error, Place
@@ -55,24 +56,30 @@ class FakeBackend:
         self.aborted += 1
 
 
-@pytest.fixture
-def pair(ranks, monkeypatch):
-    """Makes two ranks; the first one's backend fails as told."""
+@pytest.fixture(params=[RankOperation, PlainOperation])
+def pair(request, ranks, monkeypatch):
+    """Makes two ranks; the first one's backend fails as told.
+
+    A `PlainOperation` has one execution behind it: from then on it goes its own way.
+    """
     monkeypatch.setattr(rank_module, "_DEATH_NOTICE_S", 0.01)
 
     def make(fail: str = ""):
         group = ranks(2)
         operations = []
         for number, (header, waiter) in enumerate(zip(group.headers, group.waiters, strict=True)):
-            backend = FakeBackend(fail if number == 0 else "")
+            backend = FakeBackend()
             preflight = Preflight(header, number, waiter)
             one = RankGroup(header, preflight, backend, number, waiter)
             context = SimpleNamespace(resources={"group 5": one}, waiter=waiter)
-            operation = RankOperation(
+            operation = request.param(
                 context, 5, number, PLACES, Operation(kind=ALLREDUCE, op=ReduceOp.SUM)
             )
             operation.group = one
             operations.append(operation)
+        if request.param is PlainOperation:
+            run(operations)
+        operations[0].group.process_group.fail = fail
         return operations
 
     return make
