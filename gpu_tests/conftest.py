@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
-from tests.conftest import no_leaks, session  # noqa: F401  fixtures
+from tests.conftest import incubator, no_leaks, session  # noqa: F401  fixtures
 
 
 def _why_not() -> str | None:
+    if os.environ.get("GPU_TESTS_DEVICE", "cuda") != "cuda":
+        return None  # see gpu_tests.crew
     try:
         import torch
     except ImportError:

@@ -1,0 +1,124 @@
+"""Actors of the GPU tests: imported by their processes.
+
+``GPU_TESTS_DEVICE=cpu`` has the tests that can run on the CPU do so: it shows slips in the tests
+themselves, and nothing about GPUs.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+DEVICE = os.environ.get("GPU_TESTS_DEVICE", "cuda")
+ON_GPU = DEVICE == "cuda"
+_CYCLES_PER_MS = 1_500_000
+
+
+def busy(milliseconds: float) -> None:
+    """Have the current stream be busy; the host goes on."""
+    if ON_GPU:
+        torch.cuda._sleep(int(milliseconds * _CYCLES_PER_MS))
+
+
+class Stage:
+    """Makes, changes and shows tensors; nothing here waits for the GPU but `check` and `show`."""
+
+    def __init__(self) -> None:
+        self.kept: list[torch.Tensor] = []
+        self.wrong = torch.zeros((), dtype=torch.int64, device=DEVICE)
+
+    def make(self, n: int) -> torch.Tensor:
+        return torch.arange(n, dtype=torch.float32, device=DEVICE)
+
+    def make_slowly(self, n: int, milliseconds: float) -> torch.Tensor:
+        busy(milliseconds)
+        return self.make(n)
+
+    def make_many(self, n: int) -> Any:
+        return {"a": [self.make(n), "text"], "b": (self.make(n + 1).t(), n), "cpu": torch.ones(3)}
+
+    def add(self, value: torch.Tensor) -> torch.Tensor:
+        return value + 1
+
+    def keep(self, value: torch.Tensor) -> None:
+        self.kept.append(value)
+        value += 100
+
+    def check(self, value: torch.Tensor) -> None:
+        """Count what is wrong in a value of `make`, on the GPU."""
+        expected = torch.arange(value.numel(), dtype=torch.float32, device=DEVICE)
+        self.wrong += (value != expected).sum()
+
+    def check_slowly(self, value: torch.Tensor, milliseconds: float) -> None:
+        busy(milliseconds)
+        self.check(value)
+
+    def num_wrong(self) -> int:
+        return int(self.wrong)
+
+    def show(self, value: Any) -> Any:
+        return shown(value)
+
+    def show_kept(self) -> Any:
+        return shown(self.kept)
+
+    def works(self) -> bool:
+        """Tell whether this process's GPU can be used."""
+        return float(torch.ones(1000, device=DEVICE).sum()) == 1000
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def break_context(self, value: Any) -> Any:
+        """Fail a device-side assertion, which no context survives; the host sees it later."""
+        wrong = torch.tensor([10_000], device=DEVICE)
+        return torch.zeros(4, device=DEVICE)[wrong] + value.sum()
+
+    def fill_gpu(self, value: Any) -> Any:
+        return torch.empty(1 << 50, dtype=torch.uint8, device=DEVICE)
+
+    def profile(self) -> None:
+        """Begin to trace the CUDA calls of this process."""
+        every = list(torch.profiler.supported_activities())
+        self.profiler = torch.profiler.profile(activities=every)
+        self.profiler.__enter__()
+
+    def calls(self) -> dict[str, int]:
+        """End that; return how often each call was made."""
+        self.profiler.__exit__(None, None, None)
+        return {event.key: event.count for event in self.profiler.key_averages()}
+
+    def allocator(self) -> str:
+        return str(torch.cuda.get_allocator_backend())
+
+
+class Captured:
+    """A stage whose work is a CUDA graph: captured once, replayed, between channel operations."""
+
+    def __init__(self, n: int) -> None:
+        self.input = torch.zeros(n, device=DEVICE)
+        side = torch.cuda.Stream()
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                self.output = self.input * 2 + 1
+        side.synchronize()
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+            self.output = self.input * 2 + 1
+
+    def work(self, value: torch.Tensor) -> torch.Tensor:
+        self.input.copy_(value)
+        self.graph.replay()
+        return self.output
+
+
+def shown(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return (value.device.type, value.tolist())
+    if isinstance(value, dict):
+        return {key: shown(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [shown(part) for part in value]
+    return value

@@ -1,0 +1,283 @@
+"""Tensors that stay on the GPU between actors that share one: what must hold on a real device."""
+
+from __future__ import annotations
+
+import random
+import re
+import sys
+import time
+
+import pytest
+
+import runtime
+from compiled_dag import GraphActorDiedError, InputNode, MultiOutputNode, TaskError
+from gpu_tests.crew import DEVICE, ON_GPU, Captured, Stage
+from tests.live import LONG_S, pids_of, wait_until
+
+pytestmark = [
+    pytest.mark.proc,
+    pytest.mark.timeout(300),
+    pytest.mark.filterwarnings("ignore:num_gpus=", "ignore:the GPUs are fake"),
+]
+LAPS = 100_000 if ON_GPU else 500
+
+
+@pytest.fixture
+def start(no_leaks, monkeypatch):
+    """Starts a session with more logical GPUs than there are, so that actors share one."""
+
+    def start(count, *, environment=(), kind=Stage, arguments=(), **options):
+        for name, value in dict(environment).items():
+            monkeypatch.setenv(name, value)
+        runtime.init(num_gpus=count + 1)
+        actor = runtime.remote(kind).options(num_gpus=1, **options)
+        return [actor.remote(*arguments) for _ in range(count)]
+
+    yield start
+    runtime.shutdown()
+
+
+def hop(writer, *readers, method="make", then="show", hint="accelerator"):
+    with InputNode() as inp:
+        value = getattr(writer, method).bind(inp).with_tensor_transport(hint)
+        return MultiOutputNode([getattr(reader, then).bind(value) for reader in readers])
+
+
+def expect(graph, transport="cuda_ipc", why=""):
+    """Check how the tensors travel."""
+    found = [edge for edge in graph.explain().edges if edge.channel and "hinted" in edge.why]
+    assert found
+    for edge in found:
+        assert edge.transport == (transport if ON_GPU else "fake"), str(edge)
+        assert not ON_GPU or re.search(why, edge.why), edge.why
+
+
+def get(refs):
+    return runtime.get(refs, timeout=LONG_S)
+
+
+def flat(n):
+    return (DEVICE, [float(number) for number in range(n)])
+
+
+# --- rows 1, 4, 5: right, growing, several readers -----------------------------------------------
+
+
+@pytest.mark.parametrize("readers", [1, 2])
+def test_a_hundred_thousand_laps_of_random_sizes_are_right(start, readers) -> None:
+    writer, *others = start(1 + readers)
+    draw = random.Random(7)
+    with hop(writer, *others, then="check").experimental_compile() as graph:
+        expect(graph)
+        pending = []
+        for lap in range(LAPS):
+            most = 1 << min(20, 4 + lap * 20 // LAPS)  # grows by and by
+            pending.append(graph.execute(draw.randrange(most)))
+            if len(pending) == 8:
+                get(pending.pop(0))
+        for refs in pending:
+            get(refs)
+    assert get([other.num_wrong.remote() for other in others]) == [0] * readers
+
+
+def test_tensors_anywhere_in_a_value_arrive(start) -> None:
+    writer, reader = start(2)
+    with hop(writer, reader, method="make_many").experimental_compile() as graph:
+        for n in (3, 0, 5):
+            (found,) = get(graph.execute(n))
+            assert found == {
+                "a": [flat(n), "text"], "b": [flat(n + 1), n], "cpu": ("cpu", [1.0] * 3)
+            }  # fmt: skip
+
+
+def test_what_readers_get_is_their_own(start) -> None:
+    writer, *readers = start(3)
+    with hop(writer, *readers, then="keep").experimental_compile() as graph:
+        for _ in range(20):
+            get(graph.execute(4))
+    kept = get([reader.show_kept.remote() for reader in readers])
+    assert kept == [[(DEVICE, [100.0, 101.0, 102.0, 103.0])] * 20] * 2
+
+
+def test_slow_kernels_on_either_side_are_waited_for(start) -> None:
+    writer, reader = start(2)
+    with InputNode() as inp:
+        value = writer.make_slowly.bind(inp[0], inp[1]).with_tensor_transport("accelerator")
+        output = reader.check_slowly.bind(value, inp[2])
+    with output.experimental_compile() as graph:
+        for slow_writer, slow_reader in ((5, 0), (0, 5), (3, 3)):
+            refs = [graph.execute(100_000, slow_writer, slow_reader) for _ in range(10)]
+            get(refs)
+    assert get(reader.num_wrong.remote()) == 0
+
+
+# --- row 2: nobody's host waits -------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not ON_GPU, reason="there are no CUDA calls to look at")
+def test_no_host_waits_for_the_gpu(start) -> None:
+    writer, reader = start(2)
+    with InputNode() as inp:
+        value = writer.make_slowly.bind(inp, 5).with_tensor_transport("accelerator")
+        output = reader.check.bind(value)
+    with output.experimental_compile() as graph:
+        for _ in range(20):
+            get(graph.execute(1000))  # everything is open by now
+        get([writer.profile.remote(), reader.profile.remote()])
+        begun = time.perf_counter()
+        get([graph.execute(1000) for _ in range(8)])
+        hosts_s = time.perf_counter() - begun
+        calls = get([writer.calls.remote(), reader.calls.remote()])
+    for made in calls:
+        waits = [name for name in made if re.search("(Stream|Device|Event)Synchronize", name)]
+        assert not waits, made
+    assert hosts_s < 8 * 5e-3, "the hosts took as long as the kernels"
+
+
+# --- row 3, and the faults of a GPU ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_death_in_the_middle_of_a_kernel_leaves_the_other_usable(start, victim) -> None:
+    actors = start(2)
+    pids = pids_of(actors)
+    with InputNode() as inp:
+        value = actors[0].make_slowly.bind(inp, 200).with_tensor_transport("accelerator")
+        output = actors[1].check_slowly.bind(value, 200)
+    graph = output.experimental_compile()
+    get(graph.execute(1000))
+    refs = [graph.execute(1_000_000) for _ in range(4)]
+    runtime.kill(actors[victim])
+    with pytest.raises(GraphActorDiedError):
+        _execute_until_dead(graph, refs)
+    graph.teardown()
+    assert get(actors[1 - victim].works.remote())
+    if ON_GPU:
+        wait_until(lambda: pids[victim] not in _processes_on_gpu())
+
+
+def _execute_until_dead(graph, refs) -> None:
+    while True:
+        get(refs.pop(0))
+        refs.append(graph.execute(8))
+
+
+def _processes_on_gpu() -> set[int]:
+    import subprocess
+
+    asked = ["nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader"]
+    return {int(line) for line in subprocess.check_output(asked, text=True).split()}
+
+
+@pytest.mark.skipif(not ON_GPU, reason="only a GPU's context can be lost")
+def test_a_lost_context_is_the_actors_death(start) -> None:
+    first, second, third = start(3)
+    with InputNode() as inp:
+        value = first.make.bind(inp).with_tensor_transport("accelerator")
+        broken = second.break_context.bind(value).with_tensor_transport("accelerator")
+        output = third.show.bind(broken)
+    graph = output.experimental_compile()
+    with pytest.raises((GraphActorDiedError, TaskError)) as raised:
+        _execute_until_dead(graph, [graph.execute(8)])
+    assert re.search("context is lost|device-side assert", str(raised.value))
+    graph.teardown()
+    assert get([first.works.remote(), third.works.remote()]) == [True, True]
+
+
+@pytest.mark.skipif(not ON_GPU, reason="the CPU has other limits")
+def test_a_full_gpu_is_an_error_of_its_execution(start) -> None:
+    writer, reader = start(2)
+    with hop(writer, reader, method="fill_gpu").experimental_compile() as graph:
+        with pytest.raises(TaskError, match="out of memory"):
+            get(graph.execute(1))
+    with hop(writer, reader).experimental_compile() as graph:
+        assert get(graph.execute(3)) == [flat(3)]
+
+
+# --- rows 6, 7, 8: allocators and numbering -------------------------------------------------------
+
+
+@pytest.mark.parametrize("setting", ["expandable_segments:True", "backend:cudaMallocAsync"])
+def test_any_allocator_of_torch_will_do(start, setting) -> None:
+    variables = {"PYTORCH_CUDA_ALLOC_CONF": setting, "PYTORCH_ALLOC_CONF": setting}
+    writer, reader = start(2, runtime_env={"env_vars": variables})
+    if ON_GPU and "Async" in setting:
+        assert get(writer.allocator.remote()) == "cudaMallocAsync"
+    with hop(writer, reader).experimental_compile() as graph:
+        expect(graph)
+        for n in (10, 1_000_000, 3, 5_000_000):
+            assert get(graph.execute(n)) == [flat(n)]
+
+
+@pytest.mark.skipif(not ON_GPU, reason="there is nothing to number")
+def test_gpus_named_by_uuid(start, monkeypatch) -> None:
+    import torch
+
+    uuids = [f"GPU-{torch.cuda.get_device_properties(i).uuid}"
+             for i in range(torch.cuda.device_count())]  # fmt: skip
+    writer, reader = start(2, environment={"CUDA_VISIBLE_DEVICES": ",".join(uuids)})
+    with hop(writer, reader).experimental_compile() as graph:
+        expect(graph, why=re.escape(uuids[0].removeprefix("GPU-")))
+        assert get(graph.execute(5)) == [flat(5)]
+
+
+# --- rows 10, 11, 12: CUDA graphs, and what is refused --------------------------------------------
+
+
+@pytest.mark.skipif(not ON_GPU, reason="only a GPU has CUDA graphs")
+def test_a_captured_body_between_channel_operations(start) -> None:
+    writer, reader = start(2)
+    captured = runtime.remote(Captured).options(num_gpus=0.1).remote(1000)
+    with InputNode() as inp:
+        value = writer.make.bind(inp).with_tensor_transport("accelerator")
+        doubled = captured.work.bind(value).with_tensor_transport("accelerator")
+        output = reader.show.bind(doubled)
+    with output.experimental_compile() as graph:
+        refs = [graph.execute(1000) for _ in range(10)]
+        for ref in refs:
+            assert get(ref) == (DEVICE, [float(2 * n + 1) for n in range(1000)])
+
+
+@pytest.mark.skipif(not ON_GPU, reason="nothing is refused that is not there")
+@pytest.mark.parametrize(
+    ("device", "transport", "why"),
+    [
+        ("without_memory", "pinned", "exporting GPU memory.*NotSupported"),
+        ("without_events", "cuda_ipc", "hosts wait for GPUs"),
+        ("without_both", "pinned", "hosts wait for GPUs"),
+    ],
+)
+def test_what_is_refused_is_done_without(start, device, transport, why) -> None:
+    environment = {"COMPILED_DAG_CUDA": f"gpu_tests.refusing:{device}"}
+    writer, *readers = start(3, environment=environment)
+    with hop(writer, *readers).experimental_compile() as graph:
+        expect(graph, transport, why)
+        sizes = [3, 2_000_000, 0, 7, 100, 5]
+        refs = [graph.execute(n) for n in sizes]
+        for n, found in zip(sizes, map(get, refs), strict=True):
+            assert found == [flat(n)] * 2
+
+
+@pytest.mark.skipif(not ON_GPU, reason="only a GPU's stream can be captured")
+def test_waits_on_shared_events_inside_a_capture_are_known_to_work_or_not(capsys) -> None:
+    """Decides nothing: waits are outside captures. What it prints goes to the run's log."""
+    import torch
+
+    from compiled_dag.cuda.cupy_driver import CupyDriver
+
+    torch.cuda.init()
+    driver = CupyDriver()
+    driver.select(0)
+    event = driver.make_event(is_shared=True)
+    driver.record(event, torch.cuda.current_stream().cuda_stream)
+    graph = torch.cuda.CUDAGraph()
+    outcome = "allowed"
+    try:
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            driver.wait(torch.cuda.current_stream().cuda_stream, event)
+            torch.ones(4, device="cuda") + 1
+    except (RuntimeError, driver.error_type) as error:
+        outcome = f"refused: {error}"
+    with capsys.disabled():
+        sys.stdout.write(f"\na wait on an interprocess event inside a capture is {outcome}\n")
+    driver.destroy_event(event)
