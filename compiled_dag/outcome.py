@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import os
 import pickle
 import sys
 import traceback
 from dataclasses import dataclass
 from types import GetSetDescriptorType, MemberDescriptorType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compiled_dag.errors import TaskError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 _OWN_FOLDERS = tuple(
@@ -80,12 +82,22 @@ class Error:
         *,
         rank: int | None = None,
         execution: int | None = None,
+        function: Callable[..., Any] | None = None,
     ) -> Error:
-        """Freeze `exception` with its traceback, less this project's own frames."""
+        """Freeze `exception` with its traceback, less this project's own frames.
+
+        Args:
+            exception: What was raised.
+            place: Where.
+            rank: Of the collective, if in one.
+            execution: Of the graph, if in one.
+            function: The user's code that it is about: told where no frame is the user's, as when
+                what it returned cannot be sent.
+        """
         return cls(
             cause=_pickled(exception),
             summary=_summary(exception),
-            traceback_text=_traceback_text(exception),
+            traceback_text=_traceback_text(exception, function),
             place=place,
             rank=rank,
             execution=execution,
@@ -155,20 +167,49 @@ def _summary(exception: BaseException) -> str:
     return f"{name}: {text}" if text else name
 
 
-def _traceback_text(exception: BaseException) -> str:
+def _traceback_text(exception: BaseException, function: Callable[..., Any] | None) -> str:
     """Format the traceback from the first frame that is not this project's own.
 
     An exception that was made and never raised has the traceback of its cause.
     """
     if exception.__traceback__ is None and exception.__cause__ is not None:
-        return _traceback_text(exception.__cause__)
+        return _traceback_text(exception.__cause__, function)
     inner = _skip_own_frames(exception.__traceback__)
     if inner is None and exception.__traceback__ is None:
         return ""
+    about = None if inner is not None or function is None else _definition(function)
     try:
+        if about is not None:
+            return _text_about(about, exception)
         return "".join(traceback.format_exception(type(exception), exception, inner))
     except Exception:  # noqa: BLE001  a user's __str__ may raise anything
         return "".join(traceback.format_tb(inner))
+
+
+def _definition(function: Callable[..., Any]) -> traceback.FrameSummary | None:
+    """Return where a function of the user's is defined."""
+    plain = inspect.unwrap(getattr(function, "__func__", function))
+    code = getattr(plain, "__code__", None)
+    if code is None or code.co_filename.startswith(_OWN_FOLDERS):
+        return None
+    return traceback.FrameSummary(code.co_filename, code.co_firstlineno, plain.__qualname__)
+
+
+def _text_about(about: traceback.FrameSummary, exception: BaseException) -> str:
+    """Format an error about what a function returned, and the user's frames below it, if any."""
+    below = [] if exception.__cause__ is None else _user_frames(exception.__cause__.__traceback__)
+    lines = ["Traceback (most recent call last):\n", *traceback.format_list([about, *below])]
+    return "".join([*lines, *traceback.format_exception_only(exception)])
+
+
+def _user_frames(tb: TracebackType | None) -> list[traceback.FrameSummary]:
+    """Return the frames that are neither ours nor cloudpickle's."""
+    return [
+        frame
+        for frame in traceback.extract_tb(tb)
+        if not frame.filename.startswith(_OWN_FOLDERS)
+        and os.path.basename(os.path.dirname(frame.filename)) != "cloudpickle"
+    ]
 
 
 def _skip_own_frames(tb: TracebackType | None) -> TracebackType | None:

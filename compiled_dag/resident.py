@@ -209,10 +209,11 @@ class GraphResident:
     def _bind_write(self, number: int, channel: int, slot: int) -> Run:
         package = self._package
         means = self._means(package.channels[channel])
+        maker = self._maker(slot)
         writer = open_writer(
             self._graph,
             package.channels[channel],
-            self._maker(slot),
+            None if maker is None else package.places[maker.node],
             means=means,
             slot_bytes=package.slot_bytes,
             cap_bytes=package.cap_bytes,
@@ -234,29 +235,36 @@ class GraphResident:
         """Send what went wrong in place of a value that could not be sent."""
         if isinstance(cause, DeviceError) and cause.is_lost:
             raise cause
-        place = self._maker(slot) or Place(method=writer.spec.label, actor=self._context.label)
-        error = Error.capture(cause, place, execution=self.execution)
+        step = self._maker(slot)
+        unknown = Place(method=writer.spec.label, actor=self._context.label)
+        place = unknown if step is None else self._package.places[step.node]
+        function = None if step is None else self._function_of(step)
+        error = Error.capture(cause, place, execution=self.execution, function=function)
         try:
             writer.write(error)
         except Exception:  # noqa: BLE001  no memory even for the error's traceback
             writer.write(error.shortened(_SHORT_ERROR))
 
-    def _maker(self, slot: int) -> Place | None:
-        """Return the node that fills `slot` by calling a method."""
+    def _maker(self, slot: int) -> Compute | None:
+        """Return the call that fills `slot`."""
         for step in self._package.steps:
             if isinstance(step, Compute) and slot in step.results:
-                return self._package.places[step.node]
+                return step
         return None
+
+    def _function_of(self, step: Compute) -> Callable[..., Any]:
+        """Return what a call calls."""
+        function = self._package.functions.get(step.node)
+        return getattr(self._context.instance, step.method) if function is None else function
 
     def _bind_compute(self, number: int, step: Compute) -> Run:
         place = self._package.places[step.node]
 
         def failed(error: BaseException) -> Error:
             self._recorder.failed(number)
-            return Error.capture(error, place, execution=self.execution)
+            return Error.capture(error, place, execution=self.execution, function=method)
 
-        function = self._package.functions.get(step.node)
-        method = getattr(self._context.instance, step.method) if function is None else function
+        method = self._function_of(step)
         report = Report(self._words, self._step_word, self._since_word, number)
         return bind_compute(step, method, self._package.constants, report, failed)
 

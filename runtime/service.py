@@ -333,7 +333,7 @@ class Service:
     def _error(self, method: bytes, error: BaseException) -> Parcel:
         name = method.partition(b"\0")[0].decode()  # without the group
         place = Place(method=f"{self._class_name}.{name}", actor=self.label)
-        return Parcel.of(Error.capture(error, place))
+        return Parcel.of(Error.capture(error, place, function=self._methods.get(method)))
 
     # --- system functions
 

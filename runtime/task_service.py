@@ -55,7 +55,7 @@ class TaskService:
             return Skipped(number=call.number)
         if cancelled:
             error = TaskCancelledError("the task was cancelled before it ran")
-            return Reply(call.number, (_error(method, error),))
+            return Reply(call.number, (self._error(method, error),))
         return Reply(call.number, self._outcome(call, code, parcels))
 
     def _outcome(
@@ -77,9 +77,14 @@ class TaskService:
             raise
         except BaseException as error:  # noqa: BLE001  whatever user code raises is its outcome
             self._interruption.running = False
-            return (_error(method, error),)
+            return (self._error(method, error),)
         finally:
             del parcels
+
+    def _error(self, method: bytes, error: BaseException) -> Parcel:
+        place = Place(method=method[_HEAD:].decode(), actor="")
+        function = self._functions.get(method[2:_CODE])
+        return Parcel.of(Error.capture(error, place, function=function))
 
     def _define(self, number: bytes, code: Parcel) -> None:
         try:
@@ -97,10 +102,6 @@ def send_items(number: int, items: Any, send: Callable[[Item], None]) -> int:
         send(Item(number, position.to_bytes(8, "little"), (Parcel.of(item),)))
         position += 1
     return position
-
-
-def _error(method: bytes, error: BaseException) -> Parcel:
-    return Parcel.of(Error.capture(error, Place(method=method[_HEAD:].decode(), actor="")))
 
 
 def _raiser(error: Exception) -> Callable[..., Any]:

@@ -15,6 +15,8 @@ from tests.recipes import Failed, values_of
 
 
 class Faulty:
+    kept: Any = None
+
     def fail(self, value: Any) -> Any:
         if value == "bad":
             raise ValueError("it is bad")
@@ -34,6 +36,9 @@ class Faulty:
 
     def join(self, *parts: Any) -> Any:
         return parts
+
+    def give(self, _: Any) -> Any:
+        return self.kept
 
 
 class Spoiled:
@@ -83,6 +88,36 @@ def test_an_error_names_where_it_came_from_wherever_it_is_seen(host) -> None:
     assert (error.actor, error.execution) == ("Faulty(1)", 1)
     assert 'raise ValueError("it is bad")' in str(error)
     assert "compiled_dag/" not in error.traceback_text
+
+
+class Stubborn:
+    def __reduce__(self) -> Any:
+        raise RuntimeError("it does not want to")
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "frame"),
+    [
+        ([1, {"deep": threading.Lock()}], r"value\[1\]\['deep'\]", None),
+        (Stubborn(), "value of type .*Stubborn", "in __reduce__"),
+    ],
+)
+def test_a_result_that_cannot_be_sent_shows_the_method_and_what_in_it(
+    host, value, path, frame
+) -> None:
+    faulty = Faulty()
+    faulty.kept = value
+    actor = host.actor(faulty)
+    with InputNode() as inp:
+        output = actor.give.bind(inp)
+    with output.experimental_compile() as graph:
+        with pytest.raises(TypeError, match=f"cannot send {path}") as raised:
+            graph.execute(1).get(30)
+    text = raised.value.traceback_text
+    assert "in Faulty.give\n    def give(self, _: Any) -> Any:\n" in text
+    assert "compiled_dag/" not in text
+    assert "cloudpickle/" not in text
+    assert frame is None or frame in text
 
 
 def test_skipped_methods_are_not_called(host) -> None:
