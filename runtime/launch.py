@@ -79,7 +79,7 @@ def start_process(fds: tuple[int, ...]) -> int:
         # One thread: a library's thread pool would not survive the fork.
         environment = base_environment() | {"OPENBLAS_NUM_THREADS": "1"}
         return os.posix_spawn(
-            sys.executable, arguments, environment, file_actions=actions, setsid=True
+            sys.executable, arguments, environment, file_actions=actions, setpgroup=0
         )
     finally:
         for fd in high:

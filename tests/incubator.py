@@ -102,7 +102,7 @@ def main() -> None:
 def _hatch(message: bytes, fds: Sequence[int], become: object) -> None:
     """Be a zygote, with the environment and the descriptors of its session."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    os.setsid()
+    os.setpgid(0, 0)
     environment, path = pickle.loads(message)
     os.environ.clear()
     os.environ.update(environment)

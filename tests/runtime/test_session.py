@@ -207,3 +207,15 @@ def test_public_names_are_exported_once():
     assert len(runtime.__all__) == len(set(runtime.__all__))
     assert all(hasattr(runtime, name) for name in runtime.__all__)
     assert runtime.exceptions.ActorDiedError.__module__ == "compiled_dag.errors"
+
+
+def groups() -> tuple[int, int, int]:
+    return os.getpid(), os.getpgid(0), os.getsid(0)
+
+
+def test_processes_are_groups_in_the_drivers_session(own_zygotes):
+    """Linux may schedule every session as one: a yield gives way within the session only."""
+    with runtime.init():
+        pid, group, session = runtime.get(runtime.remote(groups).remote())
+        assert pid == group
+        assert session == os.getsid(0)
