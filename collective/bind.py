@@ -1,11 +1,13 @@
-"""The operations as users call them: ``allreduce.bind(nodes, op=ReduceOp.AVG)``."""
+"""The operations as users have them: ``allreduce.bind(nodes, op=ReduceOp.AVG)``.
+
+Called, in actors, they are done at once: `collective.calls`.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
-from collective import kinds
-from collective.cpu_communicator import CPUCommunicator
+from collective import calls, kinds
 from collective.ops import (
     Operation,
     ReduceOp,
@@ -16,6 +18,7 @@ from collective.ops import (
     parse_transport,
 )
 from compiled_dag.collective_node import bind_collective
+from compiled_dag.communicator import Communicator
 from compiled_dag.errors import GraphError
 
 if TYPE_CHECKING:
@@ -24,7 +27,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from collective.kinds import Kind
-    from compiled_dag.communicator import Communicator
 
 
 class Options(TypedDict, total=False):
@@ -94,9 +96,12 @@ class _Operation:
         check_options(
             kind, nested=nested, bucket_bytes=bucket_bytes, inplace=inplace, uneven=uneven
         )
-        if isinstance(transport, CPUCommunicator):
-            transport.check_members(kind.name, buckets[0])
-            transport = "gloo"
+        if isinstance(transport, Communicator):
+            from collective.cpu_communicator import CPUCommunicator  # noqa: PLC0415  few use it
+
+            if isinstance(transport, CPUCommunicator):
+                transport.check_members(kind.name, buckets[0])
+                transport = "gloo"
         backend, communicator = parse_transport(transport)
         reduce_op = parse_reduce_op(op) if kind.reduces else None
         if kind.root and buckets[0]:
@@ -179,43 +184,43 @@ class _FromOne(_Operation):
         return self._draw(input_nodes, transport, special=src_rank, options=options)
 
 
-class AllReduceOperation(_Reducing):
+class AllReduceOperation(calls.AllReduceCall, _Reducing):
     """Reduce the tensors of several actors; each gets the result, of the input's shape."""
 
     _kind = kinds.ALLREDUCE
 
 
-class AllGatherOperation(_Moving):
+class AllGatherOperation(calls.AllGatherCall, _Moving):
     """Join the tensors of several actors along the first dimension: ``(d0 * W, ...)`` for all."""
 
     _kind = kinds.ALLGATHER
 
 
-class ReduceScatterOperation(_Reducing):
+class ReduceScatterOperation(calls.ReduceScatterCall, _Reducing):
     """Reduce the tensors of several actors; rank r gets part r of the result: ``(d0 / W, ...)``."""
 
     _kind = kinds.REDUCESCATTER
 
 
-class BroadcastOperation(_FromOne):
+class BroadcastOperation(calls.BroadcastCall, _FromOne):
     """Give the tensor of one actor to all."""
 
     _kind = kinds.BROADCAST
 
 
-class ScatterOperation(_FromOne):
+class ScatterOperation(calls.ScatterCall, _FromOne):
     """Divide one actor's tensor along the first dimension; rank r gets part r of it."""
 
     _kind = kinds.SCATTER
 
 
-class AllToAllOperation(_Moving):
+class AllToAllOperation(calls.AllToAllCall, _Moving):
     """Divide every actor's tensor along the first dimension; rank r gets part r of each, joined."""
 
     _kind = kinds.ALL_TO_ALL
 
 
-class ReduceOperation(_Operation):
+class ReduceOperation(calls.ReduceCall, _Operation):
     """Reduce the tensors of several actors; one of them gets the result, of the input's shape."""
 
     _kind = kinds.REDUCE
@@ -233,7 +238,7 @@ class ReduceOperation(_Operation):
         return drawn[dst_rank]
 
 
-class GatherOperation(_Operation):
+class GatherOperation(calls.GatherCall, _Operation):
     """Join the tensors of several actors along the first dimension, on one: ``(d0 * W, ...)``."""
 
     _kind = kinds.GATHER
@@ -249,7 +254,7 @@ class GatherOperation(_Operation):
         return self._draw(input_nodes, transport, special=dst_rank, options=options)[dst_rank]
 
 
-class BarrierOperation(_Operation):
+class BarrierOperation(calls.BarrierCall, _Operation):
     """Wait until all actors are there. Values pass unchanged and may be of any type."""
 
     _kind = kinds.BARRIER

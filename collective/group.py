@@ -73,7 +73,7 @@ class DriverGroup:
         """Replies of the ranks that were asked to leave."""
         self._closed = False
         processes = tuple(host.line(actor.actor_id, deadline) for actor in actors)
-        segment = GroupHeader.create(len(actors), self.id, _memory_for(backend, actors))
+        segment = GroupHeader.create(len(actors), self.id, memory_for(backend, actors))
         self._header = GroupHeader(segment.fd, len(actors), host.board, processes)
         try:
             self._join(processes, backend, deadline)
@@ -176,7 +176,7 @@ class DriverGroup:
                 raise copy.copy(error)
 
 
-def _memory_for(backend: str, actors: Sequence[Actor]) -> int:
+def memory_for(backend: str, actors: Sequence[Actor]) -> int:
     """Return how much of the group's memory its backend uses.
 
     Raises:
@@ -220,7 +220,7 @@ def join_group(context: ActorContext, payload: bytes, fds: Sequence[int]) -> byt
         join: Join = pickle.loads(payload)
         world_size = len(join.processes)
         header = GroupHeader(fds[0], world_size, context.board, join.processes)
-        _meet(header, join, context.waiter)
+        meet_ranks(header, join.rank, join.timeout_s, context.waiter)
         preflight = Preflight(header, join.rank, context.waiter)
         process_group = _make_group(context, header, preflight, join)
     except BaseException:
@@ -240,28 +240,47 @@ def _make_group(
 
         part = join.communicator
         return CommunicatorGroup(end_in(context, part.graph_id, part.number), part.ranks)
-    if join.backend == "shm":
+    waiter = context.waiter
+    return make_backend(join.backend, header, preflight, join.rank, waiter, join.timeout_s)
+
+
+def make_backend(
+    backend: str,
+    header: GroupHeader,
+    preflight: Preflight,
+    rank: int,
+    waiter: Waiter,
+    timeout_s: float,
+) -> ProcessGroup:
+    """Return one rank's end of a backend of ours; returns when it is usable.
+
+    Raises:
+        RuntimeError: The backend failed.
+        CollectiveTimeoutError: The ranks did not find each other in time.
+        ChannelClosedError: The driver has given the group up.
+    """
+    if backend == "shm":
         from collective.shm_group import SharedMemoryGroup  # noqa: PLC0415
 
-        return SharedMemoryGroup.join(header, preflight, join.rank, context.waiter)
+        return SharedMemoryGroup.join(header, preflight, rank, waiter)
     from collective.store import SharedMemoryStore  # noqa: PLC0415
     from collective.torch_group import make_group  # noqa: PLC0415
 
-    store = SharedMemoryStore(header, context.waiter, join.timeout_s)
-    return make_group(join.backend, store, join.rank, header.world_size, context.waiter)
+    store = SharedMemoryStore(header, waiter, timeout_s)
+    return make_group(backend, store, rank, header.world_size, waiter)
 
 
-def _meet(header: GroupHeader, join: Join, waiter: Waiter) -> None:
+def meet_ranks(header: GroupHeader, rank: int, timeout_s: float, waiter: Waiter) -> None:
     """Wait for all ranks where the end of the group is noticed: inside a backend it is not.
 
     Raises:
         ChannelClosedError: The driver has given the group up.
         TimeoutError: Not all ranks came in time.
     """
-    header.arrive(join.rank)
-    deadline = time.monotonic() + join.timeout_s
+    header.arrive(rank)
+    deadline = time.monotonic() + timeout_s
     if not waiter.until(lambda: not header.absent(), header.guard, deadline):
-        msg = f"ranks {header.absent()} did not arrive within {join.timeout_s:.1f} s"
+        msg = f"ranks {header.absent()} did not arrive within {timeout_s:.1f} s"
         raise TimeoutError(msg)
     header.guard()
 

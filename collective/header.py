@@ -11,8 +11,9 @@
     then                 what a backend asked for (see `collective.shm_group`)
 
     a rank's line        +0   u64 preflights reached
-                         +8   u64 whether it is here
+                         +8   u64 1: it is here; 2: it has left
                          +16  u64 further meetings (see `collective.shm_group`)
+                         +24  u64 1 + the rank its main thread sends to or receives from, or 0
                          +32  2 x u64 digest of its record; 0 if it brings an error
 
 Everything but the state and the log has one writer, its rank. A rank writes its record, then its
@@ -35,7 +36,7 @@ from compiled_dag.errors import ChannelClosedError
 from compiled_dag.shm import state as states
 from compiled_dag.shm.futex import STORES_STAY_IN_ORDER, fence
 from compiled_dag.shm.segment import PAGE, Segment, round_up
-from compiled_dag.shm.waiter import Site, Waiter
+from compiled_dag.shm.waiter import Guard, Site, Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,8 +54,9 @@ LOG_BYTES: Final = 1 << 20
 
 OPEN, CLOSED, BROKEN, FAULTED = states.OPEN, states.CLOSED, states.BROKEN, 4
 _EPOCH_WORD, _STATE_WORD, _RANKS_WORD = 1, states.STATE_WORD, 2
-_HERE, MEETINGS, _DIGESTS = 1, 2, 4
+_PRESENCE, MEETINGS, PEER, _DIGESTS = 1, 2, 3, 4
 """Words of a rank's line."""
+_HERE, _LEFT = 1, 2
 _POISON_TEXT: Final = POISON // 4
 """Characters of each part of an error that does not fit; they may be of several bytes."""
 
@@ -127,12 +129,28 @@ class GroupHeader:
 
     def arrive(self, rank: int) -> None:
         """Show that a rank is about to join."""
-        self.words[self.line(rank) + _HERE] = 1
+        self.words[self.line(rank) + _PRESENCE] = _HERE
         self.ring_all()
+
+    def leave(self, rank: int) -> None:
+        """Show that a rank takes no part in anything any more."""
+        self.words[self.line(rank) + _PRESENCE] = _LEFT
+        self.ring_all()
+
+    def has_left(self, rank: int) -> bool:
+        """Tell whether a rank has left."""
+        return self.words[self.line(rank) + _PRESENCE] == _LEFT
+
+    def late(self, rank: int) -> list[int]:
+        """Return the ranks that have reached fewer operations than `rank`."""
+        reached = self.words[self.line(rank)]
+        ranks = range(self.world_size)
+        return [other for other in ranks if self.words[self.line(other)] < reached]
 
     def absent(self) -> list[int]:
         """Return the ranks that have not arrived."""
-        return [rank for rank in range(self.world_size) if not self.words[self.line(rank) + _HERE]]
+        ranks = range(self.world_size)
+        return [rank for rank in ranks if not self.words[self.line(rank) + _PRESENCE]]
 
     def record(self, rank: int, turn: int) -> int:
         """Return the offset of a rank's record for preflight number `turn`."""
@@ -141,6 +159,10 @@ class GroupHeader:
     def poison(self, rank: int, turn: int) -> int:
         """Return the offset of a rank's error for preflight number `turn`."""
         return self._poisons + (rank * 2 + turn % 2) * POISON
+
+    def ring(self, rank: int) -> None:
+        """Wake a rank if it sleeps."""
+        self._board.ring(self._processes[rank])
 
     def ring_all(self) -> None:
         """Wake every rank that sleeps."""
@@ -200,8 +222,19 @@ class Preflight:
         header.words[line] = turn
         header.ring_all()
 
-    def meet(self) -> list[bytes] | Error | None:
+    def meet(
+        self,
+        *,
+        waiter: Waiter | None = None,
+        guard: Guard | None = None,
+        deadline: float | None = None,
+    ) -> list[bytes] | Error | None:
         """Wait for the other ranks, and compare.
+
+        Args:
+            waiter: The calling thread's waiting policy, where it is not the one given first.
+            guard: Raises to end the wait; None ends it with the group.
+            deadline: `time.monotonic` value to give up at, or None.
 
         Returns:
             None if all ranks bring the same; the first rank's `Error` if some have one (also when
@@ -209,13 +242,16 @@ class Preflight:
 
         Raises:
             ChannelClosedError: The group was ended while waiting.
+            TimeoutError: Not all came by `deadline`.
         """
         header, turn = self._header, self.turn
         words = header.words
+        waiter, guard = waiter or self._waiter, guard or header.guard
         for line in self._others:
             # One load, compared and waited on: a second one could already show the arrival.
             while (seen := words[line]) < turn:
-                self._waiter.word(words, line, seen, header.guard, None, self._site)
+                if not waiter.word(words, line, seen, guard, deadline, self._site):
+                    raise TimeoutError
         if not STORES_STAY_IN_ORDER:
             fence()
         digest, word = self._digest, _DIGESTS + (turn & 1)

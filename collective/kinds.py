@@ -8,6 +8,9 @@ from typing import Final, Literal, TypeAlias
 
 Shape: TypeAlias = tuple[int, ...]
 
+DEFAULT_GROUP: Final = "default"
+"""Name of an eager group that is given none."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:

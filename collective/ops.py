@@ -88,7 +88,7 @@ class Operation:
         """Return why `backend` is what it is for these actors."""
         if self.transport is not None:
             return f"transport={self.transport!r} was asked for"
-        return _why_not_nccl(actors) or "every actor has a physical GPU of its own"
+        return why_not_nccl(actors) or "every actor has a physical GPU of its own"
 
     def advice(self, actors: Sequence[Actor]) -> str:
         """Return what would serve these actors better than the default, or an empty text."""
@@ -141,7 +141,7 @@ def check_nccl(what: str, actors: Sequence[Actor]) -> None:
     Raises:
         GraphError: An actor has no physical GPU, two share one, or torch has no NCCL.
     """
-    why = _why_not_nccl(actors)
+    why = why_not_nccl(actors)
     if why is not None:
         names = ", ".join(actor.label for actor in actors)
         msg = (
@@ -151,7 +151,8 @@ def check_nccl(what: str, actors: Sequence[Actor]) -> None:
         raise GraphError(msg)
 
 
-def _why_not_nccl(actors: Sequence[Actor]) -> str | None:
+def why_not_nccl(actors: Sequence[Actor]) -> str | None:
+    """Return why NCCL cannot run on `actors`, or None."""
     holder: dict[str, str] = {}
     for actor in actors:
         if not actor.physical_gpus:

@@ -13,8 +13,14 @@ BITWISE: Final = ("BAND", "BOR", "BXOR")
 class Work(Protocol):
     """An operation under way."""
 
-    def wait(self) -> object:
-        """Finish it."""
+    def wait(self, deadline: float | None = None, /) -> object:
+        """Finish it.
+
+        Raises:
+            RuntimeError: It failed.
+            TimeoutError: It has not ended by `deadline` (`time.monotonic`), where that can be known
+                without its end: the group cannot be used any more.
+        """
         ...
 
 

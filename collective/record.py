@@ -114,6 +114,7 @@ def mismatch_text(
     columns: Sequence[str],
     beside: Sequence[bytes] = (),
     *,
+    ranks: Sequence[int] | None = None,
     uneven: bool = False,
 ) -> str:
     """Say which ranks disagree, as a table with the odd ones marked.
@@ -124,6 +125,7 @@ def mismatch_text(
         names: What else is to be said of each rank.
         columns: Heads of these.
         beside: What is shown beside the records, where that is more than one tensor's shape.
+        ranks: Whose records they are, where not everybody's.
         uneven: Whether first dimensions may differ.
     """
     brought = [
@@ -136,9 +138,10 @@ def mismatch_text(
     common = max(compared, key=compared.count)
     shapes = _shapes(brought)
     rows = [("rank", *columns, "operation", "dtype", "shape", "device")]
-    for rank, (known, one) in enumerate(zip(names, brought, strict=True)):
-        device = one.device + ("  <-- differs" if compared[rank] != common else "")
-        rows.append((str(rank), *known, one.text, one.dtype, shapes[rank], device))
+    for place, (known, one) in enumerate(zip(names, brought, strict=True)):
+        rank = place if ranks is None else ranks[place]
+        device = one.device + ("  <-- differs" if compared[place] != common else "")
+        rows.append((str(rank), *known, one.text, one.dtype, shapes[place], device))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     cells = [[c.ljust(width) for c, width in zip(row, widths, strict=True)] for row in rows]
     table = "\n".join(f"  {'  '.join(row)}".rstrip() for row in cells)

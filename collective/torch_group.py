@@ -17,6 +17,7 @@ NCCL: eager connection of one device per rank, non-blocking so that a survivor c
 from __future__ import annotations
 
 import threading
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -78,15 +79,18 @@ class _GlooWork:
         self._done = False
         """Whether it was waited for: some operations of gloo never say so of themselves."""
 
-    def wait(self) -> None:
+    def wait(self, deadline: float | None = None) -> None:
         """Finish it.
 
         Raises:
             RuntimeError: It failed, here or on another rank.
             ChannelClosedError: The driver has ended the group.
+            TimeoutError: It has not ended by `deadline`.
         """
         over = False
         while not self._finishes_soon():
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError
             if over:
                 self._header.guard()
                 msg = "another rank has given the group up"
@@ -209,6 +213,17 @@ class GlooGroup:
             group.shutdown()
 
 
+class _NcclWork:
+    """An operation of NCCL: waiting for it orders this stream behind it, and blocks nobody."""
+
+    def __init__(self, work: Any) -> None:
+        self._work = work
+
+    def wait(self, _deadline: float | None = None) -> None:
+        """Have the current stream wait."""
+        self._work.wait()
+
+
 class NcclGroup:
     """One GPU per rank."""
 
@@ -263,8 +278,7 @@ class NcclGroup:
         root: int,
     ) -> Work:
         """Start an operation."""
-        work: Work = launch(self._group, kind, send, receive, op=op, root=root)
-        return work
+        return _NcclWork(launch(self._group, kind, send, receive, op=op, root=root))
 
     def shortcut(self, *_looks: Any) -> None:
         """Return None: there is none."""

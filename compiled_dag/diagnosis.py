@@ -141,7 +141,7 @@ class _Diagnosis:
         waits_for = self._waits_for(step, seen)
         text = self._text(participant, step, waits_for)
         if activity.wait is not None and not waits_for:
-            text = f"{text}, where get waits for {activity.wait.text}"
+            text = f"{text}, where {activity.wait.by} waits for {activity.wait.text}"
             waits_for = self._participants_of(activity.wait.on)
         return ActorReport(
             label=label,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NewType, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NewType, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from compiled_dag.errors import ActorDiedError
@@ -30,6 +30,8 @@ class Wait:
     text: str
     """What it waits for."""
     for_s: float
+    by: str = "get"
+    """What waits: `get`, or an operation of a collective group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +46,13 @@ class Activity:
     """The ordinary call that it runs, ``Class.method``; empty if none."""
     call_for_s: float = 0.0
     wait: Wait | None = None
-    """What a `get` in it waits for."""
+    """What a `get`, or a collective, in it waits for."""
 
     def __str__(self) -> str:
         parts = [f"in the call {self.call}, for {self.call_for_s:.3f} s"] if self.call else []
         if self.wait is not None:
-            parts.append(f"get waits for {self.wait.text}, for {self.wait.for_s:.3f} s")
+            wait = self.wait
+            parts.append(f"{wait.by} waits for {wait.text}, for {wait.for_s:.3f} s")
         if self.state:
             parts.append(self.state)
         return "; ".join(parts)
@@ -105,6 +108,21 @@ class ActorContext(Protocol):
     def resources(self) -> dict[str, Any]:
         """What graphs and groups keep in this process, by key; closed when the actor ends."""
         ...
+
+
+GROUP_HOME: Final = "the home of eager groups"
+"""Offered for `collective.home`."""
+_offers: dict[str, Callable[[], Any]] = {}
+
+
+def offer(what: str, find: Callable[[], Any]) -> None:
+    """Let packages below find what only the runtime has: they cannot import it."""
+    _offers[what] = find
+
+
+def offered(what: str) -> Callable[[], Any] | None:
+    """Return how to find what was offered, or None."""
+    return _offers.get(what)
 
 
 SystemCall: TypeAlias = Callable[[ActorContext, bytes, Sequence[int]], bytes]

@@ -10,7 +10,14 @@ import time
 from typing import TYPE_CHECKING
 
 from compiled_dag.host import Activity, Wait
-from compiled_dag.shm.board import AWAITED, AWAITED_AT, CLAIMED, CLAIMED_AT, CONCURRENT
+from compiled_dag.shm.board import (
+    AWAITED,
+    AWAITED_AT,
+    CLAIMED,
+    CLAIMED_AT,
+    CONCURRENT,
+    GROUP_BIT,
+)
 from runtime.pool import PoolWorker
 from runtime.process import ActorProcess
 from runtime.stacks import Stack, Subject
@@ -66,10 +73,11 @@ def running(process: ActorProcess) -> tuple[str, float]:
 
 
 def wait_of(process: ActorProcess) -> Wait | None:
-    """Return what a `get` on a process's main thread waits for, if one does."""
+    """Return what a process's main thread waits for in a `get` or a collective, if it does."""
+    in_group = _wait_in_group(process)
     ref = _awaited(process)
-    if ref is None:
-        return None
+    if in_group is not None or ref is None:
+        return in_group
     board, maker = process.session.board, _maker(ref)
     return Wait(
         actor_id=process.actor_id,
@@ -81,20 +89,27 @@ def wait_of(process: ActorProcess) -> Wait | None:
 
 def wait_for_turn(process: ActorProcess) -> Wait | None:
     """Return what a `get` waits for if that has to be done by another process's main thread."""
-    ref = _awaited(process)
-    maker = None if ref is None else _maker(ref)
-    if maker is None:
+    wait = wait_of(process)
+    if wait is None or wait.on is None:
         return None
+    session = process.session
+    board, maker = session.board, session.processes[wait.on]
+    return None if board.words[board.word_index(maker.line, CONCURRENT)] else wait
+
+
+def _wait_in_group(process: ActorProcess) -> Wait | None:
     board = process.session.board
-    if board.words[board.word_index(maker.line, CONCURRENT)]:
+    number = board.words[board.word_index(process.line, AWAITED)]
+    if not number & GROUP_BIT or process.gone:
         return None
-    return wait_of(process)
+    for_s = _for_s(board.words[board.word_index(process.line, AWAITED_AT)])
+    return process.session.groups.wait_in(number ^ GROUP_BIT, process.actor_id, for_s)
 
 
 def _awaited(process: ActorProcess) -> ObjectRef | None:
     board = process.session.board
     number = board.words[board.word_index(process.line, AWAITED)]
-    ref: ObjectRef | None = process.peer.held(number) if number else None
+    ref: ObjectRef | None = process.peer.held(number) if 0 < number < GROUP_BIT else None
     return None if ref is None or ref.done else ref
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from compiled_dag.class_node import ClassNode
@@ -48,12 +49,21 @@ class ActorClass:
         self._cls = cls
         self._options = options
         self.declared = dict(declared or {})
-        self._methods = methods_of(cls)
-        self._constructor = constructor_of(cls)
         self.__name__ = cls.__name__
         self.__qualname__ = cls.__qualname__
         self.__module__ = cls.__module__
         self.__doc__ = cls.__doc__
+
+    # On first use: a class that arrives in a process has its methods last, and one of them may
+    # refer to this.
+
+    @cached_property
+    def _methods(self) -> Mapping[str, MethodSpec]:
+        return methods_of(self._cls)
+
+    @cached_property
+    def _constructor(self) -> MethodSpec:
+        return constructor_of(self._cls)
 
     def remote(self, *args: Any, **kwargs: Any) -> ActorHandle:
         """Start an actor; returns its handle at once.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import pickle
 from typing import TYPE_CHECKING, Any
 
-from runtime.messages import Answer, Ask, AskWith
+from runtime.messages import Answer, AnswerWith, Ask, AskWith
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +21,7 @@ class Asking:
 
     def __init__(self, session: NestedSession) -> None:
         self._session = session
-        self._asked: dict[int, Answer | None] = {}
+        self._asked: dict[int, Answer | AnswerWith | None] = {}
         self._questions = itertools.count(1)
 
     def ask(
@@ -39,6 +40,16 @@ class Asking:
         number = self.post(what, *args, parcels=parcels, fds=fds)
         try:
             return self.answer(number, deadline)
+        finally:
+            self.forget_answer(number)
+
+    def ask_with_fds(self, what: str, *args: Any) -> tuple[Any, Sequence[int]]:
+        """As `ask`; descriptors come with the answer, and are the caller's."""
+        number = self.post(what, *args)
+        try:
+            value = self.answer(number, None)
+            answer = self._asked.pop(number)
+            return value, getattr(answer, "fds", ())
         finally:
             self.forget_answer(number)
 
@@ -76,9 +87,17 @@ class Asking:
 
     def forget_answer(self, number: int) -> None:
         """Take no answer to a question any more. Safe in finalizers."""
-        self._asked.pop(number, None)
+        _drop(self._asked.pop(number, None))
 
-    def take(self, answer: Answer) -> None:
+    def take(self, answer: Answer | AnswerWith) -> None:
         """Take an answer that has arrived."""
         if answer.number in self._asked:
             self._asked[answer.number] = answer
+        else:
+            _drop(answer)
+
+
+def _drop(answer: Answer | AnswerWith | None) -> None:
+    """Close what came with an answer that nobody wants any more."""
+    for fd in getattr(answer, "fds", ()):
+        os.close(fd)

@@ -199,6 +199,7 @@ def _start(**options: Any) -> None:
         segment.close()
         raise
     _Current.session = session
+    _offer_group_home()
 
 
 def _session(segment: Segment, launched: Launch, options: Mapping[str, Any]) -> Session:
@@ -271,6 +272,7 @@ def is_initialized() -> bool:
 def enter(session: NestedSession) -> None:
     """Make `session` that of this process, an actor's or a worker's."""
     _Current.session = session  # type: ignore[assignment]
+    _offer_group_home()
     set_strays(session.pin, session.lend, session.find_stray)
 
 
@@ -322,6 +324,13 @@ def _in_forked_child() -> None:
     _lock = threading.RLock()
     if _Current.session is not None:
         _Current.session.abandon()
+
+
+def _offer_group_home() -> None:
+    """Let eager collectives find the session."""
+    from compiled_dag.host import GROUP_HOME, offer  # noqa: PLC0415  imported by a session
+
+    offer(GROUP_HOME, lambda: current("a collective group").group_home)
 
 
 os.register_at_fork(after_in_child=_in_forked_child)

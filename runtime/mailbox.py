@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.shm.board import AWAITED, AWAITED_AT
 from runtime import wire
-from runtime.messages import Answer, Call, Cancel, Died, Resolved
+from runtime.messages import Answer, AnswerWith, Call, Cancel, Died, Resolved
 
 if TYPE_CHECKING:
     import socket
@@ -46,7 +46,7 @@ class Mailbox:
         """
         self.messages: deque[Any] = deque()
         """For the main loop."""
-        self.receive_outcome: Callable[[Resolved | Answer | Died], None] | None = None
+        self.receive_outcome: Callable[[Resolved | Answer | AnswerWith | Died], None] | None = None
         """Takes the answers to what this process asked, and deaths it wants to hear of."""
         self.find: Callable[[int], Any] | None = None
         """Returns a reference that arrives, by number."""
@@ -108,7 +108,7 @@ class Mailbox:
         kind = message.__class__
         if kind is Call:
             self.messages.append(message)
-        elif kind in (Resolved, Answer, Died) and self.receive_outcome is not None:
+        elif kind in (Resolved, Answer, AnswerWith, Died) and self.receive_outcome is not None:
             self.receive_outcome(message)
         elif kind is Cancel and self.receive_cancel is not None:
             self.receive_cancel(message.number)

@@ -57,6 +57,15 @@ class Answer(NamedTuple):
     """What was asked for, pickled, or the exception."""
 
 
+class AnswerWith(NamedTuple):
+    """As `Answer`, with descriptors."""
+
+    number: int
+    data: bytes
+    fds: Sequence[int] = ()
+    failed: bool = False
+
+
 class Cancel(NamedTuple):
     """Do not run this call, or end it if it is a coroutine or on a thread."""
 
@@ -270,6 +279,7 @@ Message: TypeAlias = (
     | Stop
     | Resolved
     | Answer
+    | AnswerWith
     | Cancel
     | Reply
     | SystemReply

@@ -23,6 +23,7 @@ from runtime.asking import Asking
 from runtime.checks import STREAM
 from runtime.messages import (
     Answer,
+    AnswerWith,
     Died,
     GoesOn,
     Put,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from compiled_dag.shm.board import Board, Doorbell
+    from runtime.group_home import RemoteHome
     from runtime.ids import TaskId
     from runtime.mailbox import Mailbox
     from runtime.options import ActorOptions, TaskOptions
@@ -112,6 +114,8 @@ class NestedSession:
         self.owner_pid = os.getpid()
         self.in_task = False
         """Whether the main thread runs a task, whose CPUs others may use while it waits."""
+        self.kept: dict[str, Any] = {}
+        """What graphs and groups keep in this process, by key; closed when it ends."""
 
     @property
     def session(self) -> NestedSession:
@@ -200,11 +204,11 @@ class NestedSession:
 
     # --- outcomes
 
-    def _receive(self, message: Resolved | Answer | Died) -> None:
+    def _receive(self, message: Resolved | Answer | AnswerWith | Died) -> None:
         if isinstance(message, Died):
             self.host.has_died(message)
             return
-        if isinstance(message, Answer):
+        if isinstance(message, (Answer, AnswerWith)):
             self.asking.take(message)
             return
         ref = self._find_living(message.number)
@@ -270,8 +274,24 @@ class NestedSession:
 
     def note_wait(self, ref: ObjectRef | None) -> None:
         """Show the driver what the main thread waits for: there may be a circle of such waits."""
+        self.note_number(0 if ref is None else ref.number)
+
+    def note_number(self, number: int) -> None:
+        """Show the driver what the main thread waits for, by its number; 0: nothing."""
         if threading.current_thread() is threading.main_thread():
-            self._mailbox.note_wait(0 if ref is None else ref.number)
+            self._mailbox.note_wait(number)
+
+    @property
+    def group_home(self) -> RemoteHome:
+        """The way to the session's eager groups."""
+        from runtime.group_home import RemoteHome  # noqa: PLC0415  for processes in such groups
+
+        return RemoteHome(self)
+
+    @property
+    def main_waiter(self) -> Waiter:
+        """The main thread's waiting policy."""
+        return self._main
 
     @property
     def waiter(self) -> Waiter:

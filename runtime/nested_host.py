@@ -164,7 +164,7 @@ class NestedHost:
             )
             raise GraphError(msg)
         self._session.ask("claim", graph_id, [actor.actor_id for actor in actors])
-        return lambda: self._tell("drop_claim", graph_id)
+        return lambda: self.tell("drop_claim", graph_id)
 
     def at_death(
         self, actors: Sequence[ActorId], memory: int, function: SystemCall, payload: bytes
@@ -173,9 +173,9 @@ class NestedHost:
         number = next(self._numbers)
         pickled = pickle.dumps(function)
         self._session.ask("bequeath", number, list(actors), pickled, payload, fds=(memory,))
-        return lambda: self._tell("take_back", number)
+        return lambda: self.tell("take_back", number)
 
-    def _tell(self, what: str, *args: Any) -> None:
+    def tell(self, what: str, *args: Any) -> None:
         """Have the driver do something whose answer nobody needs."""
         with contextlib.suppress(OSError, RuntimeError):  # the session ends, and all this with it
             asking = self._session.asking

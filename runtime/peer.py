@@ -18,6 +18,7 @@ from compiled_dag.errors import ExecutorError
 from compiled_dag.outcome import Error
 from runtime.messages import (
     Answer,
+    AnswerWith,
     Ask,
     AskWith,
     CallRequest,
@@ -31,7 +32,7 @@ from runtime.messages import (
     WatchDeaths,
 )
 from runtime.objects import ObjectRef
-from runtime.questions import Later
+from runtime.questions import Later, WithFds
 from runtime.system_call import Failure
 
 if TYPE_CHECKING:
@@ -198,14 +199,16 @@ class Peer:
             if isinstance(value, Later):
                 value.then(lambda found: self._send(answer_of(message.number, found)))
                 return
-            answer = answer_of(message.number, value)
+            answer: Message = answer_of(message.number, value)
         except Exception as error:  # noqa: BLE001  the process that asked raises it
             answer = Answer(number=message.number, failed=True, data=pickled_exception(error))
         self._send(answer)
 
 
-def answer_of(number: int, value: Any) -> Answer:
+def answer_of(number: int, value: Any) -> Answer | AnswerWith:
     """Return the answer to a question; an exception fails it."""
+    if isinstance(value, WithFds):
+        return AnswerWith(number=number, data=pickle.dumps(value.value, 5), fds=tuple(value.fds))
     if isinstance(value, Failure):
         return Answer(number=number, failed=True, data=pickled_exception(value.error))
     return Answer(number=number, failed=False, data=pickle.dumps(value, 5))

@@ -32,6 +32,13 @@ class Later(NamedTuple):
     """Calls a function with the answer once it is."""
 
 
+class WithFds(NamedTuple):
+    """An answer with descriptors; they stay whose they are."""
+
+    value: Any
+    fds: Sequence[int]
+
+
 class Questions:
     """Answers; the first two arguments are who asks, and the parcels or descriptors with it."""
 
@@ -213,6 +220,39 @@ class Questions:
                 target=look, args=(answer,), name="stacks", daemon=True
             ).start()
         )
+
+    def groups(
+        self, _peer: Peer, _parcels: Sequence[Parcel], what: str, args: Sequence[Any]
+    ) -> Later:
+        """Call a method of the eager collective groups; on a thread, because it may wait."""
+        from runtime.group_home import answer_on_thread  # noqa: PLC0415  for those in groups
+
+        return Later(lambda take: answer_on_thread(self._session.groups, what, args, take))
+
+    def groups_with_fds(
+        self, _peer: Peer, _parcels: Sequence[Parcel], what: str, args: Sequence[Any]
+    ) -> Later:
+        """As `groups`, for a method that returns descriptors beside its value."""
+        from runtime.group_home import answer_on_thread  # noqa: PLC0415  as above
+
+        def hand_over(answer: Callable[[Any], None], found: Any) -> None:
+            if isinstance(found, Failure):
+                answer(found)
+                return
+            try:
+                answer(WithFds(*found))
+            finally:
+                close_all(found[1])
+
+        return Later(
+            lambda take: answer_on_thread(
+                self._session.groups, what, args, lambda found: hand_over(take, found)
+            )
+        )
+
+    def arm_reports(self, _peer: Peer, _parcels: Sequence[Parcel]) -> None:
+        """Look, after a while, whether those who wait do so in a circle."""
+        self._session.waits.arm()
 
     def progress_of(self, peer: Peer, _parcels: Sequence[Parcel], number: int) -> str:
         """Return what is known of a reference that is not ready."""

@@ -63,7 +63,7 @@ class Service:
         self.board = board
         self.process = spawn.line
         self.waiter = waiter
-        self.resources: dict[str, Any] = {}
+        self.resources = session.kept
         self.exit_code = 0
         self._class_name = spawn.class_name
         self._mail = mailbox

@@ -45,11 +45,13 @@ from runtime.zygotes import Zygotes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from collective.groups import Groups
     from compiled_dag.errors import ActorDiedError
     from compiled_dag.host import Activity, Actor, ActorId, Wait
     from compiled_dag.host import SystemCall as SystemFunction
     from compiled_dag.shm.segment import Segment
     from runtime.actor_method import BoundActor
+    from runtime.group_home import DriverHome
     from runtime.interrupts import Interrupts
     from runtime.launch import Launch
     from runtime.objects import Lifeline
@@ -109,6 +111,8 @@ class Session(Requests):
         self.traces = Traces()
         self.stacks = Stacks()
         self.waits = Waits(self)
+        self._groups: Groups | None = None
+        self._groups_lock = threading.Lock()
         self.detached: list[Lifeline] = []
         """Of actors that outlive their handles."""
         self.processes = Processes(self)
@@ -311,6 +315,25 @@ class Session(Requests):
             )
         if self.closed:
             raise RuntimeError("the session has ended (runtime.shutdown): its actors are gone")
+
+    # --- eager collectives
+
+    @property
+    def groups(self) -> Groups:
+        """The session's eager collective groups."""
+        from collective.groups import Groups  # noqa: PLC0415  for scripts that have some
+
+        with self._groups_lock:
+            if self._groups is None:
+                self._groups = Groups(self, self.actor)
+            return self._groups
+
+    @property
+    def group_home(self) -> DriverHome:
+        """The way to them, for `collective.home`."""
+        from runtime.group_home import DriverHome  # noqa: PLC0415  as above
+
+        return DriverHome(self)
 
     # --- waiting
 

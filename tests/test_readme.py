@@ -51,6 +51,14 @@ def test_tasks_objects_actors(run):
 
 
 @pytest.mark.proc
+def test_collectives_in_methods(run):
+    assert run("Collectives in methods") == [
+        "[[1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]",
+        "[2.0, 0.0, 1.0]",
+    ]
+
+
+@pytest.mark.proc
 def test_functions_and_classes_in_graphs(run):
     assert run("Functions and classes in graphs") == [
         "['11: one', 'end']",

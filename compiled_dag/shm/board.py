@@ -7,7 +7,8 @@
     +64   u64 mailbox       the driver, after it sent a message on process i's socket
     +128  u64 claimed       process i, before it begins a call or task (see `runtime.pool`)
     +136  u64 claimed at    process i: when (monotonic, ns)
-    +144  u64 awaited       process i: the reference that a `get` on its main thread waits for, or 0
+    +144  u64 awaited       process i: the reference that a `get` on its main thread waits for, or
+                            GROUP_BIT and the collective group that it waits in, or 0
     +152  u64 awaited at    process i: since when (monotonic, ns)
     +160  u64 concurrent    process i: 1 if its calls run elsewhere than on its main thread
     +192  u64 revoked       the driver
@@ -50,6 +51,8 @@ CLAIMED_AT: Final = 17
 AWAITED: Final = 18
 AWAITED_AT: Final = 19
 CONCURRENT: Final = 20
+GROUP_BIT: Final = 1 << 62
+"""Marks, in AWAITED, the number of a group."""
 REVOKED: Final = 24
 CANCELLED: Final = 25
 CANCELS: Final = 26

@@ -1,0 +1,384 @@
+"""The session's eager groups, in the driver: made, met, broken, destroyed.
+
+Ranks find each other here, and nowhere else: by a call of the driver for all of them
+(`Groups.create`), or by each of them asking for the same name (`Groups.meet`). Either way each gets
+two descriptors, of the group's header and of the memory between two ranks, and joins with them.
+
+What breaks a group (a death, a rank that is late) is kept here, the first cause of it, because all
+ranks are to raise the same. The header's state tells them that there is one.
+
+A group keeps no actor alive. It is forgotten when it was destroyed, or when its last rank has left
+it or died. Methods wait, for ranks or for each other, so other processes' questions are answered on
+threads.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import os
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from collective.eager_group import EagerGroup
+from collective.ops import choose_backend, why_not_nccl
+from compiled_dag.errors import (
+    ActorDiedError,
+    CollectiveError,
+    CollectiveMismatchError,
+    CollectiveTimeoutError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from collective.standing import MemberPart
+    from compiled_dag.host import Actor, ActorId, Host, Wait
+
+_group_ids = itertools.count(1)
+_DESTROY_S: Final = 5.0
+"""How long destroying waits for the ranks to let go; a busy one does so later."""
+_ROLLBACK_S: Final = 0.3
+"""The same where a group has not formed: most often because one is busy."""
+
+
+class GroupInfo(NamedTuple):
+    """What is known of a group elsewhere."""
+
+    name: str
+    backend: str
+    actors: tuple[ActorId, ...]
+    """By rank."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Meeting:
+    """Ranks that have asked for one name, and wait for the others."""
+
+    world_size: int
+    backend: str
+    actors: dict[int, ActorId] = field(default_factory=dict)
+    """By rank."""
+    group: EagerGroup | None = None
+    error: Exception | None = None
+
+
+class Groups:
+    """All eager groups of a session. Any thread may use it."""
+
+    def __init__(self, host: Host, actor_of: Callable[[ActorId], Any]) -> None:
+        """Begin without groups.
+
+        Args:
+            host: The session.
+            actor_of: Returns what is known of an actor: as `compiled_dag.host.Actor`.
+        """
+        self._host = host
+        self._actor_of = actor_of
+        self._changed = threading.Condition(threading.RLock())
+        self._groups: dict[int, EagerGroup] = {}
+        self._meetings: dict[str, _Meeting] = {}
+        self._making: set[str] = set()
+        """Names of groups that `create` is about to make."""
+        host.watch(self._on_death)
+        host.at_shutdown(lambda _: self.close())
+
+    # --- made from outside
+
+    def create(
+        self, actors: Sequence[ActorId], backend: str, made_by: Any, name: str, timeout_s: float
+    ) -> GroupInfo:
+        """Make a group of `actors`, ranks in this order; returns when all have joined.
+
+        Raises:
+            RuntimeError: The name is taken, an actor is in a group of that backend, or the backend
+                failed.
+            ValueError: The backend cannot run on these actors.
+            CollectiveTimeoutError: An actor did not join in time.
+            ActorDiedError: One is dead, or died meanwhile.
+        """
+        deadline = time.monotonic() + timeout_s
+        known = [self._actor_of(actor_id) for actor_id in actors]
+        backend = _chosen(backend, known)
+        name = name or str(uuid.uuid4())
+        with self._changed:
+            self._check_new(name, backend, known)
+            self._making.add(name)
+        try:
+            lines = tuple(self._line(actor, deadline) for actor in known)
+            group = self._open(name, backend, known, lines, timeout_s, created=True)
+            try:
+                group.join_all(made_by, deadline)
+            except BaseException:
+                self._remove(group, _ROLLBACK_S)
+                raise
+        finally:
+            with self._changed:
+                self._making.discard(name)
+        return GroupInfo(group.name, group.backend, group.actor_ids)
+
+    def _check_new(self, name: str, backend: str, actors: Sequence[Actor]) -> None:
+        living = list(self._groups.values())
+        if name in self._making or any(group.name == name for group in living):
+            msg = (
+                f"a group {name!r} exists: destroy it first (destroy_collective_group({name!r})), "
+                "or use another name"
+            )
+            raise RuntimeError(msg)
+        for actor in actors:
+            for group in living:
+                if group.created and group.backend == backend and group.has(actor.actor_id):
+                    msg = (
+                        f"{actor.label} is in the {backend} group {group.name!r} already, and can "
+                        "be in one group of a backend at a time: destroy that one first"
+                    )
+                    raise RuntimeError(msg)
+
+    def _line(self, actor: Actor, deadline: float) -> int:
+        try:
+            return self._host.line(actor.actor_id, deadline)
+        except TimeoutError as error:
+            raise CollectiveTimeoutError(f"the group did not form: {error}") from None
+
+    def find(self, actors: Sequence[ActorId], backend: str | None) -> list[GroupInfo]:
+        """Return the groups that have all of `actors`, and run on `backend` if one is given."""
+        with self._changed:
+            return [
+                GroupInfo(group.name, group.backend, group.actor_ids)
+                for group in self._groups.values()
+                if group.created
+                and backend in (None, group.backend)
+                and all(map(group.has, actors))
+            ]
+
+    def destroy(self, name: str) -> None:
+        """Destroy a group; a rank that is in an operation raises there.
+
+        Raises:
+            ValueError: There is none of that name.
+        """
+        with self._changed:
+            named = [group for group in self._groups.values() if group.name == name]
+        if not named:
+            known = ", ".join(sorted({repr(group.name) for group in self._groups.values()}))
+            msg = f"there is no collective group {name!r}; there are: {known or 'none'}"
+            raise ValueError(msg)
+        for group in named:
+            self._remove(group)
+
+    def destroy_all(self) -> None:
+        """Destroy all groups that were made from outside."""
+        with self._changed:
+            groups = [group for group in self._groups.values() if group.created]
+        for group in groups:
+            self._remove(group)
+
+    # --- made by the ranks
+
+    def meet(
+        self,
+        actor_id: ActorId,
+        name: str,
+        world_size: int,
+        rank: int,
+        backend: str,
+        timeout_s: float,
+    ) -> tuple[MemberPart, Sequence[int]]:
+        """Wait until `world_size` actors have asked for a name; returns what one needs to join.
+
+        Returns:
+            Which rank of what; two descriptors, which are the caller's.
+
+        Raises:
+            CollectiveMismatchError: Others ask for another size or backend.
+            RuntimeError: Another actor has the rank.
+            ValueError: The backend cannot run on these actors.
+            CollectiveTimeoutError: Not all came in time.
+            ActorDiedError: Another one died meanwhile.
+        """
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            meeting = self._meetings.get(name)
+            if meeting is None:
+                meeting = _Meeting(world_size=world_size, backend=backend)
+                self._meetings[name] = meeting
+            self._take_seat(meeting, name, actor_id, world_size, rank, backend)
+            if len(meeting.actors) == meeting.world_size and meeting.error is None:
+                self._complete(meeting, name, timeout_s)
+            while meeting.group is None and meeting.error is None:
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._changed.wait(left):
+                    self._give_up(name, meeting, self._missing(name, meeting, timeout_s))
+            if meeting.group is None:
+                assert meeting.error is not None
+                raise copy.copy(meeting.error)
+            group = meeting.group
+            part = group.part(rank, None, timeout_s)
+            return part, [os.dup(fd) for fd in group.fds]
+
+    def _take_seat(
+        self,
+        meeting: _Meeting,
+        name: str,
+        actor_id: ActorId,
+        world_size: int,
+        rank: int,
+        backend: str,
+    ) -> None:
+        label = self._actor_of(actor_id).label
+        if (world_size, backend) != (meeting.world_size, meeting.backend):
+            there = ", ".join(self._seats(meeting))
+            error = CollectiveMismatchError(
+                f"group {name!r}: rank {rank} ({label}) asks for world_size={world_size}, "
+                f"backend={backend!r}; {there} for world_size={meeting.world_size}, "
+                f"backend={meeting.backend!r}"
+            )
+            self._give_up(name, meeting, error)
+            return
+        holder = meeting.actors.setdefault(rank, actor_id)
+        if holder != actor_id:
+            msg = (
+                f"rank {rank} of group {name!r} is {self._actor_of(holder).label}, and {label} "
+                "asks for the same rank"
+            )
+            raise RuntimeError(msg)
+
+    def _seats(self, meeting: _Meeting) -> Iterable[str]:
+        for rank, actor_id in sorted(meeting.actors.items()):
+            yield f"rank {rank} ({self._actor_of(actor_id).label})"
+
+    def _complete(self, meeting: _Meeting, name: str, timeout_s: float) -> None:
+        actors = [self._actor_of(meeting.actors[rank]) for rank in range(meeting.world_size)]
+        try:
+            backend = _chosen(meeting.backend, actors)
+            # At once: they have asked; and who has the lock must not wait for the supervision.
+            lines = tuple(self._line(actor, time.monotonic()) for actor in actors)
+            group = self._open(name, backend, actors, lines, timeout_s, created=False)
+        except (ValueError, CollectiveError, ActorDiedError, OSError) as error:
+            self._give_up(name, meeting, error)
+            return
+        meeting.group = group
+        del self._meetings[name]
+        self._changed.notify_all()
+
+    def _give_up(self, name: str, meeting: _Meeting, error: Exception) -> None:
+        meeting.error = meeting.error or error
+        if self._meetings.get(name) is meeting:
+            del self._meetings[name]
+        self._changed.notify_all()
+
+    def _missing(self, name: str, meeting: _Meeting, timeout_s: float) -> CollectiveTimeoutError:
+        missing = [rank for rank in range(meeting.world_size) if rank not in meeting.actors]
+        ranks = ", ".join(f"rank {rank}" for rank in missing)
+        return CollectiveTimeoutError(
+            f"group {name!r}: {ranks} of {meeting.world_size} did not come within {timeout_s} s: "
+            f"every rank calls init_collective_group(group_name={name!r}). There are "
+            f"{', '.join(self._seats(meeting))}"
+        )
+
+    # --- what becomes of them
+
+    def _open(
+        self,
+        name: str,
+        backend: str,
+        actors: Sequence[Actor],
+        lines: tuple[int, ...],
+        timeout_s: float,
+        *,
+        created: bool,
+    ) -> EagerGroup:
+        group = EagerGroup(
+            self._host,
+            actors,
+            lines,
+            group_id=self._host.process << 32 | next(_group_ids),
+            name=name,
+            backend=backend,
+            timeout_s=timeout_s,
+            created=created,
+        )
+        with self._changed:
+            self._groups[group.id] = group
+        for actor in actors:  # one that died before the group was known
+            death = self._host.death(actor.actor_id)
+            if death is not None:
+                group.fail(death)
+        return group
+
+    def _remove(self, group: EagerGroup, within_s: float = _DESTROY_S) -> None:
+        with self._changed:
+            self._groups.pop(group.id, None)
+        group.destroy(time.monotonic() + within_s)
+
+    def fail(self, group_id: int, error: Exception) -> Exception:
+        """Break a group, unless it is broken; returns the first cause of that."""
+        group = self._groups.get(group_id)
+        return error if group is None else group.fail(error)
+
+    def suspect(self, group_id: int, error: Exception) -> None:
+        """Take note of a failure that may be the first; unless a death is told, `fail` follows."""
+        group = self._groups.get(group_id)
+        if group is not None:
+            group.suspicion = group.suspicion or error
+
+    def failure(self, group_id: int) -> Exception | None:
+        """Return what broke a group; None if nothing has, or it is gone."""
+        group = self._groups.get(group_id)
+        return None if group is None else group.failure
+
+    def leave(self, group_id: int, rank: int) -> None:
+        """Take note that a rank has let go of its end."""
+        group = self._groups.get(group_id)
+        if group is not None:
+            self._lose(group, rank)
+
+    def _lose(self, group: EagerGroup, rank: int) -> None:
+        if group.lose(rank):
+            with self._changed:
+                self._groups.pop(group.id, None)
+            group.close()
+
+    def wait_in(self, group_id: int, actor_id: ActorId, for_s: float) -> Wait | None:
+        """Return what an actor that waits in a group waits for."""
+        group = self._groups.get(group_id)
+        return None if group is None else group.wait_of(actor_id, for_s)
+
+    def _on_death(self, actor_id: ActorId, error: ActorDiedError) -> None:
+        with self._changed:
+            for name, meeting in list(self._meetings.items()):
+                if actor_id in meeting.actors.values():
+                    self._give_up(name, meeting, error)
+            groups = [group for group in self._groups.values() if group.has(actor_id)]
+        for group in groups:
+            group.fail(error)
+            self._lose(group, group.actor_ids.index(actor_id))
+
+    def close(self) -> None:
+        """End all groups: the session ends. Idempotent."""
+        ended = RuntimeError("the session has ended (runtime.shutdown)")
+        with self._changed:
+            groups, self._groups = list(self._groups.values()), {}
+            for name, meeting in list(self._meetings.items()):
+                self._give_up(name, meeting, ended)
+        for group in groups:
+            group.close()
+
+
+def _chosen(backend: str, actors: Sequence[Actor]) -> str:
+    """Return the backend for `actors`.
+
+    Raises:
+        ValueError: It is NCCL, and cannot run on them.
+    """
+    if backend == "auto":
+        return choose_backend(actors)
+    why = why_not_nccl(actors) if backend == "nccl" else None
+    if why is not None:
+        names = ", ".join(actor.label for actor in actors)
+        msg = f"a group of {names} cannot be on backend='nccl': {why}. Use backend='auto'"
+        raise ValueError(msg)
+    return backend

@@ -1,0 +1,232 @@
+"""What one rank brings to an eager operation, and where it wants the result: in its own tensors.
+
+A backend works on contiguous memory where it can reach it. Tensors that are so already are used
+themselves; for others there is a copy, and one back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from collective.record import MAX_DIMS
+from compiled_dag.channel import tensor as tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from collective.kinds import Kind
+    from collective.process_group import ProcessGroup
+
+
+class Operands:
+    """One rank's tensors in one operation."""
+
+    def __init__(
+        self,
+        kind: Kind,
+        op: str | None,
+        root: int,
+        rank: int,
+        world_size: int,
+        one: Any,
+        many: Any = None,
+    ) -> None:
+        """Check and take the user's tensors.
+
+        Args:
+            kind: The operation; not a barrier.
+            op: How to reduce, if it does.
+            root: Its special rank, if it has one.
+            rank: This one.
+            world_size: Number of ranks.
+            one: The tensor of one part, or all there is.
+            many: A tensor for each rank, where the operation and the rank have them.
+
+        Raises:
+            ValueError: A tensor is none, or cannot be written; a list is wrong.
+            TypeError: NumPy's dtype has no counterpart.
+        """
+        self.kind = kind
+        self.op = op
+        self.root = root
+        self._gets = kind.gets(rank, root)
+        self._brings = kind.brings(rank, root)
+        self._is_source = kind.root == "src_rank" and self._brings
+        self._world_size = world_size
+        self._divides_list = kind.divides and kind.result == "part"
+        """Whether this rank brings many and gets one; otherwise it gets many, or one."""
+        self._keeps = kind.in_place and not self._gets
+        """Whether its tensor must stay as it is, although the backend works in place."""
+        writes = self._divides_list or (kind.in_place and self._gets and not self._is_source)
+        self.tensor = as_tensor(one, "the tensor", writes=writes)
+        self._many = self._take_many(many)
+        self._result: torch.Tensor | None = None
+
+    def _take_many(self, many: Any) -> list[torch.Tensor]:
+        if self.kind.result == "same":
+            return []
+        needed = self._brings if self._divides_list else self._gets
+        if not needed and many is None:
+            return []
+        found = as_tensors(many, self._world_size, writes=not self._divides_list)
+        if not needed:
+            return []
+        check_alike(self.tensor, found)
+        return found
+
+    def buffers(self, group: ProcessGroup) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Return what `ProcessGroup.run` is to be given: elements in a row, of no shape.
+
+        Raises:
+            RuntimeError: There is no memory.
+        """
+        one, kind = self.tensor, self.kind
+        usable = _is_usable(one, group)
+        if kind.in_place and group.in_place:
+            if not usable or self._keeps:
+                one = group.empty(tuple(one.shape), one.dtype, one.device).copy_(one)
+            self._result = one
+            return one.reshape(-1), one.reshape(-1)
+        send = None
+        if self._brings:
+            send = group.stage(kind.name, self._whole(group).reshape(-1), self.op, self.root)
+        if self._gets:
+            joins = kind.result == "joined"
+            if joins or not usable:
+                shape = (self._world_size, *one.shape) if joins else tuple(one.shape)
+                one = group.empty(shape, one.dtype, one.device)
+            self._result = one
+        return send, None if self._result is None else self._result.reshape(-1)
+
+    def _whole(self, group: ProcessGroup) -> torch.Tensor:
+        """Return all that this rank brings."""
+        return _joined(self._many, group) if self._divides_list else self.tensor
+
+    def finish(self) -> None:
+        """Bring the result to where the user wants it."""
+        result, self._result = self._result, None
+        if result is None or self._keeps:
+            return
+        if self.op == "AVG":
+            result /= self._world_size
+        if self._many and not self._divides_list:
+            for place, part in zip(self._many, result, strict=True):
+                place.copy_(part)
+        elif result.data_ptr() != self.tensor.data_ptr():
+            self.tensor.copy_(result)
+
+
+class ListOperands(Operands):
+    """All-to-all: a list in, a list out."""
+
+    def __init__(self, kind: Kind, world_size: int, outputs: Any, inputs: Any) -> None:
+        """Check and take the user's tensors; raises as `Operands`."""
+        self._inputs = as_tensors(inputs, world_size, writes=False)
+        check_alike(self._inputs[0], self._inputs)
+        super().__init__(kind, None, 0, 0, world_size, self._inputs[0])
+        self._many = as_tensors(outputs, world_size, writes=True)
+        check_alike(self._inputs[0], self._many)
+
+    def buffers(self, group: ProcessGroup) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Return what `ProcessGroup.run` is to be given."""
+        send = _joined(self._inputs, group)
+        self._result = group.empty(tuple(send.shape), send.dtype, send.device)
+        return group.stage(self.kind.name, send.reshape(-1), None, 0), self._result.reshape(-1)
+
+
+def why_not_dense(tensor: torch.Tensor) -> str | None:
+    """Return why a tensor cannot be sent at all, or None."""
+    if not tensors.is_plain(tensor):
+        return f"the layout {tensor.layout} is not supported"
+    if tensor.dim() > MAX_DIMS:
+        return f"{tensor.dim()} dimensions are more than {MAX_DIMS}"
+    return None
+
+
+def as_tensor(value: Any, what: str, *, writes: bool) -> torch.Tensor:
+    """Return a user's tensor or array as a tensor over the same memory.
+
+    Args:
+        value: `torch.Tensor` or `numpy.ndarray`.
+        what: What messages call it.
+        writes: Whether it will be written to.
+
+    Raises:
+        ValueError: It is neither, or an array that cannot be written to, or has negative strides.
+        TypeError: torch has no such dtype.
+    """
+    if isinstance(value, torch.Tensor):
+        tensor = value.detach()
+        why = why_not_dense(tensor)
+        if why is not None:
+            raise TypeError(f"{what}: {why}")
+        if writes and _overlaps(tensor):
+            msg = f"{what} has elements that share memory (expand?), and is to be written to"
+            raise ValueError(msg)
+        return tensor
+    if not isinstance(value, np.ndarray):
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        msg = f"{what} must be a torch.Tensor or a numpy.ndarray, not {kind}"
+        raise ValueError(msg)  # noqa: TRY004  as in graphs
+    if writes and not value.flags.writeable:
+        msg = f"{what} is a read-only array, and is to be written to: pass a copy, array.copy()"
+        raise ValueError(msg)
+    if not writes and not value.flags.writeable:
+        value = value.copy()  # torch warns of what cannot be written to
+    return torch.from_numpy(value)
+
+
+def _overlaps(tensor: torch.Tensor) -> bool:
+    """Tell whether elements share memory, as those of an expanded tensor do."""
+    return any(
+        stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
+    )
+
+
+def as_tensors(value: Any, world_size: int, *, writes: bool) -> list[torch.Tensor]:
+    """Return a list of one tensor for each rank; raises as `as_tensor`."""
+    if not isinstance(value, (list, tuple)):
+        kind = type(value).__name__
+        msg = f"a list with one tensor for each of the {world_size} ranks is needed, not {kind}"
+        raise ValueError(msg)  # noqa: TRY004  as in graphs
+    if len(value) != world_size:
+        msg = f"the list has {len(value)} tensors, and the group has {world_size} ranks"
+        raise ValueError(msg)
+    return [as_tensor(one, f"tensor {n} of the list", writes=writes) for n, one in enumerate(value)]
+
+
+def check_alike(one: torch.Tensor, many: Sequence[torch.Tensor]) -> None:
+    """Refuse a list whose tensors are not as `one` is.
+
+    Raises:
+        ValueError: One differs.
+    """
+    for number, other in enumerate(many):
+        if other.shape != one.shape or other.dtype != one.dtype or other.device != one.device:
+            msg = (
+                f"tensor {number} of the list has {_text(other)}, and {_text(one)} is needed, "
+                "as all ranks have"
+            )
+            raise ValueError(msg)
+
+
+def _text(tensor: torch.Tensor) -> str:
+    return f"shape {tuple(tensor.shape)}, {tensor.dtype}, {tensor.device}"
+
+
+def _is_usable(tensor: torch.Tensor, group: ProcessGroup) -> bool:
+    """Tell whether the backend can work in a tensor's own memory."""
+    plain = tensor.is_contiguous() and not (tensor.is_conj() or tensor.is_neg())
+    return plain and group.empty((0,), tensor.dtype, tensor.device).device == tensor.device
+
+
+def _joined(many: Sequence[torch.Tensor], group: ProcessGroup) -> torch.Tensor:
+    """Return tensors one after the other, where the backend can read them."""
+    one = many[0]
+    joined = group.empty((len(many), *one.shape), one.dtype, one.device)
+    for place, part in zip(joined, many, strict=True):
+        place.copy_(part)
+    return joined
