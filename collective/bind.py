@@ -62,7 +62,12 @@ class _Operation:
     what the method that returned it keeps of it (an attribute of the actor, say) may be
     overwritten, which is up to you. The tensor must be memory that may be written: not what
     `torch.from_numpy` makes of an array that came from another process. If the backend fails, what
-    is in it is undefined. With `broadcast` every rank then brings a tensor like the source's.
+    is in it is undefined. Methods bound later may run before the result is there (below), and must
+    not write to it. With `broadcast` every rank then brings a tensor like the source's.
+
+    **While allreduce, reduce and broadcast run**, so do the methods of their actors that are bound
+    later and do not need the result, up to the next value that comes, goes or is reduced: bind an
+    operation as soon as its inputs are bound, and it is hidden behind what is bound next.
 
     **``uneven=True``** lets ranks bring tensors of different first dimensions to `allgather` and
     `gather`, and divides such as do not divide in `scatter` and `all_to_all`: of d0 rows for W

@@ -63,6 +63,11 @@ class Operation:
         """The method of `Communicator` that does it."""
         return self.kind.name
 
+    @property
+    def frees_input(self) -> bool:
+        """Whether inputs may be changed once the operation has begun: what is sent is a copy."""
+        return self.kind.in_place
+
     def __str__(self) -> str:
         root = f"{self.kind.root}={self.root}" if self.kind.root else ""
         buckets = f"{self.num_buckets} buckets" if self.num_buckets > 1 else ""

@@ -305,5 +305,6 @@ class _Capture:
             method=binding.op.method,
             backend=binding.op.transport,
             inplace=binding.op.inplace,
+            frees_input=binding.op.frees_input,
             communicator=None if communicator is None else self._communicator(communicator),
         )

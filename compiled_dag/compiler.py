@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from compiled_dag.lint import lint
 from compiled_dag.passes.channels import plan_channels
 from compiled_dag.passes.order import total_order
+from compiled_dag.passes.overlap import overlap
 from compiled_dag.passes.steps import build_steps
 from compiled_dag.passes.transports import resolve_transports
 from compiled_dag.simulate import simulate
@@ -28,7 +29,7 @@ def compile_graph(graph: Graph, options: CompileOptions) -> Program:
     order = total_order(graph)
     transports = resolve_transports(graph)
     channels = plan_channels(graph, order, transports, options.max_inflight)
-    program = build_steps(graph, order, channels, transports)
+    program = overlap(graph, build_steps(graph, order, channels, transports))
     if options.enable_detect_deadlock:
         simulate(program)
     return program

@@ -167,6 +167,8 @@ class Operation:
     """The user's own, if given."""
     inplace: bool = False
     """Whether results go where the inputs are."""
+    frees_input: bool = False
+    """Whether its inputs may change while it is under way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

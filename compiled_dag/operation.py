@@ -88,6 +88,11 @@ class CollectiveOp(Protocol):
         """Whether results go where the inputs are, which nobody else may read then."""
         ...
 
+    @property
+    def frees_input(self) -> bool:
+        """Whether the inputs may be changed once `start` has returned: methods run until `wait`."""
+        ...
+
     def only_gets(self, rank: int) -> bool:
         """Tell whether a rank brings no value, so that its actor may stand for a node of it."""
         ...

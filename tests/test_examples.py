@@ -74,6 +74,16 @@ def test_tensor_parallel():
     assert "parameters match those of one process" in out
 
 
+def test_ddp_buckets(tmp_path):
+    pytest.importorskip("sklearn")
+    pytest.importorskip("matplotlib")
+    sizes = ("--layers", 3, "--width", 48, "--blocks", 2, "--steps", 3)
+    out = run("ddp_buckets", *sizes, "--out", tmp_path)
+    assert "the parameters of all ways match" in out
+    assert (tmp_path / "ddp_buckets.png").stat().st_size > 10_000
+    assert "S0 v1" in (tmp_path / "program.txt").read_text(encoding="utf-8")
+
+
 def test_training_ci():
     """How users test their training without a GPU."""
     script = ROOT / "examples" / "test_training_ci.py"

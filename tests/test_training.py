@@ -230,3 +230,39 @@ def test_ctrl_c_ends_the_example_while_it_imports():
         started.interrupt()
         assert started.wait() == 130
     assert started.errors == "interrupted\n"
+
+
+class Layers:
+    """A rank with two layers, whose gradients it writes to memory that it keeps."""
+
+    def __init__(self, rank):
+        import torch
+
+        self.rank, self.torch = rank, torch
+        self.memory = torch.zeros(4, dtype=torch.float64)
+
+    def upper(self, value):
+        self.memory.fill_(value + self.rank)
+        return self.memory
+
+    def lower(self, value):
+        self.memory.fill_(-1000.0 * value)  # what `upper` returned is being reduced
+        return self.torch.full((3,), value * (self.rank + 1.0), dtype=self.torch.float64)
+
+    def step(self, upper, lower):
+        return upper.tolist(), lower.tolist()
+
+
+def test_methods_run_while_their_gradients_are_reduced_and_change_nothing(session):
+    ranks = [runtime.remote(Layers).remote(rank) for rank in range(2)]
+    with InputNode() as inp:
+        uppers = allreduce.bind([rank.upper.bind(inp) for rank in ranks])
+        lowers = allreduce.bind([rank.lower.bind(inp) for rank in ranks])
+        pairs = zip(ranks, uppers, lowers, strict=True)
+        step = MultiOutputNode([rank.step.bind(upper, lower) for rank, upper, lower in pairs])
+    with step.experimental_compile() as compiled:
+        kinds = [type(step).__name__ for step in compiled.program.steps[1]]
+        assert kinds[2:4] == ["CollectiveStart", "Compute"]
+        for value in range(20):
+            expected = [2.0 * value + 1] * 4, [3.0 * value] * 3
+            assert runtime.get(compiled.execute(value), timeout=LONG_S) == [expected, expected]
