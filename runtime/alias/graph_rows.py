@@ -34,11 +34,11 @@ _KEYS: Final = {
     ),
     **same(_STAND_INS, "DAGNODE_TYPE_KEY"),
 }
-_FUTURES: Final = later(
-    "compiled_dag",
+_FUTURES: Final = missing(
     "DAGOperationFuture",
     "GPUFuture",
-    instead="device channels, which need them, are to come",
+    why="what a step of an actor waits for is the compiled program's own",
+    instead="annotate results with CompiledDAGFuture; compiled.program shows the steps",
 )
 _PLOT: Final = same("compiled_dag", "plot")
 _CONTEXT: Final = {
@@ -55,16 +55,14 @@ _CONTEXT: Final = {
         "DEFAULT_TEARDOWN_TIMEOUT_S",
     ),
 }
-_SWITCHES: Final = {
-    **same(_STAND_INS, "RAY_CGRAPH_ENABLE_DETECT_DEADLOCK", "RAY_CGRAPH_VISUALIZE_SCHEDULE"),
-    **missing(
-        "RAY_CGRAPH_ENABLE_NVTX_PROFILING",
-        "RAY_CGRAPH_ENABLE_PROFILING",
-        "RAY_CGRAPH_ENABLE_TORCH_PROFILING",
-        why="profiling is not switched by the environment",
-        instead="use compiled.trace(), which is always on",
-    ),
-}
+_SWITCHES: Final = same(
+    _STAND_INS,
+    "RAY_CGRAPH_ENABLE_DETECT_DEADLOCK",
+    "RAY_CGRAPH_ENABLE_NVTX_PROFILING",
+    "RAY_CGRAPH_ENABLE_PROFILING",
+    "RAY_CGRAPH_ENABLE_TORCH_PROFILING",
+    "RAY_CGRAPH_VISUALIZE_SCHEDULE",
+)
 _FUTURE_REF: Final = same("compiled_dag", "CompiledDAGFuture")
 
 
@@ -139,11 +137,7 @@ _CHANNELS: Final = missing(
     instead="compile a graph; ray.util.queue.Queue connects any processes",
 )
 _CHANNEL_TYPES: Final = {
-    **missing(
-        "ChannelOutputType",
-        why="there are two types of hints",
-        instead="use TorchTensorType, the base of both",
-    ),
+    "ChannelOutputType": Here("compiled_dag:TorchTensorType"),
     **same("compiled_dag", "Communicator"),
     **same("collective", "CPUCommunicator"),
     **missing(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
-from compiled_dag.options import DAGContext
+from compiled_dag.options import DAGContext, Profiling
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,9 +79,6 @@ class Device(str, Enum):
     CUDA = "cuda"
 
 
-DEFAULT_OVERLAP_GPU_COMMUNICATION: Final = False
-"""Communication does not overlap with computation so far."""
-
 _FIELDS: Final = {
     "DEFAULT_SUBMIT_TIMEOUT_S": "submit_timeout",
     "DEFAULT_GET_TIMEOUT_S": "get_timeout",
@@ -89,15 +86,24 @@ _FIELDS: Final = {
     "DEFAULT_BUFFER_SIZE_BYTES": "buffer_size_bytes",
     "DEFAULT_MAX_INFLIGHT_EXECUTIONS": "max_inflight_executions",
     "DEFAULT_MAX_BUFFERED_RESULTS": "max_buffered_results",
+    "DEFAULT_OVERLAP_GPU_COMMUNICATION": "overlap_gpu_communication",
     "DEFAULT_READ_ITERATION_TIMEOUT_S": "read_iteration_timeout",
     "RAY_CGRAPH_ENABLE_DETECT_DEADLOCK": "enable_detect_deadlock",
     "RAY_CGRAPH_VISUALIZE_SCHEDULE": "visualize_schedule",
 }
 """Constants that are what a context made from the environment has."""
+_PROFILING: Final = {
+    "RAY_CGRAPH_ENABLE_PROFILING": "records",
+    "RAY_CGRAPH_ENABLE_NVTX_PROFILING": "nvtx",
+    "RAY_CGRAPH_ENABLE_TORCH_PROFILING": "torch",
+}
+"""The same for `Profiling`."""
 
 
 def __getattr__(name: str) -> Any:
-    """Return one of the constants in `_FIELDS`: the environment is read when it is asked for."""
+    """Return one of the constants above: the environment is read when it is asked for."""
+    if name in _PROFILING:
+        return getattr(Profiling.from_environment(), _PROFILING[name])
     if name not in _FIELDS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(DAGContext.from_environment(), _FIELDS[name])

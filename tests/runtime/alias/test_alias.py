@@ -151,6 +151,9 @@ def test_rays_variables_count_where_ours_are_unset(monkeypatch) -> None:
     monkeypatch.setenv("RAY_CGRAPH_VISUALIZE_SCHEDULE", "1")
     assert not ray.dag.constants.RAY_CGRAPH_ENABLE_DETECT_DEADLOCK
     assert ray.dag.constants.RAY_CGRAPH_VISUALIZE_SCHEDULE
+    monkeypatch.setenv("RAY_CGRAPH_ENABLE_PROFILING", "1")
+    assert ray.dag.constants.RAY_CGRAPH_ENABLE_PROFILING
+    assert not ray.dag.constants.RAY_CGRAPH_ENABLE_NVTX_PROFILING
     alias.uninstall()
     assert DAGContext.from_environment().get_timeout == 10
 
