@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Final, Protocol
 
-from compiled_dag.shm.waiter import Site, Waiter
+from compiled_dag.shm.waiter import Site, Source, Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +34,10 @@ class Resident(Protocol):
     @property
     def ready(self) -> Callable[[], bool]:
         """Tells whether its next execution can start."""
+        ...
+
+    def source(self) -> Source | None:
+        """Return the word that changes when its next execution can start, if it is one word."""
         ...
 
     def run(self) -> bool:
@@ -104,7 +108,7 @@ class Loop:
                     break
             else:
                 if words[mailbox] == self._seen:
-                    self._waiter.until(self._something(), self._guard, None, self._site)
+                    self._wait()
 
     def _guard(self) -> None:
         """End the wait if another thread has stopped the loop."""
@@ -117,14 +121,21 @@ class Loop:
         if self._serve():
             self._seen = _UNSEEN
 
-    def _something(self) -> Callable[[], bool]:
-        """Return what tells that there is something to do; cheapest for one program."""
+    def _wait(self) -> None:
+        """Wait until there is something to do; cheapest for one program."""
         words, mailbox, seen = self._words, self._mailbox, self._seen
-        if len(self._residents) == 1:
-            ready = self._residents[0].ready
-            return lambda: ready() or words[mailbox] != seen
-        readies = [resident.ready for resident in self._residents]
-        return lambda: words[mailbox] != seen or any(ready() for ready in readies)
+        residents, waiter = self._residents, self._waiter
+        source = residents[0].source() if len(residents) == 1 else None
+        if source is not None:
+            waiter.either(source, (words, mailbox, seen), self._guard, self._site)
+            return
+        readies = [resident.ready for resident in residents]
+        waiter.until(
+            lambda: words[mailbox] != seen or any(ready() for ready in readies),
+            self._guard,
+            None,
+            self._site,
+        )
 
 
 class _StoppedError(Exception):

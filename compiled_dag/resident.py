@@ -30,7 +30,7 @@ from compiled_dag.program import (
     Step,
     Write,
 )
-from compiled_dag.shm.waiter import Site
+from compiled_dag.shm.waiter import Site, Source
 from compiled_dag.trace.recorder import Recorder
 from compiled_dag.turns import TicketPart, Turns
 
@@ -83,8 +83,13 @@ class GraphResident:
         self._steps = profiled.start(context, package, steps)
         self._recorder.bind(package.steps, self._steps, self._readers)
         first, words = self._readers[0], self._words  # every program begins with a read
+        self._first = first
         word = first.sequence_word
         self.ready: Callable[[], bool] = lambda: words[word] != first.sequence
+
+    def source(self) -> Source:
+        """Return the word that changes when the next execution can start."""
+        return self._words, self._first.sequence_word, self._first.sequence
 
     @property
     def ended(self) -> bool:

@@ -99,6 +99,9 @@ class Turns:
         self._next = self._find()
         return self._next is not None and self._next.ready()
 
+    def source(self) -> None:
+        """Say that it is no one word: whose turn it is has to be found."""
+
     def run(self) -> bool:
         """Run the execution whose turn it is; the graph that has ended has none any more."""
         resident, self._next = self._next, None

@@ -55,6 +55,8 @@ _SLICE: Final = Timespec.of(SLICE_S)
 
 Words = memoryview
 Guard = Callable[[], None]
+Source = tuple[Words, int, int]
+"""Words, which of them, and the value to wait away from."""
 
 
 def mode_from_environment() -> WaitMode:
@@ -173,6 +175,37 @@ class Waiter:
                     break
                 before = now
         return self._sleep(lambda: words[index] != seen, guard, site, start, deadline)
+
+    def either(
+        self, one: Source, other: Source, guard: Guard, site: Site, deadline: float | None = None
+    ) -> bool:
+        """Wait until one of two words is not what it was; otherwise as `word`."""
+        # The same again, for the wait of an actor's loop: with more processes than cores every
+        # turn of yields on a core goes through one turn of this loop in each of them.
+        words, index, seen = one
+        others, other_index, other_seen = other
+        for _ in range(_LOOKS):
+            if words[index] != seen or others[other_index] != other_seen:
+                return True
+        yield_, clock = os.sched_yield, time.monotonic
+        start = clock()
+        if self._may_yield(site):
+            before, end = start, start + self._yield_s
+            while before < end:
+                yield_()
+                if words[index] != seen or others[other_index] != other_seen:
+                    self._count_good(site)
+                    return True
+                now = clock()
+                if now - before > _SLOW_YIELD_S:
+                    self._count_slow()
+                    break
+                before = now
+
+        def ready() -> bool:
+            return words[index] != seen or others[other_index] != other_seen
+
+        return self._sleep(ready, guard, site, start, deadline)
 
     def until(
         self,

@@ -49,6 +49,9 @@ class Program:
     def ready(self) -> bool:
         return self.left > 0
 
+    def source(self) -> None:
+        return None
+
     def run(self) -> bool:
         self.actor.done.append(f"run {self.key}")
         self.left -= 1

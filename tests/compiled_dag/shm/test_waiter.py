@@ -61,6 +61,26 @@ def test_a_word_that_changes_later_ends_the_wait(board, mode, how) -> None:
     assert board.words[index] == 5
 
 
+@pytest.mark.parametrize("mode", ["latency", "balanced", "eco"])
+@pytest.mark.parametrize("which", [0, 1])
+def test_either_of_two_words_ends_the_wait(board, mode, which) -> None:
+    waiter, sleeping = Waiter(Doorbell(board, 1), mode), threading.Event()
+    indices = board.mailbox_index(1), board.mailbox_index(2)
+
+    def change() -> None:
+        sleeping.wait(30)
+        board.words[indices[which]] = 5
+        board.ring(1)
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    one, other = ((board.words, index, 0) for index in indices)
+    assert waiter.either(one, other, sleeping.set, Site())
+    thread.join(30)
+    assert waiter.either((board.words, 0, 1), other, closed, Site())
+    assert not waiter.either((board.words, 0, 0), (board.words, 0, 0), fine, Site(), 0.0)
+
+
 def test_the_deadline_ends_the_wait_with_false(board) -> None:
     waiter = Waiter(Doorbell(board, 1))
     deadline = time.monotonic() + 0.01
@@ -316,8 +336,9 @@ def test_an_unknown_mode_is_refused_with_the_known_ones(monkeypatch, board) -> N
         Waiter(Doorbell(board, 1))
 
 
-def test_waiting_for_a_word_learns_as_waiting_for_a_condition_does(fake) -> None:
-    bell = FakeBell()
+@pytest.mark.parametrize("how", ["word", "either"])
+def test_waiting_for_words_learns_as_waiting_for_a_condition_does(fake, how) -> None:
+    bell, site = FakeBell(), Site()
     waiter = Waiter(bell)
     words = [0]
     bell.rung = lambda: words.__setitem__(0, words[0] + 1)
@@ -325,7 +346,10 @@ def test_waiting_for_a_word_learns_as_waiting_for_a_condition_does(fake) -> None
     yields = []
     for _ in range(4):
         before = fake.yields
-        assert waiter.word(words, 0, words[0], fine)
+        if how == "word":
+            assert waiter.word(words, 0, words[0], fine)
+        else:
+            assert waiter.either(([7], 0, 7), (words, 0, words[0]), fine, site)
         yields.append(fake.yields - before)
     assert yields[:3] == [1, 0, 0]
     assert yields[3] > 1
