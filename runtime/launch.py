@@ -30,40 +30,35 @@ _CONSTANT: Final[Mapping[str, str]] = {
     "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
 }
 _FIRST_FREE_FD: Final = 10
-"""Above the numbers that the zygote expects its descriptors at (3 to 6)."""
+"""Above the numbers that the zygote expects its descriptors at (3 to 5)."""
 _END_S: Final = 2.0
 
 _CODE: Final = "import sys; sys.path[:] = {path!r}; from runtime.zygote import main; main()"
 
 
 class Launch:
-    """A zygote's process that was started a moment ago, and our ends of its sockets."""
+    """A zygote's process that was started a moment ago, and our end of its socket."""
 
     def __init__(self, board_fd: int) -> None:
-        """Start a zygote of both stages; returns before it has imported anything.
+        """Start a zygote; returns before it has imported anything.
 
         Raises:
             OSError: The kernel refused.
         """
-        self.base, base_end = socket.socketpair()
-        self.torch, torch_end = socket.socketpair()
+        self.control, theirs = socket.socketpair()
         driver = os.pidfd_open(os.getpid())
         try:
-            fds = (base_end.fileno(), torch_end.fileno(), board_fd, driver)
-            self.pid = start_process(fds)
+            self.pid = start_process((theirs.fileno(), board_fd, driver))
         except BaseException:
-            self.base.close()
-            self.torch.close()
+            self.control.close()
             raise
         finally:
-            base_end.close()
-            torch_end.close()
+            theirs.close()
             os.close(driver)
 
     def abandon(self) -> None:
         """End the process again: nobody has taken it over."""
-        self.base.close()
-        self.torch.close()
+        self.control.close()
         end(self.pid)
 
 

@@ -239,6 +239,12 @@ class Spawn(NamedTuple):
     fds: tuple[int, ...] = ()
 
 
+class AddStage(NamedTuple):
+    """Fork a zygote that imports torch besides. Descriptor: its control socket."""
+
+    fds: tuple[int, ...] = ()
+
+
 # --- zygote to driver -----------------------------------------------------------------------------
 
 
@@ -295,6 +301,7 @@ Message: TypeAlias = (
     | WatchDeaths
     | Died
     | Spawn
+    | AddStage
     | Ready
     | Spawned
     | SpawnFailed

@@ -122,6 +122,13 @@ class Parcel:
             meta += struct.pack(f"<{len(numbers)}q", *numbers)
         return meta
 
+    def head(self) -> bytes:
+        """Return the pickle itself, without its buffers."""
+        table = 8 * self.num_buffers
+        if self.fd >= 0:
+            return os.pread(self.fd, self.head_bytes, table)
+        return self.body[table : table + self.head_bytes]
+
     def load(self, keeper: object = None) -> Any:
         """Rebuild the value; every call gives a new one.
 
@@ -142,8 +149,7 @@ class Parcel:
         if self.fd >= 0:
             return self._load_mapped(keeper)
         view = memoryview(self.body)
-        table = 8 * self.num_buffers
-        head = self.body[table : table + self.head_bytes]
+        head = self.head()
         buffers = [
             bytearray(view[start:end]) if private else view[start:end]
             for start, end, private in self._places(view)

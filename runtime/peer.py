@@ -152,6 +152,7 @@ class Peer:
     def _submit(self, message: Submit) -> None:
         (parcel,) = message.parcels
         if message.number:
+            self._session.note_code(parcel)
             self._session.store.keep(message.number, message.head.decode(), parcel)
             return
         request: TaskRequest | CallRequest = pickle.loads(message.head)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.errors import GraphError
 from compiled_dag.options import DAGContext
-from runtime import gpus
+from runtime import gpus, torch_use
 from runtime.environment import (
     THREAD_VARIABLES,
     check_set_up,
@@ -63,6 +62,8 @@ class Placement:
         self._waiting: deque[ActorProcess] = deque()
         self._hopeless: set[ActorProcess] = set()
         self._warned = False
+        self.uses_torch = False
+        """Whether code that was sent refers to torch."""
 
     # --- who may start
 
@@ -163,7 +164,7 @@ class Placement:
         Without it the actor imports torch for itself when the first tensor arrives, for seconds,
         in the middle of a call or an execution. So it waits wherever a tensor can come from.
         """
-        return bool(options.num_gpus) or "torch" in sys.modules
+        return bool(options.num_gpus) or self.uses_torch or torch_use.is_imported()
 
     def spawn_of(self, actor: ActorProcess, fds: Sequence[int]) -> Spawn:
         """Return the message that asks for an actor's process, with the descriptors it gets.

@@ -37,6 +37,7 @@ class Requests:
     store: Store
     detached: list[Lifeline]
     check_owner: Callable[[], None]
+    note_code: Callable[[Parcel], None]
     wait_until: Callable[[Callable[[], bool], float | None], bool]
 
     # --- actors
@@ -86,6 +87,7 @@ class Requests:
         lifeline = actor.lifeline()
         if options.lifetime == "detached":
             self.detached.append(lifeline)
+        self.note_code(parcel)
         actor.submit("__init__", parcel, needed, (None,))
         self.placement.place(actor)
         return lifeline
@@ -157,7 +159,7 @@ class Requests:
 
     def export_function(self, number: int, name: str, function: Any) -> None:
         """Keep a function for tasks; see `Store.export`."""
-        self.store.export(number, name, function)
+        self.note_code(self.store.export(number, name, function))
 
     def submit_task(
         self, function: int, options: TaskOptions, args: Sequence[Any], kwargs: Mapping[str, Any]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.shm.board import Board, Doorbell
 from compiled_dag.shm.waiter import Waiter
-from runtime import activity, obituary
+from runtime import activity, obituary, torch_use
 from runtime.calls import next_number
 from runtime.claims import Claim, Claims
 from runtime.dedup import Deduplicator
@@ -133,6 +133,7 @@ class Session(Requests):
         self.zygotes = Zygotes(self.supervisor, self.processes, self._segment.fd)
         self.supervisor.start()
         self.zygotes.adopt(launched)
+        torch_use.watch(self.zygotes.want_torch)
         self.events.add("SESSION_STARTED", "the session", pid=self.owner_pid)
 
     # --- the source of what `put` makes (always ready, so nobody ever attends to it)
@@ -408,6 +409,12 @@ class Session(Requests):
     def _is_short_of_resources(self) -> bool:
         return not self.closed and (self.placement.is_awaited or self.scheduler.is_starved)
 
+    def note_code(self, code: Parcel) -> None:
+        """Take note of a class or function that processes are to run."""
+        if not self.placement.uses_torch and torch_use.is_in(code):
+            self.placement.uses_torch = True
+            self.zygotes.want_torch()
+
     # --- end
 
     def close(self, interrupts: Interrupts, *, hurry: bool = False) -> None:
@@ -442,6 +449,7 @@ class Session(Requests):
 
     def _release(self) -> None:
         self.closed = True
+        torch_use.watch(None)
         self.supervisor.stop()
         if self.log_sink is not None:
             self.log_sink.flush()
@@ -460,6 +468,7 @@ class Session(Requests):
     def abandon(self) -> None:
         """Make this forked child's copy inert and close its descriptors."""
         self.foreign = True
+        torch_use.watch(None)
         self.supervisor.close()
         self.zygotes.close_descriptors()
         for actor in self.processes:

@@ -81,13 +81,15 @@ class Store:
         self._freed.append(parcel.size)
         return parcel.exclusive and self._memory.give(parcel.fd)
 
-    def export(self, number: int, name: str, function: Any) -> None:
-        """Keep a function for tasks.
+    def export(self, number: int, name: str, function: Any) -> Parcel:
+        """Keep a function for tasks; returns it encoded.
 
         Raises:
             TypeError: It cannot be pickled.
         """
-        self.keep(number, name, Parcel.of(function))
+        parcel = Parcel.of(function)
+        self.keep(number, name, parcel)
+        return parcel
 
     def keep(self, number: int, name: str, parcel: Parcel) -> None:
         """Keep an encoded function."""

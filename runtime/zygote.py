@@ -4,9 +4,10 @@ Importing numpy and torch takes seconds, forking a process that has done so take
 `init` starts one process that imports, stays single-threaded, runs nothing (fork after a parallel
 torch operation hangs the child) and forks one child per actor.
 
-There are two stages. The first imports numpy and this project, and at once forks the second, which
-imports torch besides: a script that does not use torch need not wait for it. Each stage serves its
-own socket; the driver chooses.
+There are two stages. The first imports numpy and this project. When the driver asks for it, as soon
+as anything says that the session uses torch (`runtime.torch_use`), it forks the second, which
+imports torch besides: a session without torch pays neither its time nor its memory. Each stage
+serves its own socket; the driver chooses.
 
 A zygote is the parent of its actors. It sees their end by pidfd, kills what is left of their
 process group *before* it reaps them (until then the group's number cannot be used again), and
@@ -39,37 +40,28 @@ import compiled_dag.driver  # noqa: F401  for actors that compile some
 import runtime.runtime_context  # noqa: F401  for those that ask where they are
 from compiled_dag.shm.board import Board
 from runtime import wire, worker
-from runtime.messages import Exited, Ready, Spawn, Spawned, SpawnFailed
+from runtime.messages import AddStage, Exited, Ready, Spawn, Spawned, SpawnFailed
 
 _TORCH_STAGE: Final = 0
 """Stands for the second stage in the first one's table of children."""
 
-CONTROL_FD, TORCH_FD, BOARD_FD, DRIVER_FD = 3, 4, 5, 6
-"""Where the driver puts the descriptors: two control sockets, the board, the driver's pidfd."""
+CONTROL_FD, BOARD_FD, DRIVER_FD = 3, 4, 5
+"""Where the driver puts the descriptors: the control socket, the board, the driver's pidfd."""
 
 
 def main() -> None:
-    """Run the first stage; the second one is forked on the way."""
-    gc.disable()  # importing torch makes next to no garbage, and looking for it takes 0.2 s
+    """Run the first stage."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    worker.close_descriptors({0, 1, 2, CONTROL_FD, TORCH_FD, BOARD_FD, DRIVER_FD})
-    board = Board(BOARD_FD)
-    children: dict[int, int] = {}
-    # Until here, and in the second stage until it serves, SIGTERM ends an import nobody waits for.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if importlib.util.find_spec("torch"):
-        pid = os.fork()
-        if not pid:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.close(CONTROL_FD)
-            _run_torch_stage(board)
-        children[pid] = _TORCH_STAGE
-    os.close(TORCH_FD)
-    _Zygote(socket.socket(fileno=CONTROL_FD), board, children).run()
+    worker.close_descriptors({0, 1, 2, CONTROL_FD, BOARD_FD, DRIVER_FD})
+    _Zygote(socket.socket(fileno=CONTROL_FD), Board(BOARD_FD)).run()
 
 
-def _run_torch_stage(board: Board) -> None:
+def _run_torch_stage(control: int, board: Board) -> None:
     """Serve from a process that has imported torch; never returns."""
+    worker.close_descriptors({0, 1, 2, control, BOARD_FD, DRIVER_FD})
+    # Until this stage serves, SIGTERM ends an import that nobody waits for.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    gc.disable()  # importing torch makes next to no garbage, and looking for it takes 0.2 s
     try:
         import torch  # noqa: F401, PLC0415  what this stage is for
     except Exception as error:  # noqa: BLE001  a broken or too large installation: any type
@@ -77,7 +69,7 @@ def _run_torch_stage(board: Board) -> None:
         print(text, file=sys.stderr, flush=True)  # noqa: T201  nobody else would say why
         os._exit(1)
     try:
-        _Zygote(socket.socket(fileno=TORCH_FD), board, {}).run()
+        _Zygote(socket.socket(fileno=control), board).run()
     except BaseException:  # noqa: BLE001  the driver falls back to the first stage
         traceback.print_exc()
     os._exit(1)
@@ -92,7 +84,7 @@ class _Child:
 class _Zygote:
     """One stage's loop."""
 
-    def __init__(self, control: socket.socket, board: Board, stages: dict[int, int]) -> None:
+    def __init__(self, control: socket.socket, board: Board) -> None:
         self._control = control
         self._board = board
         self._inbox = wire.Inbox(control)
@@ -100,8 +92,6 @@ class _Zygote:
         self._children: dict[int, _Child] = {}
         """By process id."""
         self._by_pidfd: dict[int, int] = {}
-        for pid, actor_id in stages.items():
-            self._adopt(pid, actor_id)
 
     def run(self) -> None:
         """Serve until the driver closes its end or dies; never returns."""
@@ -122,7 +112,11 @@ class _Zygote:
                     self._bury(self._by_pidfd[fd])
             self._inbox.receive(messages)
             while messages:
-                self._spawn(messages.popleft())
+                message = messages.popleft()
+                if isinstance(message, AddStage):
+                    self._add_stage(*message.fds)
+                else:
+                    self._spawn(message)
             if self._inbox.closed:
                 self._end()
 
@@ -145,6 +139,17 @@ class _Zygote:
             self._send(Spawned(actor_id=spawn.actor_id, pid=pid, fds=(pidfd,)))
         for fd in spawn.fds:
             os.close(fd)
+
+    def _add_stage(self, control: int) -> None:
+        """Fork the second stage, if torch is installed; else its socket closes."""
+        # No process for it: the driver sees the socket close, and goes on with this stage.
+        with contextlib.suppress(OSError):
+            if importlib.util.find_spec("torch"):
+                pid = os.fork()
+                if not pid:
+                    _run_torch_stage(control, self._board)
+                self._adopt(pid, _TORCH_STAGE)
+        os.close(control)
 
     def _become(self, spawn: Spawn) -> None:
         """Turn the forked child into the actor; never returns."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import threading
 import time
 from collections import deque
@@ -12,11 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from runtime import launch, wire
 from runtime.launch import Launch
-from runtime.messages import Exited, Ready, Spawn, Spawned, SpawnFailed
+from runtime.messages import AddStage, Exited, Ready, Spawn, Spawned, SpawnFailed
 
 if TYPE_CHECKING:
-    import socket
-
     from runtime.supervisor import Supervisor
 
 _END_S: Final = 2.0
@@ -50,15 +49,39 @@ class Zygotes:
         """All that may have actors, the lost ones not among them."""
         self._base: _Client | None = None
         self._torch: _Client | None = None
+        self._asked = False
+        """Whether the base was asked for the stage with torch."""
         self._pids: list[int] = []
         """Children of this process, to be reaped."""
 
     def adopt(self, launched: Launch) -> None:
         """Use a zygote that was just started; owns what it has."""
         self._pids.append(launched.pid)
-        self._base = _Client(launched.base, self._supervisor, self._births, self._lost)
-        self._torch = _Client(launched.torch, self._supervisor, self._births, self._lost)
-        self._clients += [self._base, self._torch]
+        self._base = self._connect(launched.control)
+        self._asked = False
+
+    def _connect(self, sock: socket.socket) -> _Client:
+        client = _Client(sock, self._supervisor, self._births, self._lost)
+        self._clients.append(client)
+        return client
+
+    def want_torch(self) -> None:
+        """Have a stage that has imported torch; returns at once. Any thread may use it.
+
+        Idempotent: where torch cannot be imported, or the stage has died, nothing more is tried.
+        """
+        with self._lock:
+            base = self._base
+            if self._asked or base is None:
+                return
+            self._asked = True
+            try:
+                ours, theirs = socket.socketpair()
+            except OSError:  # no descriptor is left: actors import torch for themselves
+                return
+            self._torch = self._connect(ours)
+            with theirs:
+                base.add_stage(theirs.fileno())
 
     def spawn(self, spawn: Spawn, *, needs_torch: bool) -> None:
         """Ask for an actor's process; the answer comes through `Births`.
@@ -71,13 +94,16 @@ class Zygotes:
 
     def _choose(self, *, needs_torch: bool) -> _Client:
         with self._lock:
-            torch = self._torch
-            if torch is not None and not torch.lost and (torch.ready or needs_torch):
-                return torch
             if self._base is None or self._base.lost:
                 self.adopt(Launch(self._board_fd))
-            assert self._base is not None
-            return self._base
+            base = self._base
+            assert base is not None
+        if needs_torch:
+            self.want_torch()
+        torch = self._torch
+        if torch is not None and not torch.lost and (torch.ready or needs_torch):
+            return torch
+        return base
 
     def pids(self) -> list[int]:
         """Return the process ids of the zygotes that have reported."""
@@ -89,7 +115,7 @@ class Zygotes:
         with self._lock:
             if client is self._base:
                 self._base = None
-                # The next start forks a second stage of its own; this one serves its actors on.
+                # The next base gets a second stage of its own; this one serves its actors on.
                 self._torch = None
             if client is self._torch:
                 self._torch = None
@@ -167,6 +193,12 @@ class _Client:
             with contextlib.suppress(OSError):
                 wire.send(self._sock, spawn)
             return True
+
+    def add_stage(self, control: int) -> None:
+        """Ask for a stage that imports torch, with this socket."""
+        # Gone: nobody has the stage's socket then, which is how that is seen.
+        with self._sending, contextlib.suppress(OSError):
+            wire.send(self._sock, AddStage(fds=(control,)))
 
     def take_unanswered(self) -> list[int]:
         """Return the actors whose process must be asked for elsewhere: the zygote is gone."""

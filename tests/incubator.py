@@ -108,7 +108,7 @@ def _hatch(message: bytes, fds: Sequence[int], become: object) -> None:
     os.environ.update(environment)
     sys.path[:] = path
     high = [os.dup(fd) for fd in fds]
-    for target, fd in zip((2, 3, 4, 5, 6), high, strict=True):
+    for target, fd in zip((2, 3, 4, 5), high, strict=True):
         os.dup2(fd, target)
     os.dup2(2, 1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

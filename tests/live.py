@@ -46,8 +46,10 @@ def make_ranks(count: int) -> list[Any]:
 
 
 def await_zygotes() -> None:
-    """Wait until both zygotes are there, the one with torch takes a second."""
-    wait_until(lambda: len(lifecycle.current().zygotes.pids()) == 2)
+    """Wait until both zygotes are there, as if torch were used: the second takes a second."""
+    zygotes = lifecycle.current().zygotes
+    zygotes.want_torch()
+    wait_until(lambda: len(zygotes.pids()) == 2)
 
 
 def chain(workers: Sequence[Any]) -> DAGNode:

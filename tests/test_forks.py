@@ -171,6 +171,7 @@ dag = outputs.experimental_compile()
 held = [runtime.get(dag.execute(np.full(1 << 17, float(n)))) for n in range(4)]
 batches = load([value for _, value in held])
 next(batches)
+await_zygotes()
 zygotes = runtime.lifecycle.current().zygotes
 print(*pids_of(crew), *runtime.get(feeder.pids.remote()), *zygotes.pids(), flush=True)
 print(*(worker.pid for worker in batches._workers), flush=True)

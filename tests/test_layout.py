@@ -143,6 +143,8 @@ def attempt_all(package):
         if name.startswith(package + ".") and name not in sys.modules:
             in_child(attempt, name)
 
+for name in ("numpy", "cloudpickle", "torch"):
+    attempt(name)  # once for all: what takes long, and knows nothing of us
 for package in packages.split(","):
     in_child(attempt_all, package)
 """
