@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from collective.group import DriverGroup
-    from collective.rank import RankBarrier, RankOperation
+    from collective.rank import RankBarrier
+    from collective.rank_operation import RankOperation
     from compiled_dag.communicators import CommunicatorPart
     from compiled_dag.host import Actor, ActorContext, Host
     from compiled_dag.outcome import Place
@@ -119,12 +120,12 @@ class Operation:
         self, context: ActorContext, group_id: int, rank: int, places: Sequence[Place]
     ) -> RankOperation | RankBarrier:
         """Return this rank's part, in its actor's process."""
-        from collective.rank import RankBarrier, RankOperation  # noqa: PLC0415  as above
+        from collective.plain import PlainOperation  # noqa: PLC0415  as above
+        from collective.rank import RankBarrier  # noqa: PLC0415
+        from collective.rank_operation import RankOperation  # noqa: PLC0415
 
         if self.kind == BARRIER:
             return RankBarrier(context, group_id, rank, places, str(self))
-        from collective.plain import PlainOperation  # noqa: PLC0415  as above
-
         part = PlainOperation if PlainOperation.fits(self, rank) else RankOperation
         return part(context, group_id, rank, places, self)
 

@@ -1,4 +1,4 @@
-"""A rank's part in an operation of one tensor, as most are: the same as `rank`, in half the time.
+"""One rank's part in an operation of one tensor, as most are: `rank_operation` in half the time.
 
 Nothing is decided here. The first execution goes the long way, which looks at the tensor; as long
 as the next ones look the same, what follows from it is done in a row. Whatever is unusual goes the
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from collective.rank import RankOperation, Running
+from collective.rank_operation import RankOperation, Running
 from compiled_dag.outcome import Error
 
 if TYPE_CHECKING:

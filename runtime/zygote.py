@@ -35,7 +35,7 @@ from typing import Any, Final
 import numpy as np  # noqa: F401  for all actors: they share what is imported here
 
 import collective.group
-import collective.rank  # noqa: F401  for actors in graphs
+import collective.plain  # noqa: F401  for actors in graphs
 import compiled_dag.driver  # noqa: F401  for actors that compile some
 import runtime.runtime_context  # noqa: F401  for those that ask where they are
 from compiled_dag.shm.board import Board

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from collective import ReduceOp, allreduce
-from collective.rank import RankOperation
+from collective.rank_operation import RankOperation
 from compiled_dag import CompiledDAGRef, InputNode, MultiOutputNode, TaskError
 from compiled_dag.program import CollectiveWait
 from tests.gates import Background

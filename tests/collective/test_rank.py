@@ -13,7 +13,8 @@ from collective.header import Preflight
 from collective.kinds import ALLREDUCE
 from collective.ops import Operation, ReduceOp
 from collective.plain import PlainOperation
-from collective.rank import RankGroup, RankOperation
+from collective.rank import RankGroup
+from collective.rank_operation import RankOperation
 from compiled_dag import ChannelClosedError, CollectiveError
 from compiled_dag.outcome import Error, Place
 from tests.collective.parts import at_once
