@@ -57,6 +57,7 @@ _EPOCH_WORD, _STATE_WORD, _RANKS_WORD = 1, states.STATE_WORD, 2
 _PRESENCE, MEETINGS, PEER, _DIGESTS = 1, 2, 3, 4
 """Words of a rank's line."""
 _HERE, _LEFT = 1, 2
+_MAX_DIGESTS: Final = 256
 _POISON_TEXT: Final = POISON // 4
 """Characters of each part of an error that does not fit; they may be of several bytes."""
 
@@ -183,8 +184,8 @@ class Preflight:
         self._site = Site()
         self.turn = 0
         """How many this rank has reached."""
-        self._record: bytes | None = None
-        self._digest_of_record = 0
+        self._digests: dict[bytes, int] = {}
+        """Of records brought before: a graph has one or two for each of its operations."""
         self._digest = 0
         """Of what is brought to this turn; 0 if that is an error."""
         self._shown = [0, 0]
@@ -208,9 +209,7 @@ class Preflight:
         if error is not None:
             self._show_error(error, turn)
         else:
-            if record is not self._record:
-                self._record, self._digest_of_record = record, _digest(record)
-            self._digest = self._digest_of_record
+            self._digest = self._digests.get(record) or self._digest_of(record)
             if self._shown[side] != self._digest:
                 self._show(b"\0" + record, turn)
             if beside and self._beside[side] is not beside:
@@ -259,6 +258,12 @@ class Preflight:
             if words[line + word] != digest:
                 return self._compare(turn)
         return None if digest else self._compare(turn)
+
+    def _digest_of(self, record: bytes) -> int:
+        if len(self._digests) >= _MAX_DIGESTS:
+            self._digests.clear()
+        digest = self._digests[record] = _digest(record)
+        return digest
 
     def _compare(self, turn: int) -> list[bytes] | Error | None:
         """Compare what the ranks have shown; see `meet`."""

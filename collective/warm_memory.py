@@ -59,7 +59,10 @@ class WarmMemory:
         """Return what came back last of that size; let go of what has been here for too long."""
         back, found, room = self._back, None, KEPT_BYTES
         for _ in range(len(back)):
-            one = back.pop()
+            try:
+                one = back.pop()
+            except IndexError:  # another thread has taken it
+                break
             if found is None and len(one) == nbytes:
                 found = one
             elif len(one) <= room:
