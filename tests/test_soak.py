@@ -20,7 +20,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import runtime
-from compiled_dag import ActorDiedError, GraphActorDiedError, TaskError
+from collective import allgather, allreduce
+from compiled_dag import (
+    ActorDiedError,
+    GraphActorDiedError,
+    InputNode,
+    MultiOutputNode,
+    TaskError,
+)
 from compiled_dag.errors import CollectiveMismatchError
 from tests import recipes
 from tests.crew import Order, Rank, footprint
@@ -212,15 +219,16 @@ def check_survivors(machines, actors, victim):
         assert all(isinstance(n, int) for n in runtime.get(dag.execute(1), timeout=LONG_S))
 
 
+@pytest.mark.parametrize("transport", ["gloo", "shm"])
 @pytest.mark.parametrize("seed", range(2))
-def test_random_kills_in_collectives(session, seed):
+def test_random_kills_in_collectives(session, seed, transport):
     choose = random.Random(seed)
     crew = make_ranks(4)
     for _ in range(25):
         pids = pids_of(crew)
         victim = choose.randrange(4)
         size = int(10 ** choose.uniform(0, 6.3))
-        with reduce(crew, size).experimental_compile() as dag:
+        with reduce(crew, size, transport=transport).experimental_compile() as dag:
             assert runtime.get(dag.execute(0), timeout=LONG_S) == [20.0] * 4
             delay_s = choose.uniform(0, 0.03)
             killer = threading.Timer(delay_s, os.kill, (pids[victim], signal.SIGKILL))
@@ -235,6 +243,49 @@ def test_random_kills_in_collectives(session, seed):
             crew[victim] = Rank.remote(victim + 1)
     with reduce(crew).experimental_compile() as dag:
         assert runtime.get(dag.execute(0), timeout=LONG_S) == [20.0] * 4
+
+
+class Brings:
+    """A rank that brings tensors of sizes it is told, and knows what comes of them."""
+
+    def __init__(self, rank, world_size):
+        self.rank = rank
+        self.world_size = world_size
+
+    def bring(self, lap):
+        import torch
+
+        number, size = lap
+        return torch.arange(size, dtype=torch.float32) % 97 + number % 31 + self.rank
+
+    def check(self, total, joined, lap):
+        import torch
+
+        number, size = lap
+        ranks = range(self.world_size)
+        brought = [torch.arange(size, dtype=torch.float32) % 97 + number % 31 + r for r in ranks]
+        return torch.equal(total, sum(brought)) and torch.equal(joined, torch.cat(brought))
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_laps_of_random_sizes_over_shared_memory(session, world_size):
+    choose = random.Random(world_size)
+    await_zygotes()
+    kind = runtime.remote(Brings)
+    ranks = [kind.remote(rank, world_size) for rank in range(world_size)]
+    with InputNode() as inp:
+        brought = [rank.bring.bind(inp) for rank in ranks]
+        totals = allreduce.bind(brought, transport="shm")
+        joined = allgather.bind(brought, transport="shm")
+        checks = zip(ranks, totals, joined, strict=True)
+        output = MultiOutputNode([rank.check.bind(*values, inp) for rank, *values in checks])
+    with output.experimental_compile(_max_inflight_executions=4) as dag:
+        pending = []
+        for number in range(5_000):  # two operations each
+            largest = 6.3 if choose.random() < 0.02 else 4.5
+            pending.append(dag.execute((number, int(10 ** choose.uniform(0, largest)))))
+            while len(pending) == 4 or (pending and choose.random() < 0.3):
+                assert runtime.get(pending.pop(0), timeout=LONG_S) == [True] * world_size
 
 
 def test_random_kills_while_graphs_come_up(session):
