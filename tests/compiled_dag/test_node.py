@@ -22,6 +22,9 @@ class Op:
     def __str__(self) -> str:
         return "sum"
 
+    def only_gets(self, rank: int) -> bool:
+        return False
+
 
 @pytest.fixture
 def worker():
@@ -153,35 +156,35 @@ def test_binding_changes_none_of_the_bound_objects(worker) -> None:
 def test_a_collective_gives_one_node_per_rank_on_that_ranks_actor() -> None:
     first, second = paper(2)
     with InputNode() as inp:
-        nodes = bind_collective(Op(), [first.grad.bind(inp), second.grad.bind(inp)])
+        nodes = bind_collective(Op(), [[first.grad.bind(inp), second.grad.bind(inp)]])
     assert all(isinstance(node, DAGNode) for node in nodes)
     assert [node._label for node in nodes] == ["sum, rank 0", "sum, rank 1"]
 
 
 def test_a_collective_needs_inputs() -> None:
     with pytest.raises(GraphError, match="^sum: the list of inputs is empty"):
-        bind_collective(Op(), [])
+        bind_collective(Op(), [[]])
 
 
 @pytest.mark.parametrize("bad", [3, None, "node"])
 def test_an_input_of_a_collective_is_a_node(worker, bad) -> None:
     with pytest.raises(GraphError, match=r"^sum: input 1 \(.*\) is not a method of an actor"):
-        bind_collective(Op(), [worker.grad.bind(1), bad])
+        bind_collective(Op(), [[worker.grad.bind(1), bad]])
 
 
 def test_the_graphs_input_is_on_no_actor() -> None:
     with InputNode() as inp, pytest.raises(GraphError, match="input 0 .* is not a method"):
-        bind_collective(Op(), [inp])
+        bind_collective(Op(), [[inp]])
 
 
 def test_two_inputs_of_a_collective_on_one_actor_are_refused_by_position(worker) -> None:
     with pytest.raises(GraphError, match=r"inputs 0 and 1 are both on actor Worker\(1\)"):
-        bind_collective(Op(), [worker.grad.bind(1), worker.grad.bind(2)])
+        bind_collective(Op(), [[worker.grad.bind(1), worker.grad.bind(2)]])
 
 
 def test_a_collective_may_follow_a_collective_and_an_element() -> None:
     first, second = paper(2)
     with InputNode() as inp:
         tens, _ = first.divide.options(num_returns=2).bind(inp)
-        once = bind_collective(Op(), [tens, second.grad.bind(inp)])
-    assert len(bind_collective(Op(), once)) == 2
+        once = bind_collective(Op(), [[tens, second.grad.bind(inp)]])
+    assert len(bind_collective(Op(), [once])) == 2
