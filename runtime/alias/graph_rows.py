@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from runtime.alias.entries import Entry, Here, Rows, later, missing, same
+from runtime.alias.entries import Entry, Here, Rows, missing, same
 
 _DIRECT: Final = "channels are made by compiling, never directly"
 _INTERNAL: Final = "it is one of Ray's internals, and nothing here corresponds to it"
 _STAND_INS: Final = "runtime.alias.stand_ins"
-_EAGER: Final = "inside a graph there is ray.experimental.collective.allreduce.bind(...)"
 
 _NODES: Final[Rows] = same(
     "compiled_dag",
@@ -195,9 +194,7 @@ _CHANNEL: Final[dict[str, Rows]] = {
         "ReduceOp": Here(f"{_STAND_INS}:GraphReduceOp"),
         "TorchTensorAllocator": Here("compiled_dag.communicator:TensorAllocator"),
     },
-    "ray.experimental.channel.communicator_handle": later(
-        "collective", "CommunicatorHandle", instead=_EAGER
-    ),
+    "ray.experimental.channel.communicator_handle": same("collective", "CommunicatorHandle"),
     "ray.experimental.channel.cpu_communicator": {
         **_pick(_CHANNEL_TYPES, "CPUCommunicator"),
         **missing("CPUCommBarrier", why=_INTERNAL),
@@ -206,13 +203,12 @@ _CHANNEL: Final[dict[str, Rows]] = {
     "ray.experimental.channel.torch_tensor_type": same("compiled_dag", "TorchTensorType"),
 }
 
-_GROUPS: Final = later(
+_GROUPS: Final = same(
     "collective",
     "create_collective_group",
     "destroy_all_collective_groups",
     "destroy_collective_group",
     "get_collective_groups",
-    instead=_EAGER,
 )
 _BINDS: Final = {
     **same("collective", "allgather", "allreduce", "reducescatter"),
@@ -235,7 +231,7 @@ _MULTI_GPU: Final = missing(
 )
 _EAGER_ROWS: Final = {
     # In a module of the alias: some take gloo_timeout in milliseconds, where ours take timeout_s.
-    **later(
+    **same(
         "runtime.alias.eager_collectives",
         "allgather",
         "allreduce",
@@ -256,7 +252,6 @@ _EAGER_ROWS: Final = {
         "reducescatter",
         "register_collective_backend",
         "send",
-        instead=_EAGER,
     ),
     **_MULTI_GPU,
 }
@@ -297,7 +292,7 @@ _COLLECTIVE: Final[dict[str, Rows]] = {
     },
     "ray.util.collective.types": {
         "ReduceOp": Here(f"{_STAND_INS}:EagerReduceOp"),
-        **later("collective", "Backend", instead='backends are named by strings: "gloo", "nccl"'),
+        **same(_STAND_INS, "Backend"),
         **missing(
             "AllGatherOptions",
             "AllReduceOptions",

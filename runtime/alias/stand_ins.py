@@ -70,6 +70,25 @@ class EagerReduceOp(Enum):
     MAX = 3
 
 
+class Backend:
+    """Names of backends; ``Backend("gloo")`` is a string."""
+
+    NCCL = "NCCL"
+    GLOO = "GLOO"
+    UNRECOGNIZED = "unrecognized"
+
+    def __new__(cls, name: str) -> Any:
+        """Return a backend's name as it is written there.
+
+        Raises:
+            ValueError: It has none of that name.
+        """
+        known = {"NCCL": cls.NCCL, "GLOO": cls.GLOO, "TORCH_GLOO": cls.GLOO}
+        if name.upper() not in known:
+            raise ValueError(f"Backend({name!r}): only 'nccl' and 'gloo' are known")
+        return known[name.upper()]
+
+
 class Device(str, Enum):
     """Where a tensor is to arrive; equal to the names that hints take."""
 
