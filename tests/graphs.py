@@ -210,8 +210,10 @@ def buckets(actors: Sequence[Any]) -> DAGNode:
     with InputNode() as inp:
         left, right = ([actor.grad.bind(field) for actor in actors] for field in (inp[0], inp[1]))
         sums = allreduce.bind([left, right])
-        spread = broadcast.bind([first.join.bind(*sums[0]), second])
-        return MultiOutputNode([second.join.bind(*sums[1]), *spread])
+        spread = broadcast.bind([first.add.bind(sums[0][1]), second])
+        results = (first, sums[0][0]), (second, sums[1][0]), (second, sums[1][1])
+        pairs = *results, *zip(actors, spread, strict=True)
+        return MultiOutputNode([actor.step.bind(node) for actor, node in pairs])
 
 
 def idle_start(actors: Sequence[Any]) -> DAGNode:
