@@ -8,6 +8,7 @@ from compiled_dag.lint import lint
 from compiled_dag.passes.channels import plan_channels
 from compiled_dag.passes.order import total_order
 from compiled_dag.passes.overlap import overlap
+from compiled_dag.passes.prefetch import prefetch_reads
 from compiled_dag.passes.steps import build_steps
 from compiled_dag.passes.transports import resolve_transports
 from compiled_dag.simulate import simulate
@@ -30,6 +31,8 @@ def compile_graph(graph: Graph, options: CompileOptions) -> Program:
     transports = resolve_transports(graph)
     channels = plan_channels(graph, order, transports, options.max_inflight)
     program = overlap(graph, build_steps(graph, order, channels, transports))
+    if options.overlap_gpu_communication:
+        program = prefetch_reads(program)
     if options.enable_detect_deadlock:
         simulate(program)
     return program

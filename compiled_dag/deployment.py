@@ -27,10 +27,10 @@ from compiled_dag.errors import (
 from compiled_dag.gauge import Gauge
 from compiled_dag.groups import Groups
 from compiled_dag.host import with_stack
+from compiled_dag.loading import load_graph, unload_graph
 from compiled_dag.observer import Observer
 from compiled_dag.packing import is_hinted, pack, places_of
 from compiled_dag.program import Compute, Program
-from compiled_dag.resident import load_graph, unload_graph
 from compiled_dag.tickets import Member, Tickets
 
 if TYPE_CHECKING:

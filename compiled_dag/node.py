@@ -259,7 +259,8 @@ class DAGNode(Hinted):
             enable_asyncio: Accepted for compatibility; every graph has `execute_async`.
             _max_inflight_executions: Executions that may be unfetched at one time.
             _max_buffered_results: Fetched results kept for refs that were not got yet.
-            _overlap_gpu_communication: Accepted for compatibility.
+            _overlap_gpu_communication: Receive tensors that stay on GPUs while the method before
+                the one that needs them runs.
             _default_communicator: What carries accelerator edges and collectives that name no
                 communicator: ``"create"`` makes groups as needed, a `Communicator` is used as it
                 is, None refuses them.

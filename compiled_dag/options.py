@@ -57,7 +57,7 @@ class DAGContext:
     enable_asyncio: bool = False
     """Accepted for compatibility, without effect: every graph has `execute_async`."""
     overlap_gpu_communication: bool = False
-    """Accepted for compatibility: without device channels there is nothing to overlap."""
+    """Whether tensors that stay on GPUs are received while the method before runs."""
     enable_detect_deadlock: bool = True
     """Whether compile proves that nobody can wait for ever; without, schedules are the same."""
     visualize_schedule: bool = False

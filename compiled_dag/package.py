@@ -53,6 +53,8 @@ class Package:
     tickets: TicketPart | None
     """Where the actor takes its turns in several graphs."""
     wait_slice_s: float
+    overlaps: bool
+    """Whether tensors for the GPU are received on a stream of its own."""
     profiling: Profiling
     bind_indexes: Mapping[NodeId, int]
     """Of this participant's nodes: place among those bound to its actor."""

@@ -94,6 +94,7 @@ def pack(
         slot_bytes=options.buffer_size_bytes,
         cap_bytes=options.max_memory_bytes,
         wait_slice_s=options.wait_slice_s,
+        overlaps=options.overlap_gpu_communication,
         profiling=options.profiling,
         bind_indexes=bind_indexes(captured, participant),
         **own,

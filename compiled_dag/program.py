@@ -72,6 +72,19 @@ class Release:
 Step: TypeAlias = Read | Write | Compute | CollectiveStart | CollectiveWait | Release
 
 
+def uses(step: Step) -> tuple[int, ...]:
+    """Return the slots whose values a step looks at."""
+    match step:
+        case Compute(arguments=arguments):
+            return tuple(arguments.values())
+        case Write(slot=slot):
+            return (slot,)
+        case CollectiveStart(slots=slots):
+            return slots
+        case _:
+            return ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationSpec:
     """One collective operation, as programs refer to it."""

@@ -7,13 +7,11 @@ time is whether an input is an `Error` (then the method is skipped and the error
 from __future__ import annotations
 
 import os
-import pickle
 import time
 from typing import TYPE_CHECKING, Any
 
 from compiled_dag import profiled
 from compiled_dag.channel import layout as at
-from compiled_dag.channel import tensor
 from compiled_dag.channel.graph_segment import GraphSegment
 from compiled_dag.channel.rendezvous import Peers
 from compiled_dag.communicators import end_in
@@ -29,18 +27,20 @@ from compiled_dag.program import (
     Release,
     Step,
     Write,
+    uses,
 )
 from compiled_dag.shm.waiter import Site, Source
 from compiled_dag.trace.recorder import Recorder
-from compiled_dag.turns import TicketPart, Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from compiled_dag.channel.layout import ChannelSpec
     from compiled_dag.channel.reader import Reader
     from compiled_dag.channel.writer import Writer
+    from compiled_dag.cuda.flow import Flow
     from compiled_dag.cuda.leaving import Ring
+    from compiled_dag.cuda.ring import Seat
     from compiled_dag.ends import Means
     from compiled_dag.host import ActorContext
     from compiled_dag.ir import OperationId
@@ -74,9 +74,16 @@ class GraphResident:
         self._tokens: dict[OperationId, Any] = {}
         self._readers: list[Reader] = []
         self._rings: list[Ring] = []
+        self._flow: Flow | None = None
+        """Where tensors stay on the GPU."""
+        self._arriving: dict[int, Callable[[], None]] = {}
+        """By slot, what has to be done before the first use of what is received there."""
         self._recorder = Recorder(self._graph, package.participant)
         try:
-            steps = [self._bind(number, step) for number, step in enumerate(package.steps, 1)]
+            steps = [
+                self._after_arrivals(step, self._bind(number, step))
+                for number, step in enumerate(package.steps, 1)
+            ]
         except BaseException:
             self._leave_rings()
             raise
@@ -103,9 +110,14 @@ class GraphResident:
         steps = self._steps
         if not execution & words[at.TRACE_MASK_WORD]:
             steps = self._recorder.open(execution)
+        flow = self._flow
         try:
+            if flow is not None:
+                flow.begin(execution)
             for run in steps:
                 run(slots)
+            if flow is not None:
+                flow.end(execution)
         except ChannelClosedError:
             # The graph was torn down or broke while this actor waited in it.
             slots[:] = [None] * len(slots)
@@ -134,6 +146,8 @@ class GraphResident:
         if self._rings:
             from compiled_dag.cuda.leaving import leave  # noqa: PLC0415  few graphs need it
 
+            if self._flow is not None:
+                self._flow.close()
             rings, self._rings = self._rings, []
             left = leave(rings)
             if left.rings:
@@ -166,6 +180,8 @@ class GraphResident:
         means = self._means(spec)
         reader = open_reader(self._graph, spec, package.participant, label, means)
         self._keep_ring(reader)
+        if self._flow is not None and self._flow.receive is not None and spec.transport.has_ring:
+            self._arriving[slot] = reader.arrive
         reader.site = Site(slice_s=package.wait_slice_s)
         self._readers.append(reader)
         words, word, wait = self._words, reader.sequence_word, self._context.waiter.word
@@ -185,15 +201,36 @@ class GraphResident:
     def _means(self, spec: ChannelSpec) -> Means | None:
         """Return what carries a channel's tensors, if that is not host memory."""
         if spec.transport.has_ring:
-            from compiled_dag.cuda.device import open_device  # noqa: PLC0415  few graphs need it
-            from compiled_dag.cuda.ring import Seat  # noqa: PLC0415
-
-            return Seat(self._graph, spec, open_device(), self._context.waiter)
+            return self._seat(spec)
         number = spec.transport.communicator
         if number is None:
             return None
         end = end_in(self._context, self.key, number)
         return Peers(end, self._package.ranks[number], self._context.waiter)
+
+    def _seat(self, spec: ChannelSpec) -> Seat:
+        from compiled_dag.cuda.device import open_device  # noqa: PLC0415  few graphs need it
+        from compiled_dag.cuda.flow import Flow  # noqa: PLC0415
+        from compiled_dag.cuda.ring import Seat  # noqa: PLC0415
+
+        device, waiter = open_device(), self._context.waiter
+        if self._flow is None:
+            overlaps = self._package.overlaps
+            self._flow = Flow(device, self._graph, waiter, overlaps=overlaps)
+        return Seat(self._graph, spec, device, waiter, self._flow.receive)
+
+    def _after_arrivals(self, step: Step, run: Run) -> Run:
+        """Return a step that waits for what it is the first to use, where that is on its way."""
+        arriving = [self._arriving.pop(slot) for slot in uses(step) if slot in self._arriving]
+        if not arriving:
+            return run
+
+        def run_after(slots: Slots) -> None:
+            for arrive in arriving:
+                arrive()
+            run(slots)
+
+        return run_after
 
     def _keep_ring(self, end: Reader | Writer) -> None:
         """Note the half of a device ring that an end has: it is to be ended with the graph."""
@@ -308,65 +345,3 @@ def _bind_release(dead: tuple[int, ...]) -> Run:
             slots[slot] = None
 
     return run
-
-
-# --- what the driver has an actor run -------------------------------------------------------------
-
-
-def load_graph(context: ActorContext, payload: bytes, fds: Sequence[int]) -> bytes:
-    """Make a program resident in this process (a `SystemCall`)."""
-    segment, *ring = fds
-    _sweep_rings(context)
-    try:
-        package: Package = pickle.loads(payload)
-        if package.with_torch:
-            tensor.warm_up()
-        resident = GraphResident(context, package, segment)
-    except BaseException:
-        for fd in fds:
-            os.close(fd)  # a constant that cannot be rebuilt here, a method that is not there
-        raise
-    context.resources[f"graph {package.graph_id}"] = resident
-    if package.tickets is None:
-        context.loop.add(resident)
-    else:
-        _take_turns(context, package.tickets, ring[0])
-    return b""
-
-
-def _take_turns(context: ActorContext, part: TicketPart, fd: int) -> None:
-    """Have all programs that have tickets take turns in their order, the new one included."""
-    key = f"turns {part.ring_id}"
-    turns: Turns | None = context.resources.get(key)
-    if turns is None:
-        turns = context.resources[key] = Turns(part.ring_id, fd)
-        context.loop.add(turns)
-    else:
-        os.close(fd)
-    found = [context.resources.get(f"graph {graph_id}") for graph_id in part.keys]
-    turns.add(part, [resident for resident in found if resident is not None])
-    for graph_id in part.keys:
-        context.loop.remove(graph_id)
-
-
-def unload_graph(context: ActorContext, payload: bytes, fds: Sequence[int]) -> bytes:  # noqa: ARG001
-    """End a resident program (a `SystemCall`); fine if it is not there."""
-    graph_id = int(payload)
-    context.loop.remove(graph_id)
-    for key, turns in [one for one in context.resources.items() if isinstance(one[1], Turns)]:
-        turns.remove(graph_id)
-        if turns.is_empty:
-            context.loop.remove(turns.key)
-            del context.resources[key]
-    resident = context.resources.pop(f"graph {graph_id}", None)
-    if resident is not None:
-        resident.close()
-    _sweep_rings(context)
-    return b""
-
-
-def _sweep_rings(context: ActorContext) -> None:
-    """Free what earlier graphs left on the GPU because their peers had it open still."""
-    left = context.resources.get(LEFT_RINGS)
-    if left is not None and left.sweep():
-        del context.resources[LEFT_RINGS]

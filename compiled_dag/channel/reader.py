@@ -126,6 +126,9 @@ class Reader:
                 value = self._failure(error)
         return value
 
+    def arrive(self) -> None:
+        """Do what has to be done before the first use of what `peek` returned last: nothing."""
+
     def skip(self) -> None:
         """Pass over the next message, which must be there, without rebuilding its value."""
         words = self.words

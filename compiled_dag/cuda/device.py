@@ -7,7 +7,6 @@ what the function returns in its place: the tests' GPU in host memory, or anothe
 from __future__ import annotations
 
 import importlib
-import math
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from compiled_dag import environment
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from compiled_dag.channel.tensor import Look
-    from compiled_dag.cuda.driver import Driver, Pointer, Stream
+    from compiled_dag.cuda.driver import Driver, Stream
 
 
 class Device(Protocol):
@@ -42,16 +41,24 @@ class Device(Protocol):
         """Tell whether a tensor is in this GPU's memory."""
         ...
 
-    def new(self, look: Look) -> torch.Tensor:
-        """Return a new tensor, whose memory is ordered with the current stream.
+    def new(self, look: Look, stream: Stream | None = None) -> torch.Tensor:
+        """Return a new tensor, whose memory is ordered with a stream of `make_stream`.
+
+        Args:
+            look: What it is to look like.
+            stream: The stream; None is the current one.
 
         Raises:
             MemoryCapError: The GPU has no memory left.
         """
         ...
 
-    def over(self, pointer: Pointer, look: Look) -> torch.Tensor:
-        """Return a tensor over memory of this GPU that somebody else keeps."""
+    def lend(self, tensor: torch.Tensor) -> None:
+        """Let the current stream use a tensor whose memory is ordered with another one."""
+        ...
+
+    def make_stream(self) -> Stream:
+        """Return a stream of its own, which lives as long as the process."""
         ...
 
     def from_host(self, data: bytes) -> torch.Tensor:
@@ -115,18 +122,6 @@ def _real_device() -> Device:
     return TorchDevice(driver)
 
 
-class _Bytes:
-    """Memory as torch takes it without a copy."""
-
-    def __init__(self, pointer: Pointer, nbytes: int) -> None:
-        self.__cuda_array_interface__ = {
-            "shape": (nbytes,),
-            "typestr": "|u1",
-            "data": (pointer, False),
-            "version": 3,
-        }
-
-
 class TorchDevice:
     """The first GPU that torch sees."""
 
@@ -135,6 +130,7 @@ class TorchDevice:
 
         self._torch: Any = library  # `torch` is a name for types here
         self._where = library.device("cuda", 0)
+        self._streams: dict[Stream, Any] = {}
         self._torch.cuda.set_device(0)
         self._torch.cuda.init()
         driver.select(0)
@@ -147,24 +143,25 @@ class TorchDevice:
         """See `Device`."""
         return tensor.device == self._where
 
-    def new(self, look: Look) -> torch.Tensor:
+    def new(self, look: Look, stream: Stream | None = None) -> torch.Tensor:
         """See `Device`."""
         dtype = getattr(self._torch, look[0])
-        try:
-            made: torch.Tensor = self._torch.empty(look[1], dtype=dtype, device=self._where)
-        except self._torch.cuda.OutOfMemoryError as error:
-            raise MemoryCapError(f"{self.name} has no memory left: {error}") from error
+        with self._torch.cuda.stream(None if stream is None else self._streams[stream]):
+            try:
+                made: torch.Tensor = self._torch.empty(look[1], dtype=dtype, device=self._where)
+            except self._torch.cuda.OutOfMemoryError as error:
+                raise MemoryCapError(f"{self.name} has no memory left: {error}") from error
         return made
 
-    def over(self, pointer: Pointer, look: Look) -> torch.Tensor:
+    def lend(self, tensor: torch.Tensor) -> None:
         """See `Device`."""
-        dtype = getattr(self._torch, look[0])
-        nbytes = math.prod(look[1], start=dtype.itemsize)
-        if not nbytes:
-            return self.new(look)
-        flat = self._torch.as_tensor(_Bytes(pointer, nbytes), device=self._where)
-        found: torch.Tensor = flat.view(dtype).reshape(look[1])
-        return found
+        tensor.record_stream(self._torch.cuda.current_stream(self._where))
+
+    def make_stream(self) -> Stream:
+        """See `Device`."""
+        made = self._torch.cuda.Stream(self._where, priority=-1)
+        self._streams[int(made.cuda_stream)] = made
+        return int(made.cuda_stream)
 
     def from_host(self, data: bytes) -> torch.Tensor:
         """See `Device`."""

@@ -1,7 +1,8 @@
 """A reading end of a channel whose tensors stay on the GPU.
 
-What `read` returns is the reader's own: tensors are copied out of the ring, on the stream that is
-current, so that they may be kept, changed and given to autograd.
+What `read` returns is the reader's own: tensors are copied out of the ring, so that they may be
+kept, changed and given to autograd. Where the copies are on a stream of their own, `arrive` has the
+current one wait for them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from compiled_dag.channel.tensor import Look
+    from compiled_dag.cuda.driver import Stream
     from compiled_dag.cuda.ring import Seat
 
 
@@ -62,22 +64,37 @@ class CudaReader(Reader):
 
     def _copy(self, use: int, generation: int, looks: Sequence[Look]) -> list[torch.Tensor]:
         ring, device = self.ring, self._device
+        own = self._seat.receive
+        on = device.stream() if own is None else own
         is_inside = False
         try:
-            start = ring.enter(use, generation)
+            start = ring.enter(use, generation, on)
             is_inside = True
-            copies = [device.new(look) for look in looks]
-            copy, on = device.driver.copy, device.stream()
+            copies = [device.new(look, own) for look in looks]
+            copy = device.driver.copy
             places, _ = offsets([one.nbytes for one in copies])
             for one, place in zip(copies, places, strict=True):
                 if one.nbytes:
                     copy(one.data_ptr(), start + place, one.nbytes, on)
+            if own is not None:
+                self._hand_over(copies, own)
             return copies
         finally:
             if is_inside:
-                ring.leave(use)
+                ring.leave(use, on)
             else:
                 ring.pass_over(use)
+
+    def _hand_over(self, copies: Sequence[torch.Tensor], stream: Stream) -> None:
+        """Let the current stream use what another one makes, from `arrive` on."""
+        for one in copies:
+            self._device.lend(one)
+        self._device.driver.record(self.ring.arrived, stream)
+
+    def arrive(self) -> None:
+        """Have the current stream wait for the copies of the last message."""
+        with self._calling:
+            self._device.driver.wait(self._device.stream(), self.ring.arrived)
 
     def _failure(self, cause: Exception) -> Error:
         """Return what goes in place of a value; raises what is not of this value alone."""

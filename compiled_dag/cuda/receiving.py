@@ -9,7 +9,7 @@ from compiled_dag.cuda.driver import Translating
 from compiled_dag.shm.futex import STORES_STAY_IN_ORDER, fence
 
 if TYPE_CHECKING:
-    from compiled_dag.cuda.driver import Event, Pointer
+    from compiled_dag.cuda.driver import Event, Pointer, Stream
     from compiled_dag.cuda.ring import Seat
 
 
@@ -43,11 +43,15 @@ class ReceivingRing:
         self._ready: list[Event | None] = [None] * self._slots
         """The writer's events, opened when first needed."""
         self._free: list[Event] = []
+        self.arrived: Event = 0
+        """Of copies on a stream of their own."""
         self._opened: _Opened | None = None
         self._outgrown: list[_Opened] = []
         """What the GPU may still copy from."""
         try:
             with Translating(self._driver, f"channel {seat.spec.label}"):
+                if seat.receive is not None:
+                    self.arrived = self._driver.make_event(is_shared=False)
                 self._export_events()
         except BaseException:
             self._destroy_events()
@@ -64,8 +68,8 @@ class ReceivingRing:
 
     # --- one message
 
-    def enter(self, use: int, generation: int) -> Pointer:
-        """Have the current stream wait for a use of a slot; returns where the slot is.
+    def enter(self, use: int, generation: int, stream: Stream) -> Pointer:
+        """Have a stream wait for a use of a slot; returns where the slot is.
 
         Raises:
             ChannelClosedError: The graph has ended.
@@ -81,13 +85,13 @@ class ReceivingRing:
             event = self._ready[slot]
             if event is None:
                 event = self._import_ready(slot)
-            self._driver.wait(self._seat.device.stream(), event)
+            self._driver.wait(stream, event)
         return opened.pointer + slot * opened.capacity
 
-    def leave(self, use: int) -> None:
-        """Give a slot back once the current stream is done with what it has to do by now."""
+    def leave(self, use: int, stream: Stream) -> None:
+        """Give a slot back once a stream is done with what it has to do by now."""
         event = self._free[use % self._slots]
-        self._driver.record(event, self._seat.device.stream())
+        self._driver.record(event, stream)
         if self._host_ordered:
             self._seat.await_gpu(event)
         self.pass_over(use)
@@ -176,6 +180,7 @@ class ReceivingRing:
         )
 
     def _destroy_events(self) -> None:
-        events, self._free = self._free, []
+        events, self._free = [*self._free, *([self.arrived] if self.arrived else [])], []
+        self.arrived = 0
         for event in events:
             self._driver.destroy_event(event)

@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from compiled_dag.channel.layout import ChannelSpec
     from compiled_dag.channel.ring_area import RingArea
     from compiled_dag.cuda.device import Device
-    from compiled_dag.cuda.driver import Event
+    from compiled_dag.cuda.driver import Driver, Event, Stream
     from compiled_dag.cuda.ring_memory import RingMemory
     from compiled_dag.shm.waiter import Waiter
 
@@ -91,6 +91,8 @@ class Seat:
     spec: ChannelSpec
     device: Device
     waiter: Waiter
+    receive: Stream | None = None
+    """Where a reader copies; None: on the current stream."""
 
     @property
     def memory(self) -> RingMemory:
@@ -125,15 +127,28 @@ class Seat:
         self.graph.guard()
 
     def await_gpu(self, event: Event) -> None:
-        """Have this host wait until an event is done; raises ChannelClosedError if that is over."""
-        driver = self.device.driver
-        if not driver.is_done(event):
-            site = Site(calm=True, slice_s=_LOOK_S)
-            self.waiter.until(lambda: driver.is_done(event), self.graph.guard, None, site)
+        """Have this host wait until an event is done; raises as `check_open`."""
+        await_gpu(self.device.driver, event, self.waiter, self.graph.guard)
 
     def wait(self, ready: Callable[[], bool], deadline: float) -> bool:
         """Wait until `ready()`, for peers or for the GPU, also in a graph that has ended."""
         return self.waiter.until(ready, _no_guard, deadline, Site(calm=True, slice_s=_LOOK_S))
+
+
+def await_gpu(driver: Driver, event: Event, waiter: Waiter, guard: Callable[[], None]) -> None:
+    """Have this host wait until an event is done.
+
+    It looks again and again, since a GPU rings no doorbell, and blocking in CUDA cannot be ended.
+
+    Args:
+        driver: Whose event it is.
+        event: The event.
+        waiter: The thread's.
+        guard: Raises to end the wait.
+    """
+    if not driver.is_done(event):
+        site = Site(calm=True, slice_s=_LOOK_S)
+        waiter.until(lambda: driver.is_done(event), guard, None, site)
 
 
 def offsets(sizes: list[int]) -> tuple[list[int], int]:

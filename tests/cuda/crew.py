@@ -19,7 +19,7 @@ class Stage:
     def make(self, n: int) -> Any:
         device = open_device()
         made = device.new(("int32", (n,)))
-        device.launch(lambda: made.copy_(torch.arange(n, dtype=torch.int32)))
+        device.launch(lambda made: made.copy_(torch.arange(n, dtype=torch.int32)), made)
         return made
 
     def make_many(self, n: int) -> Any:
@@ -28,13 +28,13 @@ class Stage:
     def add(self, value: Any, number: int = 1) -> Any:
         device = open_device()
         made = device.new(("int32", tuple(value.shape)))
-        device.launch(lambda: torch.add(value, number, out=made))
+        device.launch(lambda value, made: torch.add(value, number, out=made), value, made)
         return made
 
     def keep(self, value: Any) -> Any:
         """Keep it, and change it: it is this actor's own."""
         self.kept.append(value)
-        open_device().launch(lambda: value.add_(100))
+        open_device().launch(lambda value: value.add_(100), value)
         return value
 
     def fail(self, value: Any) -> Any:

@@ -17,7 +17,7 @@ What cannot be seen here: what real drivers do where we keep to the rules, how f
 becomes of a survivor's GPU when a peer dies, and everything between two devices.
 
 A tensor of this GPU is a CPU tensor of torch over memory of `new`. Kernels are functions given to
-`launch`; `synchronize` waits for them.
+`launch` with the tensors they use, which they do not keep alive; `synchronize` waits for them.
 """
 
 from __future__ import annotations
@@ -396,8 +396,10 @@ class FakeDriver:
 class _Block:
     """A tensor's memory; told when the tensor is gone."""
 
-    def __init__(self, device: FakeDevice, nbytes: int) -> None:
+    def __init__(self, device: FakeDevice, nbytes: int, stream: int) -> None:
         self._device = device
+        self._stream = stream
+        self.lent_to: set[int] = set()
         self.memory = (ctypes.c_ubyte * max(nbytes, 1))()
         self.address, self.nbytes = ctypes.addressof(self.memory), max(nbytes, 1)
         ctypes.memset(self.address, POISON, self.nbytes)
@@ -405,14 +407,20 @@ class _Block:
 
     def drop(self) -> None:
         kept, address, nbytes = [self.memory], self.address, self.nbytes
-        ranges = self._device.ranges
+        ranges, streams = self._device.ranges, self._device.streams
+        self._device.blocks.pop(address, None)
+        # What other streams still do with it is only waited for if they were said to use it.
+        awaited = [(streams[one], streams[one].given) for one in self.lent_to - {self._stream}]
 
         def work() -> None:
+            for stream, given in awaited:
+                while stream.done < given:
+                    time.sleep(2e-5)
             ctypes.memset(address, POISON, nbytes)
             ranges.remove(address)
             kept.clear()
 
-        self._device.streams[self._device.current].put(work)
+        streams[self._stream].put(work)
 
 
 def _lease(block: _Block) -> Any:
@@ -428,6 +436,8 @@ class FakeDevice:
         self.ranges = Ranges()
         self.driver = FakeDriver(settings, self.ranges)
         self.streams = self.driver.streams
+        self.blocks: dict[int, _Block] = {}
+        """Of tensors, by address."""
         self.current = self.add_stream()
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"
         self.uuid = f"GPU-fake-{visible}"
@@ -442,21 +452,25 @@ class FakeDevice:
         # One without elements has no address, and could be anywhere.
         return not tensor.nbytes or self.ranges.has(tensor.data_ptr(), tensor.nbytes)
 
-    def new(self, look: Look) -> torch.Tensor:
+    def new(self, look: Look, stream: int | None = None) -> torch.Tensor:
         dtype = getattr(torch, look[0])
         nbytes = math.prod(look[1], start=dtype.itemsize)
         if nbytes > self.settings.memory:
             raise MemoryCapError(f"{self.name} has no memory left")
-        lease = _lease(_Block(self, nbytes))
+        block = _Block(self, nbytes, self.current if stream is None else stream)
+        self.blocks[block.address] = block
+        lease = _lease(block)
         if not nbytes:
             return torch.frombuffer(lease, dtype=torch.uint8)[:0].view(dtype).reshape(look[1])
         return torch.frombuffer(lease, dtype=dtype).reshape(look[1])
 
-    def over(self, pointer: int, look: Look) -> torch.Tensor:
-        dtype = getattr(torch, look[0])
-        nbytes = math.prod(look[1], start=dtype.itemsize)
-        flat = (ctypes.c_ubyte * nbytes).from_address(pointer)
-        return torch.frombuffer(flat, dtype=dtype).reshape(look[1])
+    def lend(self, tensor: torch.Tensor) -> None:
+        block = self.blocks.get(tensor.data_ptr())
+        if block is not None:
+            block.lent_to.add(self.current)
+
+    def make_stream(self) -> int:
+        return self.add_stream()
 
     def from_host(self, data: bytes) -> torch.Tensor:
         made = self.new(("uint8", (len(data),)))
@@ -475,13 +489,22 @@ class FakeDevice:
 
     # --- what user code does with a GPU
 
-    def launch(self, kernel: Callable[[], object]) -> None:
-        """Enqueue a kernel to the current stream."""
+    def launch(self, kernel: Callable[..., object], *tensors: torch.Tensor) -> None:
+        """Enqueue a kernel to the current stream; it gets tensors, and does not keep them."""
+        places = [(one.data_ptr(), one.nbytes, one.dtype, one.shape) for one in tensors]
 
         def work() -> None:
-            kernel()
+            kernel(*[self._view(*place) for place in places])
 
         self.streams[self.current].put(work)
+
+    def _view(self, address: int, nbytes: int, dtype: torch.dtype, shape: Any) -> torch.Tensor:
+        if not nbytes:
+            return torch.empty(shape, dtype=dtype)
+        if not self.ranges.has(address, nbytes):
+            violation(f"a kernel uses {nbytes} bytes at {address:#x}, which is no memory by now")
+        memory = (ctypes.c_ubyte * nbytes).from_address(address)
+        return torch.frombuffer(memory, dtype=dtype).reshape(shape)
 
     def synchronize(self) -> None:
         """Wait until all streams have done what they were given."""

@@ -56,6 +56,7 @@ class Plan:
     cap_bytes: int | None = None
     mechanism: Mechanism = "cuda_ipc"
     host_ordered: bool = False
+    overlaps: bool = False
 
     def shapes(self, lap: int) -> list[tuple[torch.dtype, tuple[int, ...]]]:
         """Return what tensors the message of a lap has."""
@@ -162,7 +163,8 @@ class End:
         self.graph.words[line + layout.PID] = os.getpid()
         self.device = FakeDevice(Settings(rig.plan.settings))
         self.waiter = Waiter(Doorbell(rig.board, participant))
-        self.seat = Seat(self.graph, rig.spec, self.device, self.waiter)
+        receive = self.device.make_stream() if rig.plan.overlaps else None
+        self.seat = Seat(self.graph, rig.spec, self.device, self.waiter, receive)
         self.spec = rig.spec
         self.rings: list[Any] = []
         if rig.plan.die is not None and rig.plan.die[0] == participant:
@@ -222,6 +224,8 @@ class End:
             self.note("acknowledge")
             reader.advance()
             self.graph.board.ring(WRITER)
+            if self.plan.overlaps:
+                reader.arrive()
             yield value
 
     def await_window(self, lap: int) -> None:
@@ -239,7 +243,7 @@ def send_all(end: End) -> None:
         tensors = []
         for dtype, shape in end.plan.shapes(lap):
             made = device.new((str(dtype)[6:], shape))
-            device.launch(lambda made=made, lap=lap: fill(made, lap))
+            device.launch(lambda made, lap=lap: fill(made, lap), made)
             tensors.append(made)
         value = tensors[0] if len(tensors) == 1 else {"lap": lap, "tensors": tensors}
         end.await_window(lap)
@@ -259,7 +263,7 @@ def receive_all(end: End) -> None:
         assert shapes == end.plan.shapes(lap), (lap, shapes)
         for one in found:
             assert device.holds(one)
-            device.launch(lambda one=one, lap=lap: is_right(one, lap) or wrong.append(lap))
+            device.launch(lambda one, lap=lap: is_right(one, lap) or wrong.append(lap), one)
         del value, found
         if is_slow and not lap % 7:
             device.synchronize()

@@ -85,14 +85,15 @@ def test_what_a_reader_gets_is_its_own(start) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:num_gpus=")
-def test_a_pipeline_with_many_executions_under_way_is_right(start) -> None:
-    stages = start(3)
+@pytest.mark.parametrize("overlaps", [False, True])
+def test_a_pipeline_with_many_executions_under_way_is_right(start, overlaps) -> None:
+    stages = start(3, settings="pause_us=1000")
     with InputNode() as inp:
         value = stages[0].make.bind(inp)
         for stage in (*stages[1:], stages[0], stages[1]):
             value = stage.add.bind(value.with_tensor_transport("nccl"), 10)
         output = stages[2].show.bind(value.with_tensor_transport("nccl"))
-    with output.experimental_compile() as graph:
+    with output.experimental_compile(_overlap_gpu_communication=overlaps) as graph:
         for start_n in range(0, 60, 10):
             refs = [graph.execute(n) for n in range(start_n, start_n + 10)]
             for n, found in zip(range(start_n, start_n + 10), map(get, refs), strict=True):
@@ -174,6 +175,22 @@ def test_a_death_breaks_the_graph_and_leaves_the_others_usable(start, victim) ->
     left = [stage for number, stage in enumerate(stages) if number != victim]
     with hop(*left).experimental_compile() as again:
         assert get(again.execute(4)) == [("gpu", [0, 1, 2, 3])]
+
+
+@pytest.mark.filterwarnings("ignore:num_gpus=")
+def test_what_is_needed_later_is_received_before_the_method_in_front(start) -> None:
+    first, second = start(2, settings="pause_us=1000")
+    with InputNode() as inp:
+        early = first.make.bind(inp).with_tensor_transport("accelerator")
+        late = first.make.bind(inp).with_tensor_transport("accelerator")
+        local = second.add.bind(second.add.bind(early))
+        output = MultiOutputNode([second.show.bind(local), second.show.bind(late)])
+    with output.experimental_compile(_overlap_gpu_communication=True) as graph:
+        for n in (5, 3, 100, 7, 2):
+            assert get(graph.execute(n)) == [
+                ("gpu", [number + 2 for number in range(n)]),
+                ("gpu", list(range(n))),
+            ]
 
 
 @pytest.mark.filterwarnings("ignore:num_gpus=")

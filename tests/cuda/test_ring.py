@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from compiled_dag.cuda.reader import CudaReader
 from compiled_dag.cuda.sending import SendingRing
 from tests.cuda.fake import VIOLATION
 from tests.cuda.rig import WRITER, End, Plan, play, receive_all, send_all
@@ -20,6 +21,8 @@ pytestmark = [pytest.mark.proc, pytest.mark.timeout(100)]
         {"depth": 8, "grows": True, "readers": 2, "mechanism": "pinned"},
         {"depth": 8, "grows": True, "readers": 2, "host_ordered": True},
         {"depth": 8, "grows": True, "mechanism": "pinned", "host_ordered": True},
+        {"depth": 8, "grows": True, "readers": 2, "slow": (2,), "overlaps": True},
+        {"depth": 8, "mechanism": "pinned", "host_ordered": True, "overlaps": True},
     ],
     ids=str,
 )
@@ -67,6 +70,18 @@ def announce_too_early(end: End) -> None:
     receive_all(end)
 
 
+def forget_arrival(end: End) -> None:
+    """Use what another stream copies, as if it were there."""
+    CudaReader.arrive = lambda reader: None
+    receive_all(end)
+
+
+def forget_lending(end: End) -> None:
+    """Use on one stream what another one may give to the next tensor."""
+    end.device.lend = lambda tensor: None
+    receive_all(end)
+
+
 def free_too_early(end: End) -> None:
     """Free an outgrown ring although readers may have it open."""
     end.rings = []
@@ -83,10 +98,13 @@ def free_too_early(end: End) -> None:
         (forget_free, receive_all, {1}),
         (send_all, announce_too_early, {1, VIOLATION}),
         (free_too_early, receive_all, {1, VIOLATION}),
+        (send_all, forget_arrival, {1}),
+        (send_all, forget_lending, {1, VIOLATION}),
     ],
 )
 def test_this_gpu_shows_what_breaks_the_protocol(send, receive, exit_codes) -> None:
     plan = Plan(laps=300, depth=8, grows=True, most=6000, settings="pause_us=2000")
+    plan.overlaps = receive in {forget_arrival, forget_lending}
     assert exit_codes & set(play(plan, send, receive).values())
 
 

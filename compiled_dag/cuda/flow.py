@@ -1,0 +1,76 @@
+"""One program's work on its actor's GPU: how far the host runs ahead, and on which streams.
+
+Nothing makes a host wait for its GPU, so it could enqueue executions without end. It is at most
+`AHEAD` of them ahead: before execution i it waits for the event recorded after execution i - AHEAD,
+which is done by then unless the GPU is what is slow. The wait looks again and again instead of
+blocking in CUDA, because there the end of the graph could not end it.
+
+User code, and copies into rings, are on the stream that is current when a method is called. A copy
+into the own ring is short, and on a stream of its own it would race with a method that changes in
+place what an earlier call has returned. What takes long, where it does, is a reader's copy: over
+the bus, or from another GPU. With ``_overlap_gpu_communication`` that is on a stream of its own,
+for which the current stream waits where a value is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from compiled_dag.cuda.driver import Translating
+from compiled_dag.cuda.ring import await_gpu
+
+if TYPE_CHECKING:
+    from compiled_dag.channel.graph_segment import GraphSegment
+    from compiled_dag.cuda.device import Device
+    from compiled_dag.cuda.driver import Event
+    from compiled_dag.shm.waiter import Waiter
+
+AHEAD: Final = 4
+
+
+class Flow:
+    """The pace of one program, and the stream it receives on."""
+
+    def __init__(
+        self, device: Device, graph: GraphSegment, waiter: Waiter, *, overlaps: bool
+    ) -> None:
+        """Begin.
+
+        Args:
+            device: The actor's GPU.
+            graph: The graph, whose end ends waits.
+            waiter: The main thread's.
+            overlaps: Whether tensors are received on a stream of its own.
+        """
+        self._device = device
+        self._graph = graph
+        self._waiter = waiter
+        self._calling = Translating(device.driver, "the GPU's work of an earlier execution")
+        self.receive = device.make_stream() if overlaps else None
+        """None: the current one."""
+        with self._calling:
+            self._events: list[Event] = [
+                device.driver.make_event(is_shared=False) for _ in range(AHEAD)
+            ]
+
+    def begin(self, execution: int) -> None:
+        """Wait until the GPU has done execution number ``execution - AHEAD``.
+
+        Raises:
+            ChannelClosedError: The graph has ended.
+            DeviceError: The GPU failed in it.
+        """
+        with self._calling:
+            event = self._events[execution % AHEAD]
+            await_gpu(self._device.driver, event, self._waiter, self._graph.guard)
+
+    def end(self, execution: int) -> None:
+        """Note that everything of an execution is enqueued."""
+        with self._calling:
+            self._device.driver.record(self._events[execution % AHEAD], self._device.stream())
+
+    def close(self) -> None:
+        """Destroy the events. Idempotent."""
+        events, self._events = self._events, []
+        for event in events:
+            self._device.driver.destroy_event(event)
