@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from benchmarks import machine, registry
 from benchmarks.deadline import deadline
-from benchmarks.report import json_line, machine_line, table
+from benchmarks.report import json_line, machine_line, read_rows, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,6 +43,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--peer", choices=["none", *registry.PEERS], default="none", help="measure it too")
     add("--json", type=Path, metavar="FILE", help="write machine and rows there as JSON lines")
     add("--report", type=Path, metavar="DIR", help="write a dated report with plots there")
+    add(
+        "--with",
+        dest="earlier",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="put the rows of earlier runs (--json, or standard output) first",
+    )
     add("--quick", action="store_true", help="few short rounds: shows that it works")
     add("--list", action="store_true", help="list the cases and end")
     return parser
@@ -71,7 +80,7 @@ def _listing() -> str:
 
 def _measure(options: argparse.Namespace) -> int:
     about = machine.describe()
-    rows: list[Row] = []
+    rows = [row for path in options.earlier for row in read_rows(path)]
     begin = time.monotonic()
     for row in _rows(options):
         rows.append(row)

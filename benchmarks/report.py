@@ -9,6 +9,7 @@ from benchmarks.rounds import BELOW
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from benchmarks.registry import Row, Scalar
 
@@ -57,6 +58,12 @@ def size(nbytes: int) -> str:
 def json_line(row: Row) -> str:
     """Return `row` as one line of JSON."""
     return json.dumps(row)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Return the rows of a file of JSON lines, without those that describe machines."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [row for row in rows if "case" in row]
 
 
 def machine_line(machine: Row) -> str:
@@ -119,7 +126,7 @@ def _rest(row: Row) -> Iterator[str]:
 
 
 def _failure(text: str) -> str:
-    return "timed out" if "timed out" in text else "failed"
+    return "timed out" if "timed out" in text or "TimeoutError" in text else "failed"
 
 
 def _figure(row: Row, side: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from benchmarks.report import json_line, machine_line, short, size, table
+from benchmarks.report import cells, json_line, machine_line, read_rows, short, size, table
 
 if TYPE_CHECKING:
     from benchmarks.registry import Row
@@ -35,6 +35,12 @@ def test_all_rows_are_one_aligned_table() -> None:
     assert table(ROWS) + "\n" == TABLE
 
 
+def test_a_peer_that_gave_up_waiting_has_timed_out_too() -> None:
+    error = "ended with 1: ray.exceptions.RayChannelTimeoutError: System error"
+    assert cells({"case": "chain", "peer_error": error})["ray"] == "timed out"
+    assert cells({"case": "chain", "ray_error": "ended with 1: KeyError"})["ray"] == "failed"
+
+
 def test_numbers_have_three_digits() -> None:
     assert [short(value) for value in (0.01234, 1.0, 12.345, 1234.5)] == [
         "0.0123",
@@ -48,6 +54,13 @@ def test_numbers_have_three_digits() -> None:
         "768 KiB",
         "64 MiB",
     ]
+
+
+def test_rows_of_an_earlier_run_are_read(tmp_path) -> None:
+    path = tmp_path / "rows.jsonl"
+    lines = [json_line({"machine": True, "cpu": "some"}), *map(json_line, ROWS)]
+    path.write_text("\n".join(lines))
+    assert read_rows(path) == ROWS
 
 
 def test_the_machine_is_one_line() -> None:
