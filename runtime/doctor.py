@@ -6,6 +6,7 @@ warning that something optional is missing, or that a limit may be met.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.util
 import os
@@ -15,12 +16,11 @@ import select
 import shutil
 import sys
 import time
-from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
 from compiled_dag.errors import MemoryCapError
+from runtime.finding import Finding, Level
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,29 +37,6 @@ _SHM: Final = Path("/dev/shm")  # noqa: S108  looked at, nothing is made there
 _SMALL_SHM_BYTES: Final = 1 << 30
 _ROUND_TRIPS: Final = 200
 _WAIT_S: Final = 30.0
-
-
-class Level(Enum):
-    """How bad a finding is."""
-
-    OK = "ok"
-    NOTE = "note"
-    WARNING = "WARN"
-    FAILURE = "FAIL"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the report."""
-
-    level: Level
-    subject: str
-    text: str
-    advice: str = ""
-
-    def __str__(self) -> str:
-        advice = f"\n{'':18}-> {self.advice}" if self.advice else ""
-        return f"{self.level.value:5} {self.subject:11} {self.text}{advice}"
 
 
 def examine(out: TextIO) -> int:
@@ -143,11 +120,20 @@ def _gpus() -> Iterator[Finding]:
         yield Finding(Level.WARNING, "GPU", text, f"unset {VARIABLE}")
     else:
         yield Finding(Level.OK, "GPU", f"{len(visible)} of {found} visible: {', '.join(visible)}")
+    yield from _cupy(found)
+    if visible:
+        from runtime.gpu_examination import devices, sharing  # noqa: PLC0415  loads CUDA
+
+        yield from devices()
+        yield from sharing()
+
+
+def _cupy(num_gpus: int) -> Iterator[Finding]:
     if importlib.util.find_spec("cupy") is not None:
         import cupy  # noqa: PLC0415
 
         yield Finding(Level.OK, "cupy", cupy.__version__)
-    elif found:
+    elif num_gpus:
         text = "not installed: device channels need it"
         yield Finding(Level.WARNING, "cupy", text, "pip install 'compiled-dag[gpu]'")
     else:
@@ -162,7 +148,23 @@ def _memory() -> Iterator[Finding]:
     available = available_bytes()
     level = Level.OK if available >= _LITTLE_MEMORY_BYTES else Level.WARNING
     yield Finding(level, "memory", f"{_size(available)} available (machine and cgroup)")
+    yield from _cgroup()
     yield _dev_shm()
+
+
+def _cgroup() -> Iterator[Finding]:
+    """Tell of the limits that this process's cgroup sets (version 2)."""
+    try:
+        path = Path("/proc/self/cgroup").read_text().strip().rpartition("::")[2]
+    except OSError:
+        return
+    folder, limits = Path("/sys/fs/cgroup") / path.lstrip("/"), []
+    for name in ("memory.max", "pids.max", "cpu.max"):
+        with contextlib.suppress(OSError):
+            text = (folder / name).read_text().strip()
+            if not text.startswith("max"):
+                limits.append(f"{name} {text}")
+    yield Finding(Level.NOTE if limits else Level.OK, "cgroup", ", ".join(limits) or "no limits")
 
 
 def _dev_shm() -> Finding:

@@ -9,6 +9,8 @@ import pytest
 import runtime
 from compiled_dag import GraphActorDiedError, InputNode, MemoryCapError, MultiOutputNode, TaskError
 from runtime import gpus
+from runtime.finding import Level
+from runtime.gpu_examination import sharing
 from tests.cuda.crew import Stage
 from tests.cuda.fake import SETTINGS
 from tests.live import LONG_S
@@ -203,3 +205,13 @@ def test_class_nodes_share_gpus_too(start) -> None:
     with output.experimental_compile() as graph:
         assert edges(graph)["Stage.make", "Stage.show"].transport == "cuda_ipc"
         assert get(graph.execute(3)) == ("gpu", [0, 1, 2])
+
+
+@pytest.mark.parametrize(("settings", "level"), [("", Level.OK), ("no_events", Level.WARNING)])
+def test_the_doctor_has_two_actors_try(no_leaks, monkeypatch, settings, level) -> None:
+    monkeypatch.setenv("COMPILED_DAG_CUDA", "tests.cuda.fake:open_device")
+    monkeypatch.setenv(SETTINGS, settings)
+    monkeypatch.setattr(gpus, "count_devices", lambda: 1)
+    (finding,) = sharing()
+    assert finding.level is level
+    assert "travel by cuda_ipc: " in finding.text
