@@ -89,6 +89,8 @@ def _draw_ratios(path: Path, rows: Sequence[Row]) -> bool:
         axes.errorbar(values, at, xerr=errors, fmt="none", ecolor=_LIMIT, elinewidth=0.8)
         axes.axvline(1, color="black", linewidth=0.8)
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
         axes.set_title(title, fontsize=9)
         axes.grid(axis="x", which="both", color="#dddddd", linewidth=0.5)
         axes.set_axisbelow(True)
