@@ -50,6 +50,9 @@ class _NeverWaits(Waiter):
     def word(self, *_: Any, **__: Any) -> bool:
         raise _IdleError
 
+    def either(self, *_: Any, **__: Any) -> bool:
+        raise _IdleError
+
 
 class _Done:
     def __init__(self, value: bytes) -> None:

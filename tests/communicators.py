@@ -115,7 +115,7 @@ class Pipes(Bare):
             data = data[os.write(self._ends[self._rank, peer_rank], data) :]
 
     def recv(self, shape: Any, dtype: Any, peer_rank: int, allocator: Any = None) -> Any:
-        value = torch.empty(shape, dtype=dtype)
+        value = torch.empty(shape, dtype=dtype) if allocator is None else allocator(shape, dtype)
         rest = memoryview(value.reshape(-1).view(torch.uint8).numpy())
         while rest:
             count = os.readv(self._ends[peer_rank, self._rank], [rest])
