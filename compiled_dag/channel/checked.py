@@ -109,8 +109,9 @@ class Promises:
             return codec.encode_apart(value, met, belongs)
 
     def check_one(self, tensor: torch.Tensor) -> None:
-        """Check a value that is one tensor; raises `BrokenPromiseError`."""
-        self._check([tensor])
+        """Check a value that is one dense tensor; raises `BrokenPromiseError`."""
+        if self._transport.static_shape:
+            self._check([tensor])
 
     @contextlib.contextmanager
     def _checking(self, value: Any) -> Iterator[list[Any]]:

@@ -148,6 +148,20 @@ def test_errors_travel_and_the_graph_goes_on(start) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:num_gpus=")
+def test_promises_about_shapes_are_kept_on_gpus_too(start) -> None:
+    first, second = start(2)
+    with InputNode() as inp:
+        value = first.make.bind(inp)
+        value.with_tensor_transport("accelerator", _static_shape=True, _direct_return=True)
+        output = second.show.bind(value)
+    with output.experimental_compile() as graph:
+        assert get(graph.execute(3)) == ("gpu", [0, 1, 2])
+        with pytest.raises(TaskError, match="_static_shape=True: expected 1 tensor"):
+            get(graph.execute(4))
+        assert get(graph.execute(3)) == ("gpu", [0, 1, 2])
+
+
+@pytest.mark.filterwarnings("ignore:num_gpus=")
 def test_a_full_gpu_is_an_error_at_compile_and_at_run(start) -> None:
     first, second = start(2, settings=f"memory={12 << 20}")
     with pytest.raises(MemoryCapError, match=r"Stage.make#1 wants 16777216 bytes for 4 slots"):
