@@ -22,10 +22,10 @@ _SLOW_BYTES = MIB
         actors=(2, 4),
         rounds=5,
         trips=100,
-        whats=("gloo",),
+        whats=("gloo", "shm"),
         sizes=(4, KIB, 64 * KIB, MIB, 16 * MIB, 64 * MIB),
     ),
-    quick=Plan(actors=(2,), rounds=2, trips=30, whats=("gloo",), sizes=(4, MIB)),
+    quick=Plan(actors=(2,), rounds=2, trips=30, whats=("gloo", "shm"), sizes=(4, MIB)),
     limit_s=240.0,
 )
 def collective(config: Config) -> Iterator[Row]:

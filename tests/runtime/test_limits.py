@@ -87,7 +87,7 @@ def test_a_zygote_that_may_not_fork_says_so_and_goes_on(monkeypatch):
     monkeypatch.setattr(os, "fork", refuse)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        one = zygote._Zygote(theirs, None, {})
+        one = zygote._Zygote(theirs, None)
         read, write = os.pipe()
         one._spawn(spawn_message((read, write)))
         into = deque()
