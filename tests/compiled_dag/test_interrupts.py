@@ -74,12 +74,17 @@ def both(actors):
         return MultiOutputNode(allreduce.bind([actor.grad.bind(inp) for actor in actors]))
 
 
+EVERY = pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.soak)])
+"""Interrupted at every fifth line, or at each."""
+
+
+@EVERY
 @pytest.mark.parametrize("build", [chain, both])
 @pytest.mark.parametrize("last", ["teardown", "session's end", "collector"])
-def test_a_teardown_that_was_interrupted_anywhere_is_finished(host, build, last) -> None:
+def test_a_teardown_that_was_interrupted_anywhere_is_finished(host, build, last, step) -> None:
     actors = [host.actor(Worker(number)) for number in range(2)]
     torch.set_num_threads(1)
-    for line in itertools.count(1):
+    for line in itertools.count(1, step):
         graph = build(actors).experimental_compile()
         with Interrupt(ENDING, line) as interrupt:
             graph.teardown()
@@ -97,9 +102,10 @@ def test_a_teardown_that_was_interrupted_anywhere_is_finished(host, build, last)
     assert line > 20
 
 
-def test_a_compile_that_was_interrupted_when_the_graph_was_up_is_undone(host) -> None:
+@EVERY
+def test_a_compile_that_was_interrupted_when_the_graph_was_up_is_undone(host, step) -> None:
     actor = host.actor(Worker())
-    for line in itertools.count(1):
+    for line in itertools.count(1, step):
         graph: Any = None
         with Interrupt(BEGINNING, line) as interrupt:
             graph = one_method(actor).experimental_compile()

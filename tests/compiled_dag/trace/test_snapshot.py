@@ -136,16 +136,17 @@ def test_an_execution_broken_off_by_teardown_is_kept_as_far_as_it_came(host) -> 
     assert has_done("read input", "Worker.echo")
 
 
-def test_only_the_last_executions_are_kept(host) -> None:
+def test_executions_that_follow_fast_are_sampled(host) -> None:
+    count = 1000  # a ring has room for all, where a slow machine records all
     with compiled(host) as graph:
-        for number in range(3000):
+        for number in range(count):
             graph.execute(number).get(30)
     driver, got, actor = trace_of(graph).lanes
     check_times(actor)
     for lane in (driver, got, actor):
         executions = sorted({span.execution for span in lane.spans})
         assert executions[:8] == list(range(8)), "the first are all recorded, however fast"
-        assert executions[-1] >= 3000 - 16
+        assert executions[-1] >= count - 16
         assert all(b - a == 1 or b % 16 == 0 for a, b in pairwise(executions))
     kept = [{span.execution for span in lane.spans} for lane in (driver, got, actor)]
     # Around a change of the mask one may record what another does not.
