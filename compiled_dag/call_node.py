@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from compiled_dag.node import DAGNode
@@ -12,16 +13,16 @@ if TYPE_CHECKING:
 IS_CLASS_METHOD_OUTPUT_KEY: Final = "is_class_method_output"
 
 
-class CallNode(DAGNode):
+class CallNode(DAGNode, ABC):
     """A call. With ``num_returns=2``, ``first, second = node`` draws each of its values.
 
     The node itself then stands for the list of both.
     """
 
     @property
+    @abstractmethod
     def _num_returns(self) -> int:
         """How many values it returns; over 1, each is a node of its own in a compiled graph."""
-        raise NotImplementedError
 
     def _elements(self) -> tuple[ElementNode, ...]:
         """Return the nodes of its several values; the same ones each time."""

@@ -6,7 +6,6 @@ Processes are threads here; `tests.runtime.test_owned_processes` has real ones.
 from __future__ import annotations
 
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ from compiled_dag.deployment import Deployment
 from compiled_dag.owned import place_functions
 from tests.gates import ask
 from tests.graphs import Worker as Plain
+from tests.live import wait_until
 from tests.recipes import values_of
 from tests.remotes import FakeClass, FakeFunction
 
@@ -403,10 +403,7 @@ def test_a_graph_that_is_collected_ends_what_was_made_for_it(host, counter) -> N
     graph = output.experimental_compile()
     assert graph.execute(1).get(30) == 1
     del graph
-    deadline = time.monotonic() + 30
-    while not none_left(host):
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    wait_until(lambda: none_left(host))
 
 
 def test_an_actor_that_dies_breaks_the_graph_and_teardown_ends_the_rest(host, counter) -> None:
