@@ -122,9 +122,12 @@ class Loop:
             self._seen = _UNSEEN
 
     def _wait(self) -> None:
-        """Wait until there is something to do; cheapest for one program."""
+        """Wait until there is something to do; cheapest for one program, or none."""
         words, mailbox, seen = self._words, self._mailbox, self._seen
         residents, waiter = self._residents, self._waiter
+        if not residents:
+            waiter.word(words, mailbox, seen, self._guard, None, self._site)
+            return
         source = residents[0].source() if len(residents) == 1 else None
         if source is not None:
             waiter.either(source, (words, mailbox, seen), self._guard, self._site)

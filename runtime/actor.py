@@ -228,14 +228,14 @@ class ActorHandle:
         self._runtime_methods = methods
 
     def __getattr__(self, name: str) -> ActorMethod:
-        process, methods = self._runtime_process, self._runtime_methods
-        spec = methods.get(name)
+        spec = self._runtime_methods.get(name)
         if spec is None:
+            class_name = self._runtime_process.class_name
             if name not in _SPECIAL:
                 raise AttributeError(
-                    f"{process.class_name} has no method {name!r}{nearest(name, methods)}"
+                    f"{class_name} has no method {name!r}{nearest(name, self._runtime_methods)}"
                 )
-            spec = spec_of(process.class_name, name, None)
+            spec = spec_of(class_name, name, None)
         return ActorMethod(self, spec, spec.options)
 
     def __dir__(self) -> list[str]:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from compiled_dag.host import ActorId, Host
     from runtime.actor import ActorHandle
-    from runtime.objects import ObjectRef
     from runtime.process import ActorProcess
     from runtime.remote_actor import RemoteActor
     from runtime.signatures import MethodOptions, MethodSpec
@@ -77,15 +76,17 @@ class BoundActor:
 class ActorMethod:
     """One method of one actor; implements `compiled_dag.bindable.Target`."""
 
-    __slots__ = ("_handle", "_method", "_options", "_spec", "num_returns")
+    __slots__ = ("_handle", "_options", "_spec")
 
     def __init__(self, handle: ActorHandle, spec: MethodSpec, options: MethodOptions) -> None:
         self._handle = handle
         self._spec = spec
         self._options = options
-        self.num_returns = num_returns_of(options)
-        group = options.concurrency_group
-        self._method = f"{spec.name}\0{group}" if group else spec.name
+
+    @property
+    def num_returns(self) -> int:
+        """How many nodes it is in a graph."""
+        return num_returns_of(self._options)
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Call the method; returns at once.
@@ -96,25 +97,22 @@ class ActorMethod:
         Raises:
             TypeError: The arguments do not fit the signature, or cannot be sent.
         """
-        spec, num_returns = self._spec, self._options.num_returns
+        spec, options = self._spec, self._options
         spec.check(args, kwargs)
-        process = process_of(self._handle)
+        process: ActorProcess | RemoteActor = self._handle._runtime_process  # noqa: SLF001  hidden from users only
         if process.session.foreign:
             process.session.check_owner()
-        if spec.name == "__ray_terminate__":
+        name, num_returns = spec.name, options.num_returns
+        if name == "__ray_terminate__":
             process.end_after_calls()
             return None
-        refs: tuple[ObjectRef, ...] = process.call(
-            self._method,
-            args,
-            kwargs,
-            num_returns=num_returns,
-            retry=self._options.retry,
-        )
-        if num_returns == STREAM:
-            return ObjectRefGenerator(process.session, refs[0])
+        if options.concurrency_group:
+            name = f"{name}\0{options.concurrency_group}"
+        refs = process.call(name, args, kwargs, num_returns=num_returns, retry=options.retry)
         if num_returns == 1:
             return refs[0]
+        if num_returns == STREAM:
+            return ObjectRefGenerator(process.session, refs[0])
         return list(refs) or None
 
     def bind(self, *args: Any, **kwargs: Any) -> Any:

@@ -94,15 +94,20 @@ class Calls:
         Raises:
             PendingCallsLimitError: Too many are unanswered.
         """
-        entry = self._entry(call, needed, refs, retry)
+        number = call.number
+        entry: tuple[ObjectRef, ...] | Repeatable = refs
+        if number == CREATION:
+            self._creation = (call, needed) if self._restarts else None
+        elif self._attempts or retry is not None:
+            entry = self._entry(call, needed, refs, retry)
         with self._lock:
             death: ActorError | None = self.death
-            if death is None and entry is refs and call.number != CREATION:
+            if death is None and entry is refs and number != CREATION:
                 death = self._unavailable
             if death is None:
-                if call.number != CREATION:
+                if self._most_pending >= 0 and number != CREATION:
                     self._check_room()
-                self._pending[call.number] = entry
+                self._pending[number] = entry
                 if self._open and not needed and not self._queue and self.link is not None:
                     self._created = True
                     self.link.send(call)
@@ -123,9 +128,6 @@ class Calls:
         refs: tuple[ObjectRef, ...],
         retry: Retry | None,
     ) -> tuple[ObjectRef, ...] | Repeatable:
-        if call.number == CREATION:
-            self._creation = (call, needed) if self._restarts else None
-            return refs
         attempts = self._attempts
         if retry is not None and retry.attempts is not None:
             attempts = retry.attempts
@@ -135,8 +137,6 @@ class Calls:
         return Repeatable(call, needed, refs, attempts, exceptions)
 
     def _check_room(self) -> None:
-        if self._most_pending < 0:
-            return
         count = sum(
             number != CREATION and not isinstance(entry, SystemCall)
             for number, entry in list(self._pending.items())
@@ -284,6 +284,9 @@ class Calls:
                 entry.finish(failed=message.failed, data=message.data)
             return
         parcels = message.parcels
+        if isinstance(entry, tuple) and len(entry) == len(parcels) == 1 and message.number:
+            entry[0].complete(parcels[0])  # almost all calls
+            return
         failed = len(parcels) == 1 and parcels[0].is_error
         if failed and isinstance(entry, Repeatable) and entry.may_follow(parcels[0]):
             self._repeat(entry)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import signal
+# `signal` makes enums of what it is given and returns, which would take 5 us of every `get`.
+import _signal  # type: ignore[import-not-found]
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -26,20 +27,16 @@ class Interrupts:
         """
         self._forget = forget
         self._admitting = False
-        self._was_put_off = False
+        self.pending = False
+        """Whether there was one that is put off."""
         self._previous: Callable[[int, FrameType | None], Any] | None = None
 
-    @property
-    def pending(self) -> bool:
-        """Whether there was one that is put off."""
-        return self._was_put_off
-
     def __enter__(self) -> Interrupts:
-        previous = signal.getsignal(signal.SIGINT)
+        previous = _signal.getsignal(_signal.SIGINT)
         is_main = threading.current_thread() is threading.main_thread()
         if is_main and callable(previous):  # neither ignored nor the end of the process
             self._previous = previous
-            signal.signal(signal.SIGINT, self._interrupted)
+            _signal.signal(_signal.SIGINT, self._interrupted)
         return self
 
     def __exit__(
@@ -49,9 +46,9 @@ class Interrupts:
         traceback: TracebackType | None,
     ) -> bool:
         if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-            if self._was_put_off and kind is None and not self._forget:
-                self._previous(signal.SIGINT, None)
+            _signal.signal(_signal.SIGINT, self._previous)
+            if self.pending and kind is None and not self._forget:
+                self._previous(_signal.SIGINT, None)
         return self._forget and kind is KeyboardInterrupt
 
     @contextmanager
@@ -65,7 +62,7 @@ class Interrupts:
 
     def _interrupted(self, number: int, frame: FrameType | None) -> None:
         if not self._admitting or self._previous is None:
-            self._was_put_off = True
+            self.pending = True
             return
         self._admitting = False
         self._previous(number, frame)

@@ -9,12 +9,12 @@ saves the detour over a second thread, which would cost more than all the rest o
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
+from compiled_dag.shm.board import SENT
 from runtime import wire
 from runtime.messages import Call, Resolved
 from runtime.supervisor import READABLE, WRITABLE, Supervisor
@@ -63,6 +63,10 @@ class Link:
         self._sock = sock
         self._board = board
         self._line = line
+        self._words = board.words
+        self._sent = board.word_index(line, SENT)
+        self._seen = -1
+        """The count of what the process has sent when nothing was left to read."""
         self._supervisor = supervisor
         self._flusher = flusher
         self._breaker = breaker
@@ -91,17 +95,17 @@ class Link:
         if self._outbox:
             self._outbox.append((memoryview(data), tuple(os.dup(fd) for fd in fds)))
             return
-        left = memoryview(data)
+        sent = 0
         try:
-            left = left[wire.send_some(self._sock, left, fds) :]
-            while fds := wire.left_fds(fds):
-                left = left[wire.send_some(self._sock, left, fds) :]
+            sent = wire.send_some(self._sock, data, fds)
+            while fds and (fds := wire.left_fds(fds)):
+                sent += wire.send_some(self._sock, memoryview(data)[sent:], fds)
         except BlockingIOError:
             pass
         except OSError:
             return  # dead, see above
-        if left:
-            self._outbox.append((left, tuple(os.dup(fd) for fd in fds)))
+        if sent < len(data):
+            self._outbox.append((memoryview(data)[sent:], tuple(os.dup(fd) for fd in fds)))
             self._update()
         self._post()
         if fresh and isinstance(message, Call):
@@ -165,9 +169,13 @@ class Link:
 
     def pump(self) -> None:
         """Handle the replies that are there, unless another thread is at it."""
+        sent = self._words[self._sent]
+        if sent == self._seen:
+            return
         if self._reading.acquire(blocking=False) or self._leave_to_reader():
             try:
-                self._receive()
+                if not self._receive() and not sent & 1:
+                    self._seen = sent  # before the look: nothing that was sent since is missed
             finally:
                 self._release()
 
@@ -213,24 +221,24 @@ class Link:
         """Announce that this thread reads (by `pump`) until `leave`."""
         with self._watched:
             self._attending += 1
-        if self._attending == 1:
-            self._update()
+            self._watch(self._supervisor.change)
 
     def leave(self) -> None:
-        """Hand reading back to the supervising thread."""
+        """Hand reading back to the supervising thread, which need not begin at once."""
         with self._watched:
             self._attending -= 1
-        if not self._attending:
-            self._update()
+            self._watch(self._supervisor.change_late)
 
     def _update(self) -> None:
         with self._watched:
-            if not self._closed and not self._inbox.closed:
-                events = 0 if self._attending else READABLE
-                if self._outbox:
-                    events |= WRITABLE
-                with contextlib.suppress(OSError):  # forgotten already: the peer is gone
-                    self._supervisor.change(self._sock.fileno(), events)
+            self._watch(self._supervisor.change)
+
+    def _watch(self, change: Callable[[int, int], None]) -> None:
+        if not self._closed and not self._inbox.closed:
+            events = 0 if self._attending else READABLE
+            if self._outbox:
+                events |= WRITABLE
+            change(self._sock.fileno(), events)
 
     def _on_event(self, events: int) -> None:
         if events & WRITABLE:

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from compiled_dag.shm.board import AWAITED, AWAITED_AT
+from compiled_dag.shm.board import AWAITED, AWAITED_AT, SENT
 from runtime import wire
 from runtime.messages import Answer, AnswerWith, Call, Cancel, Died, Resolved
 
@@ -60,6 +60,7 @@ class Mailbox:
         self._count = board.mailbox_index(line)
         self._awaited = board.word_index(line, AWAITED)
         self._awaited_at = board.word_index(line, AWAITED_AT)
+        self._sent = board.word_index(line, SENT)
         self._pumped = -1
         self._fresh: deque[Any] = deque()
         self._receiving = threading.Lock()
@@ -128,8 +129,11 @@ class Mailbox:
         Raises:
             OSError: The driver has closed the session.
         """
+        words, sent = self._board.words, self._sent
         with self._shield, self._sending:
+            words[sent] += 1  # a message may be too long for the socket before it is read
             wire.send(self._control, message)
+            words[sent] += 1
         self._board.ring(_DRIVER)
 
     def fileno(self) -> int:

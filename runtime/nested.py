@@ -223,6 +223,9 @@ class NestedSession:
         """Let the calling thread read what arrives."""
         return self._mailbox
 
+    def tend(self) -> None:
+        """Nothing to do: whoever waits reads, and `bring` has a thread read."""
+
     def bring(self, refs: Sequence[ObjectRef]) -> None:
         """Have outcomes brought that nobody here need wait for: a thread reads until they come."""
         self.report_gone()

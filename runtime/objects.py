@@ -58,6 +58,10 @@ class Client(Protocol):
         """Have the outcomes of `refs` brought here, some time."""
         ...
 
+    def tend(self) -> None:
+        """Have what arrives taken in from now on, though nobody waits for it."""
+        ...
+
     def task_id(self, ref: ObjectRef) -> TaskId | None:
         """Return the id of what makes the value of `ref`; None for a value given to `put`."""
         ...
@@ -182,7 +186,7 @@ class ObjectRef:
     _is_object_ref = True
     __opaque_to_graphs__ = True
 
-    def __init__(self, what: str, source: Source, number: int | None = None) -> None:
+    def __init__(self, what: str, source: Source, number: int | None = None, call: int = 0) -> None:
         self.what = what
         """What messages call it."""
         self.source = source
@@ -192,7 +196,7 @@ class ObjectRef:
         self.error: BaseException | None = None
         """Why there is no value: its actor died, say. An exception of the method is in `parcel`."""
         self.number = _Numbers.next() if number is None else number
-        self.call = 0
+        self.call = call
         """Number of the actor's call that makes it, where it is known: in the driver."""
         self._callbacks: list[Callable[[], None]] | None = None
 
@@ -302,6 +306,8 @@ class ObjectRef:
             self._callbacks.append(callback)
         if self.done:
             self._run_callbacks()
+        else:
+            self.session.tend()
 
     def _finish(self) -> None:
         self.done = True

@@ -156,23 +156,18 @@ class ActorProcess:
         streams: bool = False,
     ) -> tuple[ObjectRef, ...]:
         """Queue a call whose arguments are encoded; `numbers` are those of its references."""
-        assert isinstance(self.calls, Calls)
+        calls = self.calls
+        assert calls.__class__ is Calls
         what = f"{self.class_name}.{method}"
         if "\0" in method:  # a concurrency group follows
             what = what.partition("\0")[0]
-        kind = StreamEnd if streams else ObjectRef
-        refs = tuple([kind(what, self, made) for made in numbers])
         number = next_number()
         if method == "__init__":
             number, self._creation = CREATION, parcel
-        for ref in refs:
-            ref.call = number
-        self.calls.add(
-            Call(number, method.encode(), STREAM if streams else len(refs), (parcel,)),
-            needed,
-            refs,
-            retry,
-        )
+        kind = StreamEnd if streams else ObjectRef
+        refs = tuple([kind(what, self, made, number) for made in numbers])
+        count = STREAM if streams else len(refs)
+        calls.add(Call(number, method.encode(), count, (parcel,)), needed, refs, retry)
         return refs
 
     def lifeline(self) -> Lifeline:

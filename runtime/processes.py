@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from compiled_dag.errors import ActorDiedError
 from compiled_dag.host import ActorId
-from compiled_dag.shm.board import AWAITED, CAPACITY, CLAIMED, CONCURRENT, REVOKED
+from compiled_dag.shm.board import AWAITED, CAPACITY, CLAIMED, CONCURRENT, REVOKED, SENT
 from runtime.pool import NOTHING_REVOKED
 from runtime.process import ActorProcess
 
@@ -86,7 +86,7 @@ class Processes:
         board = self._session.board
         words = board.words
         words[board.mailbox_index(line)] = 0
-        for word in (CLAIMED, AWAITED, CONCURRENT):
+        for word in (CLAIMED, AWAITED, CONCURRENT, SENT):
             words[board.word_index(line, word)] = 0
         words[board.word_index(line, REVOKED)] = NOTHING_REVOKED
 

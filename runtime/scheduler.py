@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 _DEPTH: Final = 16
 """Tasks sent ahead to one worker."""
+_MOST_KNOWN: Final = 256
+"""Options whose lanes are remembered."""
 _MOST_STARTING: Final = 8
 """Processes asked for at once: each takes the memory of a fork."""
 _MOST_STILLBORN: Final = 3
@@ -52,6 +54,8 @@ class Scheduler:
         self._session = session
         self._lock = threading.RLock()
         self._lanes: dict[Any, Lane] = {}
+        self._lane_of: dict[int, tuple[TaskOptions, Lane]] = {}
+        """By the identity of options, which it keeps: those of a function are one object."""
         self._idle: list[PoolWorker] = []
         self._counter = itertools.count()
         self._starting = 0
@@ -93,7 +97,10 @@ class Scheduler:
                 task.state = "PENDING_NODE_ASSIGNMENT"
                 task.age = next(self._counter)
                 lane.queue.append((task.age, task))
-                self._serve(lane)
+                if lane.starved and lane.workers and not self._starting:
+                    self._fill_all(lane)  # whoever gives resources back serves the starved
+                else:
+                    self._serve(lane)
         if self._closed:
             task.fail(obituary.of_tasks())
         elif lane.key not in self._warned:
@@ -109,10 +116,17 @@ class Scheduler:
         placement.warn_about_devices(lane.demand.num_gpus)
 
     def _lane(self, task: Task) -> Lane:
-        key = key_of(task.options)
+        options = task.options
+        known = self._lane_of.get(id(options))
+        if known is not None:
+            return known[1]
+        key = key_of(options)
         lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[key] = Lane.of(key, task.options)
+            lane = self._lanes[key] = Lane.of(key, options)
+        if len(self._lane_of) >= _MOST_KNOWN:
+            self._lane_of.clear()
+        self._lane_of[id(options)] = options, lane
         return lane
 
     # --- who runs what (with the lock)
@@ -121,14 +135,19 @@ class Scheduler:
         """Send out what waits in a lane, as far as there are workers and resources."""
         while lane.queue and self._lease(lane):
             pass
+        self._fill_all(lane)
+        if not lane.starved and not lane.queue:
+            self._widen(lane)
+        elif lane.starved and not lane.workers and self.is_starved:
+            self._session.begin_reclaim()
+
+    def _fill_all(self, lane: Lane) -> None:
+        """Send out what waits in a lane, as far as its workers take it."""
         for worker in lane.workers:
             if not lane.queue:
                 break
-            self._fill(lane, worker)
-        if not lane.starved and not lane.queue:
-            self._widen(lane)
-        elif lane.starved and self.is_starved:
-            self._session.begin_reclaim()
+            if len(worker.assigned) < _DEPTH:
+                self._fill(lane, worker)
 
     @property
     def is_starved(self) -> bool:
@@ -199,7 +218,7 @@ class Scheduler:
 
     def _older_waits(self, lane: Lane) -> bool:
         """Tell whether a lane with an older task waits for resources."""
-        return any(
+        return len(self._lanes) > 1 and any(
             other.starved and other.queue and (not lane.queue or other.age < lane.age)
             for other in self._lanes.values()
             if other is not lane
@@ -304,6 +323,7 @@ class Scheduler:
             worker.up = True
             lane = worker.lane
             if lane is None:
+                self._serve_starved()
                 return
             lane.num_stillborn = 0
             self._fill(lane, worker, max(1, len(lane.queue) // len(lane.workers)))
@@ -413,6 +433,8 @@ class Scheduler:
                     failed += [task for _, task in lane.queue]
                     lane.queue.clear()
                 self._end_lease(worker)
+            else:
+                self._serve_starved()
         for task in failed:
             cancelled = TaskCancelledError(f"task {task.name} was cancelled: {death}")
             task.fail(cancelled if task.cancelled else crashed)

@@ -157,6 +157,10 @@ class Session(Requests):
     def bring(self, _refs: Sequence[ObjectRef]) -> None:
         """See `NestedSession.bring`."""
 
+    def tend(self) -> None:
+        """Have the supervising thread read whatever no other thread reads."""
+        self.supervisor.settle()
+
     def note_wait(self, _ref: ObjectRef | None) -> None:
         """See `NestedSession.note_wait`: here it shows in the references' sources."""
 
@@ -340,6 +344,7 @@ class Session(Requests):
 
     def wait_until(self, ready: Callable[[], bool], deadline: float | None) -> bool:
         """Wait until `ready()`; returns False at the deadline."""
+        self.supervisor.settle()
         return self.waiter.until(ready, self._check_foreign, deadline)
 
     def _check_foreign(self) -> None:

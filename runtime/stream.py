@@ -22,8 +22,8 @@ class StreamEnd(ObjectRef):
 
     __slots__ = ("_lock", "_waiting", "items", "num_items")
 
-    def __init__(self, what: str, source: Any, number: int | None = None) -> None:
-        super().__init__(what, source, number)
+    def __init__(self, what: str, source: Any, number: int | None = None, call: int = 0) -> None:
+        super().__init__(what, source, number, call)
         self.items: dict[int, ObjectRef] = {}
         """Those that nobody has taken, by position."""
         self.num_items = 0
@@ -80,6 +80,8 @@ class StreamEnd(ObjectRef):
                 self._waiting.append(look)
         if known:
             callback()
+        else:
+            self.session.tend()
 
 
 class Streams(Client, Protocol):

@@ -24,6 +24,9 @@ Handler: TypeAlias = Callable[[int], None]
 READABLE: Final = select.EPOLLIN
 WRITABLE: Final = select.EPOLLOUT
 
+_LATE_S: Final = 2e-3
+"""How long `Supervisor.change_late` may take."""
+
 
 class Supervisor:
     """An event loop on a thread of its own."""
@@ -32,6 +35,12 @@ class Supervisor:
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._handlers: dict[int, Handler] = {}
+        self._events: dict[int, int] = {}
+        """What of each descriptor is watched."""
+        self._late: tuple[int, int] | None = None
+        """A descriptor, and what of it is to be watched soon."""
+        self._late_due = False
+        self._changing = threading.Lock()
         self._soon: deque[Callable[[], object]] = deque()
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._tie = itertools.count()
@@ -54,15 +63,56 @@ class Supervisor:
     def watch(self, fd: int, handler: Handler, events: int = READABLE) -> None:
         """Call `handler` whenever `fd` has one of `events` (errors and hang-ups always count)."""
         self._handlers[fd] = handler
+        self._events[fd] = events
         self._epoll.register(fd, events)
 
     def change(self, fd: int, events: int) -> None:
-        """Watch other events of `fd` from now on."""
-        self._epoll.modify(fd, events)
+        """Watch other events of `fd` from now on, if it is watched at all."""
+        with self._changing:
+            self._settle(unless=fd)
+            self._modify(fd, events)
+
+    def change_late(self, fd: int, events: int) -> None:
+        """Watch other events of `fd` soon: within 2 ms, or when another descriptor's change.
+
+        What is changed back before that costs no system call: a thread that gets one result after
+        the other takes over the reading, and gives it back, each time.
+        """
+        with self._changing:
+            self._settle(unless=fd)
+            self._late = fd, events
+            due, self._late_due = self._late_due, True
+        if not due:
+            self.call_soon(lambda: self.call_later(_LATE_S, self._fall_due))
+
+    def settle(self) -> None:
+        """Do now what `change_late` has put off."""
+        if self._late is not None:
+            with self._changing:
+                self._settle()
+
+    def _fall_due(self) -> None:
+        self._late_due = False
+        self.settle()
+
+    def _settle(self, unless: int = -1) -> None:
+        late, self._late = self._late, None
+        if late is not None and late[0] != unless:
+            self._modify(*late)
+
+    def _modify(self, fd: int, events: int) -> None:
+        if self._events.get(fd, events) != events:
+            self._events[fd] = events
+            self._epoll.modify(fd, events)
 
     def forget(self, fd: int) -> None:
         """Watch `fd` no longer; call it before closing the descriptor."""
-        if self._handlers.pop(fd, None) is not None:
+        with self._changing:
+            if self._handlers.pop(fd, None) is None:
+                return
+            if self._late is not None and self._late[0] == fd:
+                self._late = None
+            del self._events[fd]
             self._epoll.unregister(fd)
 
     @property

@@ -56,7 +56,10 @@ def _until(
     while True:
         with Interrupts() as interrupts:
             try:
-                in_time = session.wait_until(lambda: ready() or interrupts.pending, deadline)
+                # First a look: it may take the reading over, which `wait_until` would give back.
+                in_time = ready() or session.wait_until(
+                    lambda: ready() or interrupts.pending, deadline
+                )
             finally:
                 leave()
         if not interrupts.pending:
@@ -81,18 +84,23 @@ class _Progress:
         """Tell whether all are done, or one has failed."""
         if self._link is not None:
             self._link.pump()
-        refs = self._refs
-        while self._next < len(refs) and refs[self._next].done:
-            self._next += 1
-        if self._failures != num_failures():
-            self._failures = num_failures()
+        refs, at = self._refs, self._next
+        for at in range(at, len(refs)):  # noqa: B020  from where the last look ended
+            if not refs[at].done:
+                break
+        else:
+            at = len(refs)
+        self._next = at
+        failures = num_failures()
+        if self._failures != failures:
+            self._failures = failures
             self.has_failed = any(ref.failed for ref in refs)
-        if self.has_failed or self._next == len(refs):
+        if self.has_failed or at == len(refs):
             return True
-        if self._noted != self._next:
-            self._noted = self._next
-            self._note(refs[self._next])
-        source = refs[self._next].source
+        if self._noted != at:
+            self._noted = at
+            self._note(refs[at])
+        source = refs[at].source
         if source is not self._source or self._link is None:
             self._attend(source)
         return False

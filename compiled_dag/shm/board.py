@@ -11,6 +11,7 @@
                             GROUP_BIT and the collective group that it waits in, or 0
     +152  u64 awaited at    process i: since when (monotonic, ns)
     +160  u64 concurrent    process i: 1 if its calls run elsewhere than on its main thread
+    +168  u64 sent          process i: twice the messages it has sent, and 1 while it sends one
     +192  u64 revoked       the driver
     +200  u64 cancelled     the driver, before it sends the signal that interrupts a task
     +208  u64 cancels       the driver: how many messages say what not to begin
@@ -51,6 +52,7 @@ CLAIMED_AT: Final = 17
 AWAITED: Final = 18
 AWAITED_AT: Final = 19
 CONCURRENT: Final = 20
+SENT: Final = 21
 GROUP_BIT: Final = 1 << 62
 """Marks, in AWAITED, the number of a group."""
 REVOKED: Final = 24
