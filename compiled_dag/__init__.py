@@ -55,7 +55,7 @@ from compiled_dag.function_node import FunctionNode
 from compiled_dag.hints import AutoTransportType, TorchTensorType
 from compiled_dag.input_node import InputAttributeNode, InputNode
 from compiled_dag.interpret import DAGInputData
-from compiled_dag.node import DAGNode
+from compiled_dag.node import DAGNODE_TYPE_KEY, DAGNode
 from compiled_dag.operation import CollectiveOp
 from compiled_dag.output_node import MultiOutputNode
 
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from compiled_dag.picture.plot import plot
     from compiled_dag.program import Program
     from compiled_dag.ref import CompiledDAGRef
-    from compiled_dag.schedule import Schedule
+    from compiled_dag.schedule import Op, Schedule
 
 _ON_FIRST_USE = {
     "CompileOptions": "compiled_dag.options",
@@ -78,6 +78,7 @@ _ON_FIRST_USE = {
     "DAGContext": "compiled_dag.options",
     "Explanation": "compiled_dag.explain",
     "GraphMemory": "compiled_dag.memory",
+    "Op": "compiled_dag.schedule",
     "Program": "compiled_dag.program",
     "Schedule": "compiled_dag.schedule",
     "plot": "compiled_dag.picture.plot",
@@ -98,6 +99,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "BIND_INDEX_KEY",
     "COLLECTIVE_OPERATION_KEY",
+    "DAGNODE_TYPE_KEY",
     "IS_CLASS_METHOD_OUTPUT_KEY",
     "PARENT_CLASS_NODE_KEY",
     "PREV_CLASS_METHOD_CALL_KEY",
@@ -148,6 +150,7 @@ __all__ = [
     "MultiOutputNode",
     "ObjectLostError",
     "ObjectStoreFullError",
+    "Op",
     "OwnerDiedError",
     "PendingCallsLimitError",
     "Program",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from compiled_dag.node import DAGNode
 
@@ -28,9 +28,13 @@ class CallNode(DAGNode, ABC):
         """Return the nodes of its several values; the same ones each time."""
         drawn = self._drawn_elements()
         return tuple(
-            drawn[index] if index in drawn else ElementNode(self, index)
+            drawn[index] if index in drawn else self._element(index)
             for index in range(self._num_returns)
         )
+
+    def _element(self, index: int) -> ElementNode:
+        """Return a new node for one of its several values."""
+        return ElementNode(self, index)
 
     def _drawn_elements(self) -> dict[int, ElementNode]:
         """Return those that were asked for, by index."""
@@ -55,6 +59,9 @@ class CallNode(DAGNode, ABC):
 
 class ElementNode(DAGNode):
     """One of the values of a call with several returns, or of a collective of several tensors."""
+
+    _num_returns: ClassVar = 1
+    """Those of methods are looked at as calls are."""
 
     def __init__(self, call: CallNode, index: int) -> None:
         others = {IS_CLASS_METHOD_OUTPUT_KEY: True}

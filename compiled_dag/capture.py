@@ -220,10 +220,6 @@ class _Capture:
 
     def _node(self, node: DAGNode) -> Node:
         number = self._ids[id(node)]
-        if isinstance(node, (ClassMethodNode, FunctionNode)):
-            check_kind(node)
-        if isinstance(node, FunctionNode):
-            check_arity(node)
         return Node(
             id=number,
             actor=self._placing.place(node, number),
@@ -272,12 +268,6 @@ class _Capture:
                 return Input()
             case InputAttributeNode():
                 return Input(key=node._key)
-            case FunctionNode() | ClassMethodNode():
-                return Call(
-                    method=node._method.name if isinstance(node, ClassMethodNode) else node._label,
-                    arguments=self._templates.arguments(node),
-                    num_returns=node._num_returns,
-                )
             case ElementNode():
                 return Element(source=self._ids[id(node._call)], index=node._index)
             case CollectiveOutputNode():
@@ -289,10 +279,21 @@ class _Capture:
                     sources=tuple(self._ids[id(source)] for source in node._bound_args),
                     num_returns=node._num_returns,
                 )
+            case FunctionNode():
+                check_kind(node)
+                check_arity(node)
+                return self._call(node, node._label)
+            case ClassMethodNode():  # after the other calls of actors, which count as one
+                check_kind(node)
+                return self._call(node, node._method.name)
             case MultiOutputNode():
                 return Output(values=tuple(map(self._templates.output, node._bound_args)))
         msg = f"{node!r} cannot be part of a graph here"
         raise GraphError(msg)
+
+    def _call(self, node: CallNode, name: str) -> Call:
+        arguments = self._templates.arguments(node)
+        return Call(method=name, arguments=arguments, num_returns=node._num_returns)
 
     def _operation(self, number: int, binding: CollectiveBinding, nodes: list[Node]) -> Operation:
         members = [nodes[self._ids[id(output)]] for output in binding.outputs]

@@ -119,8 +119,16 @@ class ClassNodeMethod:
         return f"<method {self._method.name} of {self._node!r}>"
 
 
+class MethodElementNode(ElementNode):
+    """One of the values of a method with several returns; in Ray that is a `ClassMethodNode`."""
+
+
 class ClassMethodNode(CallNode):
-    """One call of one method of one actor."""
+    """One call of one method of one actor.
+
+    For `isinstance`, each of its several values and what a rank gets out of a collective count as
+    one too, as scripts written for Ray expect.
+    """
 
     def __init__(
         self,
@@ -131,6 +139,9 @@ class ClassMethodNode(CallNode):
     ) -> None:
         self._method = method  # first: messages about the arguments name the method
         super().__init__(args, kwargs, method.declared, others)
+
+    def _element(self, index: int) -> ElementNode:
+        return MethodElementNode(self, index)
 
     def _attach(self) -> None:
         super()._attach()
@@ -161,6 +172,9 @@ class ClassMethodNode(CallNode):
     @property
     def _body(self) -> str:
         return f"{self._label}()"
+
+
+ClassMethodNode.register(MethodElementNode)
 
 
 def bind_method(

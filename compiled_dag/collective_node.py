@@ -91,6 +91,9 @@ class CollectiveOutputNode(CallNode):
         return f"{self._binding.op}, rank {self._rank}"
 
 
+ClassMethodNode.register(CollectiveOutputNode)
+
+
 def bind_collective(
     op: CollectiveOp,
     buckets: Sequence[Sequence[Any]],
@@ -173,13 +176,13 @@ def home_of(node: object) -> Home | None:
     """Return where a node runs, or None if it runs on no actor."""
     while True:
         match node:
-            case ClassMethodNode():
-                target = node._target
-                return Home(node._parent, None if target is None else target.actor)
             case ElementNode():
                 node = node._call
             case CollectiveOutputNode():
                 return node._binding.home(node._rank)
+            case ClassMethodNode():  # last: the others count as one
+                target = node._target
+                return Home(node._parent, None if target is None else target.actor)
             case _:
                 return None
 

@@ -248,7 +248,7 @@ class ExecutionDroppedError(CapacityExceededError):
     """The execution made room for a newer one."""
 
 
-class MemoryCapError(SystemFaultError):
+class MemoryCapError(CapacityExceededError):
     """A channel may not, or cannot, have the memory a value needs."""
 
 

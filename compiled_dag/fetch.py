@@ -7,11 +7,12 @@ on the way to a later result.
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from compiled_dag.channel import layout as at
-from compiled_dag.errors import ChannelTimeoutError
+from compiled_dag.errors import ChannelTimeoutError, GraphError
 from compiled_dag.observer import FULL_S, LEAD_S
 from compiled_dag.options import CompileOptions, is_seconds
 from compiled_dag.ref import is_error
@@ -158,7 +159,12 @@ class Fetching:
     def check_owner(self) -> None:
         """Refuse use in a forked child."""
         if self._generation != generation[0]:
-            self.host.check_owner()
+            msg = (
+                f"graph {self._deployment.name} belongs to process {self._deployment.owner}, which "
+                f"compiled it; this is its forked child {os.getpid()}, which cannot use it. "
+                "Execute and get in the parent"
+            )
+            raise GraphError(msg)
 
     def wait(self, waits: Waits, deadline: float | None) -> bool:
         """Wait for one of `waits`; False at the deadline. Raises what ends a graph of theirs."""

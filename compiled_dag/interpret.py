@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 class DAGInputData:
     """Several inputs: positional by int, keyword by str."""
 
-    def __init__(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        self._args = tuple(args)
-        self._kwargs = dict(kwargs)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._args = args
+        self._kwargs = kwargs
 
     def __getitem__(self, key: int | str) -> Any:
         if isinstance(key, int):
@@ -41,7 +41,7 @@ def interpret(output: DAGNode, args: Sequence[Any], kwargs: Mapping[str, Any]) -
 
     That is a ref or several, a handle for a class node, and a list for a `MultiOutputNode`.
     """
-    whole = args[0] if len(args) == 1 and not kwargs else DAGInputData(args, kwargs)
+    whole = args[0] if len(args) == 1 and not kwargs else DAGInputData(*args, **kwargs)
     nodes = needed(output)
     _check_inputs(nodes)
     results: dict[str, Any] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from compiled_dag import walk
 from compiled_dag.containers import Found, NestingError, search
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from compiled_dag.communicator import Communicator
+
+DAGNODE_TYPE_KEY: Final = "__dag_node_type__"
+"""Where Ray has the type of a node in JSON; for scripts that import it."""
 
 _PACKAGES = tuple(
     os.path.join(os.path.dirname(os.path.dirname(__file__)), name, "")

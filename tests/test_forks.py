@@ -6,6 +6,7 @@ it does with its copies changes nothing for the parent.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import os
@@ -75,22 +76,27 @@ def test_actors_are_forked_children_too_and_give_back_what_they_read(session):
         assert channel.reserved_bytes <= 3 * channel.slot_bytes
 
 
+async def awaited(dag, argument):
+    return await (await dag.execute_async(argument))
+
+
 def test_a_graph_is_refused_in_a_forked_child_and_survives_it(session):
     crew = make(2)
     dag = chain(crew).experimental_compile()
     got, pending = dag.execute(0), dag.execute(1)
     assert got.get(timeout=LONG_S) == 12
-    for use in (
-        lambda: dag.execute(2),
-        pending.get,
-        lambda: pending.get(timeout=0),
-        lambda: runtime.get([pending]),
-        chain(crew).experimental_compile,
-        lambda: runtime.get(crew[0].pid.remote()),
+    for use, refused in (
+        (lambda: dag.execute(2), "GraphError"),
+        (pending.get, "GraphError"),
+        (lambda: pending.get(timeout=0), "GraphError"),
+        (lambda: runtime.get([pending]), "GraphError"),
+        (lambda: asyncio.run(awaited(dag, 2)), "GraphError"),
+        (chain(crew).experimental_compile, "RuntimeError"),
+        (lambda: runtime.get(crew[0].pid.remote()), "RuntimeError"),
     ):
         text = in_fork(use)
-        assert text.startswith("RuntimeError"), text
-        assert str(os.getpid()) in text
+        assert text.startswith(refused), text
+        assert f"process {os.getpid()}" in text
     assert in_fork(got.get) == "12"
     assert in_fork(dag.teardown) == "None"
     assert in_fork(runtime.shutdown) == "None"

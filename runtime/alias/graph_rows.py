@@ -27,11 +27,11 @@ _KEYS: Final = {
         "compiled_dag",
         "BIND_INDEX_KEY",
         "COLLECTIVE_OPERATION_KEY",
+        "DAGNODE_TYPE_KEY",
         "IS_CLASS_METHOD_OUTPUT_KEY",
         "PARENT_CLASS_NODE_KEY",
         "PREV_CLASS_METHOD_CALL_KEY",
     ),
-    **same(_STAND_INS, "DAGNODE_TYPE_KEY"),
 }
 _FUTURES: Final = missing(
     "DAGOperationFuture",

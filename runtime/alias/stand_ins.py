@@ -16,8 +16,6 @@ RAY_VERSION: Final = "2.60.0"
 
 SCRIPT_MODE: Final = 0
 WORKER_MODE: Final = 1
-DAGNODE_TYPE_KEY: Final = "__dag_node_type__"
-"""Where Ray puts the type of a node that is turned into JSON; nodes here are not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,29 @@ def test_what_is_known_of_a_death_survives_pickling(kind) -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "base"),
+    [
+        (errors.OwnerDiedError, errors.ObjectLostError),
+        (errors.ActorUnavailableError, errors.ActorError),
+        (errors.GraphActorDiedError, errors.ActorDiedError),
+        (errors.GraphActorDiedError, errors.ChannelError),
+        (errors.ChannelClosedError, errors.ChannelError),
+        (errors.ChannelTimeoutError, errors.ChannelError),
+        (errors.ChannelError, errors.SystemFaultError),
+        (errors.CapacityExceededError, errors.SystemFaultError),
+        (errors.ExecutionDroppedError, errors.CapacityExceededError),
+        (errors.MemoryCapError, errors.CapacityExceededError),
+        (errors.DeserializationError, errors.SystemFaultError),
+        (errors.DeadlockError, errors.GraphError),
+        (errors.CollectiveMismatchError, errors.CollectiveError),
+        (errors.CollectiveTimeoutError, errors.CollectiveError),
+    ],
+)
+def test_who_catches_the_wider_class_catches_the_narrower(kind, base) -> None:
+    assert issubclass(kind, base)
+
+
+@pytest.mark.parametrize(
     ("kind", "builtin"),
     [
         (errors.GraphError, ValueError),

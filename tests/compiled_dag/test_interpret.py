@@ -63,7 +63,8 @@ def test_the_whole_of_several_inputs_is_input_data(host) -> None:
         output = host.actor(gate).echo.bind(inp)
     data = value(output.execute(1, rate=2))
     assert isinstance(data, DAGInputData)
-    assert (data[0], data["rate"]) == (1, 2)
+    made = DAGInputData(1, rate=2)  # as a test of a user's own method may
+    assert (data[0], data["rate"]) == (made[0], made["rate"]) == (1, 2)
     with pytest.raises(ValueError, match=r"positional \(int\) or keyword \(str\), not 1.5"):
         data[1.5]
 

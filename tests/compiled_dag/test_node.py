@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from compiled_dag import (
+    ClassMethodNode,
     DAGNode,
     ElementNode,
     GraphError,
@@ -76,7 +77,19 @@ def test_several_returns_are_one_node_each(worker) -> None:
     with InputNode() as inp:
         nodes = worker.divide.options(num_returns=2).bind(inp)
     assert isinstance(nodes, tuple)
-    assert [type(node) for node in nodes] == [ElementNode, ElementNode]
+    assert all(isinstance(node, ElementNode) for node in nodes)
+
+
+def test_what_comes_from_a_method_is_a_class_method_node_as_in_ray() -> None:
+    worker, other = paper(2)
+    with InputNode() as inp:
+        call = worker.echo.bind(inp)
+        elements = worker.divide.options(num_returns=2).bind(inp)
+        ranks = bind_collective(Op(), [[call, other.echo.bind(inp)]])
+    for node in (call, *elements, *ranks):
+        assert isinstance(node, ClassMethodNode)
+    for no_method in (inp, MultiOutputNode([call])):
+        assert not isinstance(no_method, ClassMethodNode)
 
 
 @pytest.mark.parametrize(
