@@ -86,7 +86,9 @@ class Deployment:
         lines = tuple(self._line(actor, deadline, options) for actor in self.actors)
         processes = (self.host.process, *lines)
         segment = GraphSegment.create(len(processes), program.channels, self.graph_id)
-        self.segment = GraphSegment(segment.fd, self.host.board, processes, program.channels)
+        self.segment = GraphSegment(
+            segment.fd, self.host.board, processes, program.channels, program.participants
+        )
         self.gauge = Gauge(self.segment, program.participants, options.max_memory_bytes)
         self.observer = Observer(
             self.host,

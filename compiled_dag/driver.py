@@ -33,7 +33,7 @@ from compiled_dag.probing import probed
 from compiled_dag.program import Program, Read
 from compiled_dag.ref import CompiledDAGRef
 from compiled_dag.results import News, Results
-from compiled_dag.room import check_room, check_slots
+from compiled_dag.room import check_room, fit_slots
 from compiled_dag.submit import Submission
 from compiled_dag.trace.log import Log
 from compiled_dag.watcher import Watcher
@@ -346,7 +346,7 @@ def compile_dag(output: DAGNode, options: CompileOptions) -> CompiledDAG:
     check_constants(captured)
     program = compile_graph(captured.graph, options)
     check_backends(captured, program)
-    check_slots(program, options)
+    options = fit_slots(program, options)
     if options.visualize_schedule:
         from compiled_dag.picture.schedule_dot import draw_schedule  # noqa: PLC0415  rarely wanted
 

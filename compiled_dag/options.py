@@ -20,6 +20,7 @@ CapacityPolicy = Literal["raise", "block", "queue", "drop_oldest"]
 
 _NOT_IN_ENVIRONMENT: Final = ("enable_asyncio",)
 _DEFAULT_SLICE_S: Final = 0.1
+_DEFAULT_BUFFER: Final = 1_000_000
 
 
 @dataclass(slots=True)
@@ -37,8 +38,9 @@ class DAGContext:
     """Seconds `teardown` waits for the actors."""
     compile_timeout: float = 60.0
     """Seconds compile waits for the actors."""
-    buffer_size_bytes: int = 1_000_000
-    """First capacity of a payload slot; channels grow by themselves."""
+    buffer_size_bytes: int = _DEFAULT_BUFFER
+    """First capacity of a payload slot; channels grow by themselves. Unless it is chosen, it is
+    less where `max_memory_bytes` is too little for two such slots in every channel."""
     max_inflight_executions: int = 10
     """Executions that may be unfetched at one time."""
     max_buffered_results: int = 1000
@@ -162,7 +164,9 @@ class CompileOptions:
     submit_timeout_s: float = 10.0
     get_timeout_s: float = 10.0
     compile_timeout_s: float = 60.0
-    buffer_size_bytes: int = 1_000_000
+    buffer_size_bytes: int = _DEFAULT_BUFFER
+    has_chosen_buffer: bool = False
+    """Whether somebody asked for slots of this size; if not, a lower cap makes them smaller."""
     max_inflight: int = 10
     max_buffered_results: int = 1000
     max_memory_bytes: int | None = None
@@ -196,6 +200,10 @@ class CompileOptions:
                 msg = f"{option}={value!r} is not {allowed}"
                 raise GraphError(msg)
             resolved[name] = value
+        resolved["has_chosen_buffer"] = (
+            given.get("_buffer_size_bytes") is not None
+            or context.buffer_size_bytes != _DEFAULT_BUFFER
+        )
         teardown_timeout_s()  # it is used when the graph ends; wrong, it is better known by now
         _check_slice(resolved["wait_slice_s"], resolved["get_timeout_s"])
         return cls(**resolved)

@@ -36,6 +36,8 @@ class Package:
     participant: int
     processes: tuple[int, ...]
     """Board line of each participant."""
+    participants: tuple[str, ...]
+    """What messages call each."""
     channels: tuple[ChannelSpec, ...]
     steps: tuple[Step, ...]
     num_slots: int

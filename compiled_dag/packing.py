@@ -85,6 +85,7 @@ def pack(
     steps = program.steps[participant]
     return Package(
         participant=participant,
+        participants=program.participants,
         channels=program.channels,
         steps=steps,
         num_slots=program.slots[participant],

@@ -58,7 +58,9 @@ class GraphResident:
         self.key = package.graph_id
         self._context = context
         self._package = package
-        self._graph = GraphSegment(fd, context.board, package.processes, package.channels)
+        self._graph = GraphSegment(
+            fd, context.board, package.processes, package.channels, package.participants
+        )
         line = self._graph.layout.participant(package.participant) // 8
         self._execution_word = line + at.EXECUTION
         self._step_word = line + at.STEP

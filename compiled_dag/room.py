@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
 from compiled_dag.channel import layout as at
 from compiled_dag.class_node import ClassNode
 from compiled_dag.errors import GraphError, MemoryCapError
-from compiled_dag.shm.segment import available_bytes
+from compiled_dag.shm.segment import PAGE, available_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,16 +50,28 @@ def check_room(captured: Captured) -> None:
     _check_together(captured, totals)
 
 
-def check_slots(program: Program, options: CompileOptions) -> None:
-    """Check that there can be payload slots of the size that was asked for.
+def fit_slots(program: Program, options: CompileOptions) -> CompileOptions:
+    """Return the options with payload slots that there can be.
+
+    A size that nobody chose gives way to the graph's cap, so that every channel may have two.
 
     Raises:
-        GraphError: The graph's own cap does not allow one, or a channel cannot address its slots.
+        GraphError: The graph's own cap does not allow one of the size that was asked for, or a
+            channel cannot address its slots.
         MemoryCapError: There is no memory for one.
     """
+    if options.max_memory_bytes is not None and not options.has_chosen_buffer:
+        share = options.max_memory_bytes // max(1, 2 * len(program.channels))
+        size = min(max(PAGE, share // PAGE * PAGE), options.buffer_size_bytes)
+        options = dataclasses.replace(options, buffer_size_bytes=size)
+    _check_slots(program, options)
+    return options
+
+
+def _check_slots(program: Program, options: CompileOptions) -> None:
     size, cap = options.buffer_size_bytes, options.max_memory_bytes
     asked = f"_buffer_size_bytes={size}"
-    if cap is not None and size > cap:
+    if cap is not None and size > cap and options.has_chosen_buffer:
         msg = (
             f"{asked} is more than _max_memory_bytes={cap}: the graph could not have one payload "
             "slot. Lower the first, from which channels grow by themselves, or raise the second"

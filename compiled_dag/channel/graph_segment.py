@@ -32,7 +32,12 @@ class GraphSegment:
     """The mapped control part of one graph's segment, and its descriptor for payloads."""
 
     def __init__(
-        self, fd: int, board: Board, processes: tuple[int, ...], channels: tuple[ChannelSpec, ...]
+        self,
+        fd: int,
+        board: Board,
+        processes: tuple[int, ...],
+        channels: tuple[ChannelSpec, ...],
+        labels: tuple[str, ...],
     ) -> None:
         """Map the segment.
 
@@ -41,11 +46,13 @@ class GraphSegment:
             board: The session's board.
             processes: Board line of each participant; the driver is participant 0.
             channels: All channels of the graph.
+            labels: What messages call each participant.
         """
         self.segment = Segment(fd)
         self.board = board
         self.processes = processes
         self.channels = channels
+        self.labels = labels
         self.layout = Layout.of(len(processes), channels)
         self.mapping = self.segment.map(0, self.layout.control_bytes)
         self.view = self.mapping.view()

@@ -188,10 +188,20 @@ class Pool:
             users = ", ".join(f"{self._graph.channels[i].label}: {used}" for i, used in largest)
             msg = (
                 f"channel {label} wants {nbytes} more bytes and the graph is capped at "
-                f"_max_memory_bytes={self._cap_bytes}. Largest users: {users}. "
+                f"_max_memory_bytes={self._cap_bytes}. Largest users: {users}. {self._holders()}"
                 "Raise the cap, send less, or let go of results still held"
             )
             raise MemoryCapError(msg)
+
+    def _holders(self) -> str:
+        """Say whose values could not give their memory back."""
+        from compiled_dag.channel.holders import holders  # noqa: PLC0415  where no room is only
+
+        try:
+            told = holders(self._graph)
+        except OSError as error:
+            told = f"who holds it cannot be looked at ({error})"
+        return f"{told}. " if told else ""
 
     def _punch_retired(self) -> None:
         """Give back the memory of outgrown extents that nobody reads any more."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from compiled_dag import GraphError, InputNode, MemoryCapError, room
+from compiled_dag import DAGContext, GraphError, InputNode, MemoryCapError, room
+from compiled_dag.shm.segment import PAGE
 from tests.graphs import Worker
 
 HUGE = 1 << 40
@@ -26,6 +27,34 @@ def test_a_slot_over_the_cap_is_refused(host) -> None:
         compiled(host, _buffer_size_bytes=8193, _max_memory_bytes=8192)
     with compiled(host, _buffer_size_bytes=8192, _max_memory_bytes=8192) as graph:
         assert graph.execute(1).get(30) == 1
+
+
+def test_a_size_that_nobody_chose_gives_way_to_the_cap(host) -> None:
+    with compiled(host, _max_memory_bytes=400_000) as graph:
+        assert (
+            graph.options.buffer_size_bytes == 100_000 // PAGE * PAGE
+        )  # two in each of two channels
+        for nbytes in (10_000, 120_000):  # it grows as ever
+            assert len(graph.execute(bytes(nbytes)).get(30)) == nbytes
+        with pytest.raises(MemoryCapError, match="_max_memory_bytes=400000"):
+            graph.execute(bytes(500_000))
+        assert graph.execute(1).get(30) == 1
+    with compiled(host, _max_memory_bytes=1 << 30) as graph:
+        assert graph.options.buffer_size_bytes == 1_000_000
+
+
+def test_a_cap_below_a_page_leaves_small_values(host) -> None:
+    with compiled(host, _max_memory_bytes=100) as graph:
+        assert graph.execute(1).get(30) == 1
+        with pytest.raises(MemoryCapError, match="_max_memory_bytes=100"):
+            graph.execute(bytes(5000))
+        assert graph.execute(2).get(30) == 2
+
+
+def test_a_size_in_the_context_is_chosen(host, monkeypatch) -> None:
+    monkeypatch.setattr(DAGContext.get_current(), "buffer_size_bytes", 9000)
+    with pytest.raises(GraphError, match="_buffer_size_bytes=9000 is more than"):
+        compiled(host, _max_memory_bytes=8192)
 
 
 def test_slots_that_a_channel_cannot_address_are_refused(host, monkeypatch) -> None:

@@ -99,7 +99,9 @@ class Rig:
             transport=transport,
         )  # fmt: skip
         made = GraphSegment.create(plan.readers + 2, (self.spec,), 7)
-        self.graph = GraphSegment(made.fd, self.board, tuple(range(plan.readers + 2)), (self.spec,))
+        lines = tuple(range(plan.readers + 2))
+        labels = ("driver", *(f"Worker({line})" for line in lines[1:]))
+        self.graph = GraphSegment(made.fd, self.board, lines, (self.spec,), labels)
         self._children: dict[int, tuple[int, int]] = {}
         """By pidfd, participant and process id."""
         self._reports, self.report = os.pipe()
@@ -158,7 +160,8 @@ class End:
     def __init__(self, rig: Rig, participant: int) -> None:
         self.plan, self.participant, self._report = rig.plan, participant, rig.report
         segment = os.dup(rig.graph.segment.fd)
-        self.graph = GraphSegment(segment, rig.board, rig.graph.processes, (rig.spec,))
+        processes, labels = rig.graph.processes, rig.graph.labels
+        self.graph = GraphSegment(segment, rig.board, processes, (rig.spec,), labels)
         line = self.graph.layout.participant(participant) // 8
         self.graph.words[line + layout.PID] = os.getpid()
         self.device = FakeDevice(Settings(rig.plan.settings))

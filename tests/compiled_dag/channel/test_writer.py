@@ -152,11 +152,30 @@ def test_a_cap_counts_values_that_are_held(wire) -> None:
     one = wire(cap=3 * SLOT)
     value = np.zeros(SLOT // 2, np.uint8)
     held = [one.send(value) for _ in range(3)]
-    with pytest.raises(MemoryCapError, match=r"Worker\.f#1: 786432\. .*let go of results still"):
+    text = r"Worker\.f#1: 786432\. Reader\(2\) holds 3 values of Worker\.f#1 since execution 0\. "
+    with pytest.raises(MemoryCapError, match=text + ".*let go of results still"):
         one.writer.write(value)
     del held[0]
     held.append(one.send(value))
     assert one.reserved() == 3 * SLOT
+
+
+def test_a_cap_counts_values_that_nobody_has_read_yet(wire) -> None:
+    one = wire(cap=3 * SLOT, readers=2, depth=4)
+    value = np.zeros(SLOT // 2, np.uint8)
+    held = [one.send(value)]
+    one.writer.write(value)
+    one.readers[0].read()
+    one.writer.write(value)
+    with pytest.raises(MemoryCapError) as raised:
+        one.writer.write(value)
+    for said in (
+        "Reader(2) holds 1 value of Worker.f#1 since execution 0",
+        "Reader(2) has not read 1 value of Worker.f#1, from execution 2 on",
+        "Reader(3) has not read 2 values of Worker.f#1, from execution 1 on",
+    ):
+        assert said in str(raised.value)
+    del held
 
 
 def test_what_fits_under_the_cap_once_idle_slots_are_given_back_is_sent(wire) -> None:

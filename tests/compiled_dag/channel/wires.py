@@ -50,7 +50,8 @@ class Wire:
 
     def _map(self, fd: int) -> GraphSegment:
         processes = tuple(range(len(self.spec.readers) + 1))
-        return GraphSegment(fd, self.board, processes, (self.spec,))
+        labels = ("Worker(1)", *(f"Reader({n + 1})" for n in self.spec.readers))
+        return GraphSegment(fd, self.board, processes, (self.spec,), labels)
 
     def send(self, value: Any) -> Any:
         """Write, and read with every reader; return what the first got."""
