@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from collective import header as head
 from collective.header import GroupHeader, Preflight
+from collective.process_group import gloo_needs_calm
 from collective.slots import memory_bytes
 from compiled_dag.communicators import CommunicatorPart, end_in
 from compiled_dag.errors import ActorDiedError, ChannelClosedError, GraphError
@@ -65,7 +66,7 @@ class DriverGroup:
         """
         self.id = host.process << 32 | next(_group_ids)
         self.leave: SystemCall = leave_group
-        self.needs_calm = backend == "gloo"
+        self.needs_calm = backend == "gloo" and gloo_needs_calm(len(actors))
         self._host = host
         self._actors = tuple(actors)
         self._communicator = communicator

@@ -14,8 +14,8 @@ it in two cases, which are learnt:
   400 us it sleeps at once, after two short ones it yields again.
 
 And one that is told: a backend whose threads have to be scheduled (gloo) suffers from everybody who
-yields, an allreduce of 80 KB between two actors took 1 to 4 ms instead of 0.65. While a process is
-in such a group its waiter does not yield (`calm`), nor does the driver in a graph that uses one.
+yields where there are more ranks than cores. While a process is in such a group its waiter does not
+yield (`calm`), nor does the driver in a graph that uses one.
 
 ``COMPILED_DAG_WAIT_MODE`` sets how long to yield: ``latency`` (5 ms), ``balanced`` (200 us) or
 ``eco`` (not at all). The GIL is given back in ``sched_yield`` and in the futex, not while looking

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +14,7 @@ from collective.rank_operation import RankOperation
 from compiled_dag import CompiledDAGRef, InputNode, MultiOutputNode, TaskError
 from compiled_dag.program import CollectiveWait
 from tests.gates import Background
+from tests.live import wait_until
 
 INTEGERS = ["int8", "uint8", "int32", "int64"]
 
@@ -53,6 +57,30 @@ def errors_of(graph, question=None) -> list[TaskError]:
             ref.get(30)
         errors.append(raised.value)
     return errors
+
+
+# --- gloo's threads -------------------------------------------------------------------------------
+
+
+def policies() -> dict[str, int]:
+    """Return the scheduling policy of each thread of gloo that reads sockets."""
+    found = {}
+    for folder in Path("/proc/self/task").iterdir():
+        if (folder / "comm").read_text().strip() == "gloo_tcp_loop":
+            found[folder.name] = os.sched_getscheduler(int(folder.name))
+    return found
+
+
+def test_what_reads_sockets_takes_the_core_from_nobody_who_writes(host) -> None:
+    users = torch.distributed.ProcessGroupGloo.create_device(interface="lo")
+    wait_until(policies)  # it names itself
+    before = policies()
+    with group(host, lambda _: torch.ones(3), lambda _: torch.ones(3)) as graph:
+        results_of(graph)
+        ours = {thread: how for thread, how in policies().items() if thread not in before}
+        assert list(ours.values()) == [os.SCHED_BATCH] * 2
+        assert set(before.values()) <= {os.SCHED_OTHER}  # not those of others
+    del users
 
 
 # --- what ranks may bring ------------------------------------------------------------------------
