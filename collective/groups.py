@@ -102,13 +102,13 @@ class Groups:
         """
         deadline = time.monotonic() + timeout_s
         known = [self._actor_of(actor_id) for actor_id in actors]
-        backend = _chosen(backend, known)
+        lines = tuple(self._line(actor, deadline) for actor in known)
+        backend = _chosen(backend, known)  # now it is known which GPUs they have
         name = name or str(uuid.uuid4())
         with self._changed:
             self._check_new(name, backend, known)
             self._making.add(name)
         try:
-            lines = tuple(self._line(actor, deadline) for actor in known)
             group = self._open(name, backend, known, lines, timeout_s, created=True)
             try:
                 group.join_all(made_by, deadline)

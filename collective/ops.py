@@ -159,12 +159,17 @@ def check_nccl(what: str, actors: Sequence[Actor]) -> None:
 
 def why_not_nccl(actors: Sequence[Actor]) -> str | None:
     """Return why NCCL cannot run on `actors`, or None."""
+    from compiled_dag.gpus import physical_gpus  # noqa: PLC0415  drawing needs none of it
+
     holder: dict[str, str] = {}
     for actor in actors:
-        if not actor.physical_gpus:
+        found = physical_gpus(actor)
+        if found is None:
+            continue  # whatever it will be: its group is formed once it is known
+        if not found:
             fake = f"the GPU of {actor.label} is fake"
             return fake if actor.num_gpus else f"{actor.label} has no GPU"
-        gpu = actor.physical_gpus[0]
+        gpu = found[0]
         if gpu in holder:
             return f"{holder[gpu]} and {actor.label} share GPU {gpu}, which NCCL refuses"
         holder[gpu] = actor.label

@@ -11,6 +11,7 @@ from compiled_dag.class_node import ClassMethodNode, ClassNode
 from compiled_dag.collective_node import CollectiveBinding, CollectiveOutputNode
 from compiled_dag.errors import GraphError
 from compiled_dag.function_node import FunctionNode
+from compiled_dag.gpus import gpus_of
 from compiled_dag.input_node import InputAttributeNode, InputNode
 from compiled_dag.ir import (
     DRIVER,
@@ -234,10 +235,7 @@ class _Capture:
         """Return every actor's GPUs, where a hint makes them matter."""
         if not any(node.hint for node in nodes):
             return ()
-        return tuple(
-            Gpus(logical=actor.num_gpus, physical=tuple(actor.physical_gpus))
-            for actor in self._placing.actors.values()
-        )
+        return tuple(map(gpus_of, self._placing.actors.values()))
 
     def _hint(self, node: DAGNode) -> Hint | None:
         hint: TorchTensorType | None = node._hint

@@ -15,6 +15,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from compiled_dag.arrival import await_process
 from compiled_dag.channel import layout as at
 from compiled_dag.channel import pickling, tensor
 from compiled_dag.channel.graph_segment import GraphSegment
@@ -83,7 +84,10 @@ class Deployment:
         self._tickets = Tickets.of(self.host)
         self.member = Member(self._tickets, self.graph_id)
         deadline = time.monotonic() + options.compile_timeout_s
-        lines = tuple(self._line(actor, deadline, options) for actor in self.actors)
+        lines = tuple(
+            await_process(self.host, actor, deadline, options.compile_timeout_s)
+            for actor in self.actors
+        )
         processes = (self.host.process, *lines)
         segment = GraphSegment.create(len(processes), program.channels, self.graph_id)
         self.segment = GraphSegment(
@@ -116,16 +120,6 @@ class Deployment:
         except BaseException:
             self.close(_ROLLBACK_S)
             raise
-
-    def _line(self, actor: Actor, deadline: float, options: CompileOptions) -> int:
-        try:
-            return self.host.line(actor.actor_id, deadline)
-        except TimeoutError as error:
-            msg = (
-                f"actor {actor.label} was not up within "
-                f"compile_timeout={options.compile_timeout_s} s: {error}"
-            )
-            raise GraphError(msg) from error
 
     def _check_alive(self) -> None:
         """Deaths before the watch began do not reach it."""

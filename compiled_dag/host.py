@@ -256,6 +256,10 @@ class Host(Protocol):
         """
         ...
 
+    def has_physical_gpus(self) -> bool:
+        """Tell whether the session's GPUs stand for devices that exist; if not they are fake."""
+        ...
+
     def check_owner(self) -> None:
         """Refuse use in a forked child, or after the session ended.
 
@@ -284,5 +288,8 @@ class Actor(Protocol):
 
     @property
     def physical_gpus(self) -> tuple[str, ...]:
-        """Names of the physical GPUs behind them; empty where they are fake or none."""
+        """Names of the physical GPUs behind them, if it has them already and they are not fake.
+
+        `compiled_dag.gpus` tells one from the other.
+        """
         ...

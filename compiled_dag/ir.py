@@ -193,8 +193,9 @@ class Gpus:
     """The GPUs of one actor."""
 
     logical: float = 0
-    physical: tuple[str, ...] = ()
-    """Names of the devices behind them; empty where they are fake or none."""
+    physical: tuple[str, ...] | None = ()
+    """Names of the devices behind them; empty where they are fake or none, None as long as the
+    actor waits for its resources."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

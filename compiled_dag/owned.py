@@ -11,11 +11,12 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from compiled_dag.arrival import await_process
 from compiled_dag.class_node import ClassNode
 from compiled_dag.containers import replaced
 from compiled_dag.errors import GraphError
+from compiled_dag.gpus import gpus_of
 from compiled_dag.host import with_stack
-from compiled_dag.ir import Gpus
 from compiled_dag.node import DAGNode
 from compiled_dag.passes.workers import assign_workers
 
@@ -90,8 +91,7 @@ def place_functions(captured: Captured, most: int | None) -> Captured:
         for worker, pool in pool_of.items()
     )
     if any(node.hint for node in graph.nodes):
-        gpus = (Gpus(logical=one.num_gpus, physical=one.physical_gpus) for one in new)
-        graph = dataclasses.replace(graph, gpus=(*graph.gpus, *gpus))
+        graph = dataclasses.replace(graph, gpus=(*graph.gpus, *map(gpus_of, new)))
     return dataclasses.replace(
         captured,
         graph=graph,
@@ -155,18 +155,16 @@ class Owned:
         return made, handles
 
     def _await(self, actor: Actor, deadline: float, timeout_s: float) -> None:
-        late = f"{actor.label} was not up within compile_timeout={timeout_s} s"
-        try:
-            self._host.line(actor.actor_id, deadline)
-        except TimeoutError as error:
-            msg = f"{late}: {error}"
-            raise GraphError(msg) from error
+        await_process(self._host, actor, deadline, timeout_s)
         try:
             self._host.submit(actor.actor_id, confirm, b"").result(deadline)
         except TimeoutError as error:
             until = time.monotonic() + _STACKS_S
             doing = self._host.activities([actor.actor_id], until, stacks=True)[actor.actor_id]
-            msg = f"{late}: its constructor has not ended"
+            msg = (
+                f"{actor.label} was not up within compile_timeout={timeout_s} s: its constructor "
+                "has not ended"
+            )
             raise GraphError(with_stack(msg, doing)) from error
 
     def close(self, deadline: float) -> None:

@@ -12,8 +12,10 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from compiled_dag.arrival import await_process
 from compiled_dag.errors import GraphError
-from compiled_dag.ir import Gpus, Reach
+from compiled_dag.gpus import gpus_of, physical_gpus
+from compiled_dag.ir import Reach
 from compiled_dag.passes.transports import ring_candidates
 
 if TYPE_CHECKING:
@@ -36,13 +38,13 @@ def probed(captured: Captured, timeout_s: float) -> Captured:
     graph = captured.graph
     if not graph.gpus:
         return captured
-    gpus = tuple(
-        Gpus(logical=actor.num_gpus, physical=tuple(actor.physical_gpus))
-        for actor in captured.actors
-    )
-    graph = dataclasses.replace(graph, gpus=gpus)
+    deadline = time.monotonic() + timeout_s
+    for actor in captured.actors:
+        if physical_gpus(actor) is None:
+            await_process(captured.host, actor, deadline, timeout_s)
+    graph = dataclasses.replace(graph, gpus=tuple(map(gpus_of, captured.actors)))
     pairs = ring_candidates(graph)
-    found = _Rounds(captured, time.monotonic() + timeout_s, timeout_s).ask(pairs) if pairs else ()
+    found = _Rounds(captured, deadline, timeout_s).ask(pairs) if pairs else ()
     return dataclasses.replace(captured, graph=dataclasses.replace(graph, reach=tuple(found)))
 
 

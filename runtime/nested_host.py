@@ -91,6 +91,11 @@ class NestedHost:
         """Return the session's resources by name, free or not."""
         return self._session.resources("totals")
 
+    def has_physical_gpus(self) -> bool:
+        """Tell whether the session's GPUs stand for devices; if not they are fake."""
+        found: bool = self._session.ask("has_physical_gpus")
+        return found
+
     # --- actors
 
     def bound_actor(self, handle: Any) -> BoundActor:

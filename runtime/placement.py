@@ -210,6 +210,10 @@ class Placement:
         found = {"env_vars": env_vars, "working_dir": folder}
         return {key: value for key, value in found.items() if value}
 
+    def has_physical_gpus(self) -> bool:
+        """Tell whether logical GPUs stand for devices; if not they are fake."""
+        return bool(self._physical)
+
     def physical_gpus(self, assigned: Sequence[int]) -> tuple[str, ...]:
         """Return the physical devices behind logical GPUs."""
         return gpus.devices_of(assigned, self._physical)

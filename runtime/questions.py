@@ -129,6 +129,10 @@ class Questions:
         actor = self._session.actor(actor_id)
         return actor.num_gpus, actor.physical_gpus
 
+    def has_physical_gpus(self, _peer: Peer, _parcels: Sequence[Parcel]) -> bool:
+        """Tell whether logical GPUs stand for devices."""
+        return self._session.has_physical_gpus()
+
     def claim(
         self, peer: Peer, _parcels: Sequence[Parcel], graph_id: int, actors: Sequence[int]
     ) -> None:

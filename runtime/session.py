@@ -174,6 +174,10 @@ class Session(Requests):
         """Return the session's resources by name, free or not."""
         return self.placement.ledger.totals()
 
+    def has_physical_gpus(self) -> bool:
+        """Tell whether the session's GPUs stand for devices; if not they are fake."""
+        return self.placement.has_physical_gpus()
+
     def bound_actor(self, handle: Any) -> BoundActor:
         """Return what a graph knows of the actor behind a handle; TypeError for anything else."""
         from runtime.actor import bound_actor  # noqa: PLC0415  it is above us

@@ -198,6 +198,9 @@ class ThreadHost:
     def totals(self) -> dict[str, float]:
         return {"CPU": 4.0}
 
+    def has_physical_gpus(self) -> bool:
+        return False
+
     def actor(self, instance: Any, *, gets: bool = False) -> FakeActor:
         number = next(self._numbers)
         made = FakeActor(self, number, instance, f"{type(instance).__name__}({number})", gets=gets)

@@ -98,6 +98,10 @@ class PaperHost:
     """A session that never runs anything."""
 
     closed = False
+    has_gpus = False
+
+    def has_physical_gpus(self) -> bool:
+        return self.has_gpus
 
     def bound_actor(self, handle: Any) -> PaperActor:
         if not isinstance(handle, PaperActor):

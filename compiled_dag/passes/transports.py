@@ -153,11 +153,11 @@ class _Edges:
         without = [label for label, gpus in named if not gpus.logical]
         if without:
             return Transport(reason=f"auto: {_list(without)} has no GPU")
-        fake = [label for label, gpus in named if not gpus.physical]
+        fake = [label for label, gpus in named if gpus.physical == ()]
         if fake:
             return Transport(reason=f"auto: the GPU of {_list(fake)} is fake")
-        devices = {gpus.physical[0] for gpus in ends.gpus}
-        if len(devices) == 1:
+        devices = {gpus.physical[0] if gpus.physical else None for gpus in ends.gpus}
+        if len(devices) == 1 and None not in devices:
             return Transport(reason=f"auto: all ends share GPU {devices.pop()}")
         return self._accelerator(ends, "auto: the ends have GPUs of their own")
 
@@ -175,7 +175,7 @@ class _Edges:
                 )
                 raise GraphError(msg)
         fake = [
-            label for label, gpus in zip(ends.labels, ends.gpus, strict=True) if not gpus.physical
+            label for label, gpus in zip(ends.labels, ends.gpus, strict=True) if gpus.physical == ()
         ]
         if fake:
             return Transport(mechanism="fake", reason=f"{reason}; the GPU of {_list(fake)} is fake")

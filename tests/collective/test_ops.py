@@ -10,7 +10,7 @@ from collective.kinds import ALLREDUCE
 from collective.ops import choose_backend, parse_inputs, parse_reduce_op, parse_transport
 from compiled_dag import GraphError
 from tests.communicators import PaperCommunicator
-from tests.graphs import PaperActor
+from tests.graphs import PaperActor, PaperHost
 
 
 def allreduce_of(**options) -> Operation:
@@ -132,6 +132,15 @@ def test_nccl_is_refused_on_fake_gpus() -> None:
     fake.num_gpus = 1.0
     with pytest.raises(GraphError, match=r"the GPU of Worker\(1\) is fake"):
         allreduce_of(transport="nccl").backend([fake])
+
+
+def test_nccl_is_not_refused_before_it_is_known_which_gpus_there_will_be(monkeypatch) -> None:
+    monkeypatch.setattr("torch.distributed.is_nccl_available", lambda: True)
+    host = PaperHost()
+    host.has_gpus = True
+    waiting = PaperActor(1, host=host)
+    waiting.num_gpus = 1.0
+    assert allreduce_of(transport="nccl").backend([waiting, PaperActor(2, gpus=["0"])]) == "nccl"
 
 
 @pytest.mark.parametrize("has_nccl", [True, False])

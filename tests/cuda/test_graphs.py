@@ -7,7 +7,14 @@ import re
 import pytest
 
 import runtime
-from compiled_dag import GraphActorDiedError, InputNode, MemoryCapError, MultiOutputNode, TaskError
+from compiled_dag import (
+    GraphActorDiedError,
+    InputNode,
+    MemoryCapError,
+    MultiOutputNode,
+    TaskError,
+    probing,
+)
 from runtime import gpus
 from runtime.finding import Level
 from runtime.gpu_examination import sharing
@@ -216,6 +223,26 @@ def test_class_nodes_share_gpus_too(start) -> None:
     with InputNode() as inp:
         value = stage.bind().make.bind(inp).with_tensor_transport("accelerator")
         output = stage.bind().show.bind(value)
+    with output.experimental_compile() as graph:
+        assert edges(graph)["Stage.make", "Stage.show"].transport == "cuda_ipc"
+        assert get(graph.execute(3)) == ("gpu", [0, 1, 2])
+
+
+@pytest.mark.filterwarnings("error:the GPUs are fake")
+@pytest.mark.parametrize("hint", ["accelerator", "auto"])
+def test_actors_that_wait_for_gpus_are_asked_once_they_have_them(start, monkeypatch, hint) -> None:
+    holders = start(2, num_gpus=2)
+    wait = probing.await_process
+
+    def wait_for_what_comes_free(*args):
+        for holder in holders:
+            runtime.kill(holder)
+        return wait(*args)
+
+    monkeypatch.setattr(probing, "await_process", wait_for_what_comes_free)
+    first, second = (runtime.remote(Stage).options(num_gpus=1).remote() for _ in range(2))
+    with InputNode() as inp:
+        output = second.show.bind(first.make.bind(inp).with_tensor_transport(hint))
     with output.experimental_compile() as graph:
         assert edges(graph)["Stage.make", "Stage.show"].transport == "cuda_ipc"
         assert get(graph.execute(3)) == ("gpu", [0, 1, 2])

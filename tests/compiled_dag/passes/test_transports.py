@@ -11,7 +11,7 @@ from compiled_dag.capture import capture
 from compiled_dag.ir import Reach
 from compiled_dag.passes.transports import resolve_transports, ring_candidates
 from tests.communicators import Bare, PaperCommunicator
-from tests.graphs import PaperActor, paper, program_of
+from tests.graphs import PaperActor, PaperHost, paper, program_of
 
 NONE, FAKE, ZERO, ONE = (0, ()), (1, ()), (1, ("0",)), (1, ("1",))
 """Logical and physical GPUs of an actor."""
@@ -74,6 +74,16 @@ def test_auto_chooses_from_the_gpus_of_the_ends() -> None:
     assert auto(ZERO, FAKE) == ("host", "auto: the GPU of Worker(2) is fake")
     assert auto(ZERO, ZERO, ZERO) == ("host", "auto: all ends share GPU 0")
     assert auto(ZERO, ZERO, ONE) == ("staged", "auto: the ends have GPUs of their own")
+
+
+@pytest.mark.parametrize("hint", ["auto", "accelerator"])
+def test_gpus_of_an_actor_that_waits_for_them_are_not_fake(hint) -> None:
+    writer, reader = actors_with(ZERO, FAKE)
+    reader.host = PaperHost()
+    reader.host.has_gpus = True
+    writer.host = reader.host
+    assert choice(edge(writer, reader, hint=(hint,)))[0] == "staged"
+    assert choice(edge(reader, writer, hint=(hint,)))[0] == "staged"
 
 
 def test_auto_on_the_input_is_host_memory() -> None:
