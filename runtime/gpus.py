@@ -10,6 +10,8 @@ import os
 import re
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from compiled_dag import environment
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -46,6 +48,21 @@ def count_devices() -> int:
 def driver_devices() -> tuple[str, ...]:
     """Return the physical devices of this process."""
     return physical_devices(os.environ, count_devices())
+
+
+def session_visibility(given: str | None) -> tuple[Visibility, Visibility]:
+    """Return `parse_visibility` of what `init` was given, else of ``COMPILED_DAG_GPU_VISIBILITY``.
+
+    Raises:
+        ValueError: As that; names the variable if it is the one that is wrong.
+    """
+    variable = None if given is not None else environment.lookup("GPU_VISIBILITY")
+    if variable is None:
+        return parse_visibility(given)
+    try:
+        return parse_visibility(variable.text)
+    except ValueError as error:
+        raise ValueError(f"environment variable {variable.name}: {error}") from error
 
 
 def parse_visibility(text: str | None) -> tuple[Visibility, Visibility]:

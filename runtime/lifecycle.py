@@ -115,6 +115,7 @@ def init(
         runtime_env: ``{"env_vars": {...}}`` for every actor.
         gpu_visibility: Which GPUs actors see: ``"assigned_first"`` or ``"assigned_only"`` for those
             with GPUs, ``"none"`` or ``"inherit"`` for those without; one of each with a comma.
+            None: what ``COMPILED_DAG_GPU_VISIBILITY`` says.
         **ignored: Arguments of Ray's that mean nothing here.
 
     Returns:

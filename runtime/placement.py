@@ -47,7 +47,7 @@ class Placement:
         working_dir: str | None,
         on_wait: Callable[[], None],
     ) -> None:
-        self._visibility = gpus.parse_visibility(visibility)
+        self._visibility = gpus.session_visibility(visibility)
         self._env_vars = dict(env_vars)
         self._working_dir = working_dir
         self._on_wait = on_wait

@@ -69,6 +69,23 @@ def test_session_visibility_is_checked(text):
         gpus.parse_visibility(text)
 
 
+def test_the_environment_has_the_sessions_default(monkeypatch):
+    monkeypatch.setenv("COMPILED_DAG_GPU_VISIBILITY", "inherit,assigned_only")
+    assert gpus.session_visibility(None) == ("assigned_only", "inherit")
+    assert gpus.session_visibility("none") == ("assigned_first", "none")
+    monkeypatch.setenv("COMPILED_DAG_GPU_VISIBILITY", "all")
+    with pytest.raises(ValueError, match=r"COMPILED_DAG_GPU_VISIBILITY: .*'all': choose one of"):
+        gpus.session_visibility(None)
+
+
+@pytest.mark.proc
+def test_a_session_takes_its_visibility_from_the_environment(monkeypatch):
+    monkeypatch.setenv(gpus.VARIABLE, "7")
+    monkeypatch.setenv("COMPILED_DAG_GPU_VISIBILITY", "inherit")
+    with runtime.init():
+        assert runtime.get(Worker.remote().gpus.remote()) == ([], "7")
+
+
 def test_the_pool_gives_whole_gpus_and_shares():
     pool = gpus.GpuPool(3)
     assert pool.take(2) == (0, 1)
