@@ -10,8 +10,6 @@ import os
 import re
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from compiled_dag import environment
-
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -56,6 +54,8 @@ def session_visibility(given: str | None) -> tuple[Visibility, Visibility]:
     Raises:
         ValueError: As that; names the variable if it is the one that is wrong.
     """
+    from compiled_dag import environment  # noqa: PLC0415  options are checked without it
+
     variable = None if given is not None else environment.lookup("GPU_VISIBILITY")
     if variable is None:
         return parse_visibility(given)
