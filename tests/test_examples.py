@@ -84,6 +84,49 @@ def test_ddp_buckets(tmp_path):
     assert "S0 v1" in (tmp_path / "program.txt").read_text(encoding="utf-8")
 
 
+SMALL = ("--layers", 3, "--width", 16, "--context", 16, "--stages", 3, "--threads", 1)
+"""A pipeline that has little to compute. Two threads take ten times as long beside other work."""
+
+
+def test_pipeline_inference(tmp_path):
+    pytest.importorskip("matplotlib")
+    sizes = (*SMALL, "--learn", 3, "--batches", 20, "--rounds", 2)
+    out = run("pipeline_inference", *sizes, "--out", tmp_path)
+    assert "scores match those of one process" in out
+    assert "surprises match those of one process" in out
+    assert out.count("stage ") >= 3
+    assert (tmp_path / "pipeline_inference.png").stat().st_size > 10_000
+
+
+ORDERS = {
+    "1f1b": """
+stage 1 | F0 F1 F2 .  .  B0 F3 B1 .  B2 .  B3
+stage 2 | .  F0 F1 .  B0 F2 B1 F3 B2 .  B3
+stage 3 | .  .  F0 B0 F1 B1 F2 B2 F3 B3
+""",
+    "gpipe": """
+stage 1 | F0 F1 F2 F3 .  .  .  .  B0 B1 B2 B3
+stage 2 | .  F0 F1 F2 F3 .  .  B0 B1 B2 B3
+stage 3 | .  .  F0 F1 F2 F3 B0 B1 B2 B3
+""",
+}
+HELD = {"1f1b": [3, 2, 1], "gpipe": [4, 4, 4]}
+"""Micro-batches on each stage at once."""
+
+
+@pytest.mark.parametrize(("schedule", "dtype"), [("1f1b", "float64"), ("gpipe", "float32")])
+def test_pipeline_training(tmp_path, schedule, dtype):
+    pytest.importorskip("matplotlib")
+    sizes = (*SMALL, "--steps", 10, "--schedule", schedule, "--dtype", dtype)
+    out = run("pipeline_training", *sizes, "--out", tmp_path)
+    assert "parameters match those of one process" in out
+    assert ORDERS[schedule] in out
+    assert [int(held) for held in re.findall(r"at most (\d) of 4", out)] == HELD[schedule]
+    assert (tmp_path / "pipeline_training.png").stat().st_size > 10_000
+    program = (tmp_path / "program.txt").read_text(encoding="utf-8")
+    assert program[program.index("step |") :] in out
+
+
 def test_training_ci():
     """How users test their training without a GPU."""
     script = ROOT / "examples" / "test_training_ci.py"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any
 
 import torch
@@ -30,6 +31,11 @@ def what_device(text: str) -> str:
     if text == "cuda" and not found:
         raise argparse.ArgumentTypeError("torch sees no GPU")
     return text if text != "auto" else "cuda" if found else "cpu"
+
+
+def num_cores() -> int:
+    """Return how many cores the system lets this process use."""
+    return len(os.sched_getaffinity(0))
 
 
 def positive(text: str) -> int:
