@@ -148,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with runtime.init(num_cpus=options.stages):
             return 0 if run(options) else 1
-    except runtime.exceptions.ExecutorError as error:
+    except (runtime.exceptions.ExecutorError, text.TooShortError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
 
@@ -157,10 +157,11 @@ def run(options: argparse.Namespace) -> bool:
     """Learn, read, show; return whether all ways to read found the same."""
     shape = Shape.of(options)
     torch.set_num_threads(options.threads)  # of this process; the stages have one each
+    length = options.batches * options.microbatch * shape.context + 1
+    unknown = text.load(text.NUM_TRAINING, length)
+    batches = text.in_order(unknown, options.microbatch, shape.context)
     model = learn(shape, options.learn)
     stages = start_stages(shape, options.stages, model)
-    length = options.batches * options.microbatch * shape.context + 1
-    batches = text.in_order(text.load(text.NUM_TRAINING, length), options.microbatch, shape.context)
     with (
         reading(stages, shape.device).experimental_compile(
             _max_inflight_executions=options.in_flight

@@ -181,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with runtime.init(num_cpus=options.stages):
             return 0 if run(options) else 1
-    except runtime.exceptions.ExecutorError as error:
+    except (runtime.exceptions.ExecutorError, text.TooShortError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
 

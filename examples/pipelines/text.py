@@ -21,6 +21,10 @@ NUM_TRAINING = 800_000
 """Characters to train on; what comes after them is for trying what was learned."""
 
 
+class TooShortError(Exception):
+    """There is less text than asked for."""
+
+
 def load(first: int, count: int) -> Tokens:
     """Read some characters of the library, whose files are in the order of their names.
 
@@ -29,7 +33,7 @@ def load(first: int, count: int) -> Tokens:
         count: How many to return.
 
     Raises:
-        ValueError: The library is shorter.
+        TooShortError: The library has fewer.
     """
     library = Path(string.__file__).parent
     parts: list[Tokens] = []
@@ -39,7 +43,7 @@ def load(first: int, count: int) -> Tokens:
         found += len(parts[-1])
         if found >= first + count:
             return np.concatenate(parts)[first : first + count]
-    raise ValueError(f"{library} has {found} characters, not the {first + count} asked for")
+    raise TooShortError(f"{library} has {found:,} characters, not {first + count:,}: read less")
 
 
 def encode(text: str) -> Tokens:

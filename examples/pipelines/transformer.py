@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 """Of the distance between what a pipeline computes and what one process does, relative."""
-MIN_STAGES = 2
+MIN_STAGES, MOST_CONTEXT = 2, 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +181,8 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
         parser.error(f"--stages {options.stages}: more than --layers {options.layers}")
     if options.width % 4:
         parser.error(f"--width {options.width}: not a multiple of 4, the attention's heads")
+    if options.context > MOST_CONTEXT:
+        parser.error(f"--context {options.context}: at most {MOST_CONTEXT}")
     if not 0 <= options.seed < 2**32:
         parser.error(f"--seed {options.seed}: not from 0 to {2**32 - 1}")
     options.threads = options.threads or min(options.stages, num_cores())
