@@ -123,13 +123,16 @@ class ActorMethod:
 
         Raises:
             TypeError: The arguments do not fit the signature, or cannot be sent.
-            RuntimeError: The actor is dead, or its session has ended.
+            ActorDiedError: The actor is dead.
+            RuntimeError: Its session has ended.
         """
         self._spec.check(args, kwargs)
         process = process_of(self._handle)
         process.session.check_owner()
         if process.death is not None:
-            raise RuntimeError(f"{self!r}.bind(): {process.death}")
+            from runtime import obituary  # noqa: PLC0415  few actors die
+
+            raise obituary.of_bind(repr(self), process.death)
         return bind_method(self, args, kwargs, next(process.binds))
 
     def options(self, **options: Any) -> ActorMethod:

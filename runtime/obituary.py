@@ -122,6 +122,16 @@ def of_session(label: str) -> ActorDiedError:
 
 def of_call(what: str, death: ActorError) -> ActorError:
     """Return what the caller of ``Class.method`` gets: the death, and which result it cost."""
+    return _saying(f"{what} has no result: {death}", death)
+
+
+def of_bind(what: str, death: ActorError) -> ActorError:
+    """Return what is raised for a method that is bound after its actor's death."""
+    return _saying(f"{what}.bind(): {death}. Start another actor, and bind its method", death)
+
+
+def _saying(message: str, death: ActorError) -> ActorError:
+    """Return the same death, told in other words."""
     error = copy.copy(death)
-    error.args = (f"{what} has no result: {death}",)
+    error.args = (message,)
     return error

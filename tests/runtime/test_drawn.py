@@ -8,6 +8,7 @@ import pytest
 
 import runtime
 from compiled_dag import GraphError, InputNode, MultiOutputNode
+from compiled_dag.errors import ActorDiedError
 from tests.live import wait_until
 from tests.runtime.drawn import (
     Box,
@@ -122,7 +123,8 @@ def test_a_method_of_a_dead_actor_cannot_be_bound(session) -> None:
     with InputNode() as inp:
         output = counter.add.bind(inp)
     runtime.kill(counter)
-    with pytest.raises(RuntimeError, match=r"get of .*\.bind\(\): actor Counter\(1\) died: .*kill"):
+    died = r"get of .*\.bind\(\): actor Counter\(1\) died: .*kill.* Start another"
+    with pytest.raises(ActorDiedError, match=died):
         get.bind()
     runtime.shutdown()
     with pytest.raises(RuntimeError, match="session has ended"):
