@@ -138,6 +138,7 @@ class _Capture:
         self._communicators: list[Communicator] = []
 
     def graph(self, output: DAGNode, default: Communicator | Literal["create"] | None) -> Captured:
+        self._place()
         nodes = [self._node(node) for node in self._members]
         added = not isinstance(output, MultiOutputNode)
         several = isinstance(output, CallNode) and output._num_returns > 1
@@ -180,6 +181,15 @@ class _Capture:
             owned=Owned(host),
             communicators=users,
         )
+
+    def _place(self) -> None:
+        """Place the nodes as they were bound.
+
+        Actors then stand in programs and pictures as the user wrote them down, not by how near
+        to the input they are: the last stage of a pipeline may well take the input too.
+        """
+        for node in sorted(self._members, key=lambda node: node._order):
+            self._placing.place(node, self._ids[id(node)])
 
     def _values(self, output: DAGNode) -> tuple[Tree, ...]:
         """Return the values of a graph that ends in another node than a `MultiOutputNode`."""

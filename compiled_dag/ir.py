@@ -237,7 +237,7 @@ class Graph:
     single_output: bool
     """Whether `execute` returns one ref instead of a list."""
     actors: tuple[ActorId, ...]
-    """In order of first use; actor i is participant i + 1."""
+    """In the order in which their first nodes were bound; actor i is participant i + 1."""
     labels: tuple[str, ...]
     """Label of each actor."""
     gpus: tuple[Gpus, ...] = ()

@@ -43,7 +43,7 @@ class Placing:
             for node in sorted(class_nodes, key=lambda node: node._order)
         }
         self.actors: dict[ActorId, Actor] = {}
-        """In order of first use."""
+        """In the order in which they were placed first."""
         self.functions: dict[NodeId, Callable[..., Any]] = {}
         """What calls of functions run."""
 

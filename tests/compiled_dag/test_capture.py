@@ -72,11 +72,18 @@ def test_an_output_that_compile_adds_is_numbered_last_one_of_the_users_in_its_pl
     assert labels(graph_of(chain([first]))) == ["input", "Worker.add", "output"]
 
 
-def test_actors_are_in_order_of_first_use() -> None:
+def test_actors_are_in_the_order_of_binding() -> None:
     first, second, third = paper(3)
     graph = graph_of(chain([third, first, second]))
     assert graph.actors == (3, 1, 2)
     assert graph.labels == ("Worker(3)", "Worker(1)", "Worker(2)")
+
+
+def test_an_actor_near_the_input_stands_where_it_was_bound() -> None:
+    begin, middle, end = paper(3)
+    with InputNode() as inp:
+        output = end.join.bind(inp, middle.echo.bind(begin.echo.bind(inp)))
+    assert graph_of(output).actors == (1, 2, 3)
 
 
 def test_capturing_twice_gives_equal_graphs_and_leaves_the_nodes_alone() -> None:

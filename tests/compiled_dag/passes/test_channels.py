@@ -87,11 +87,11 @@ def test_no_trigger_where_everybody_reads_first() -> None:
 
 
 def test_a_trigger_is_needed_although_the_actor_reads_later() -> None:
-    first, second = paper(2)
+    late, other = paper(2)
     with InputNode() as inp:
-        alone = second.echo.bind("constant")
-        output = second.join.bind(alone, first.echo.bind(inp))
-    assert ends(channels_of(output))[-1] == (0, (2,), "start")
+        alone = late.echo.bind("constant")
+        output = late.join.bind(alone, other.echo.bind(inp))
+    assert ends(channels_of(output))[-1] == (0, (1,), "start")
 
 
 @settings(max_examples=60)
