@@ -84,7 +84,7 @@ def test_an_actor_that_can_never_start_is_told_at_once(session):
     with pytest.raises(GraphError, match=text):
         runtime.get(compile_in_a_task.remote([live]), timeout=LONG_S)
     runtime.kill(live)
-    with pytest.raises(RuntimeError, match=r"runtime\.kill"):
+    with pytest.raises(runtime.exceptions.ActorDiedError, match=r"runtime\.kill"):
         chain([live]).experimental_compile()
 
 
