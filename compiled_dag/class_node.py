@@ -7,7 +7,7 @@ those whose results nobody needs: each knows the call before it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, cast
 
 from compiled_dag import walk
 from compiled_dag.call_node import CallNode, ElementNode
@@ -122,6 +122,28 @@ class ClassNodeMethod:
 class MethodElementNode(ElementNode):
     """One of the values of a method with several returns; in Ray that is a `ClassMethodNode`."""
 
+    is_class_method_call: ClassVar = False
+    is_class_method_output: ClassVar = True
+
+    @property
+    def class_method_call(self) -> ClassMethodNode:
+        """The call whose value it is."""
+        return cast("ClassMethodNode", self._call)
+
+    @property
+    def output_idx(self) -> int:
+        """Which of the call's values it is."""
+        return self._index
+
+    @property
+    def num_returns(self) -> int:
+        """How many values the call returns."""
+        return self.class_method_call.num_returns
+
+    def get_method_name(self) -> str:
+        """Return what Ray calls it: its place among the call's values."""
+        return f"return_idx_{self._index}"
+
 
 class ClassMethodNode(CallNode):
     """One call of one method of one actor.
@@ -129,6 +151,13 @@ class ClassMethodNode(CallNode):
     For `isinstance`, each of its several values and what a rank gets out of a collective count as
     one too, as scripts written for Ray expect.
     """
+
+    is_class_method_call: ClassVar = True
+    is_class_method_output: ClassVar = False
+    class_method_call: ClassVar = None
+    """The call whose value it is, where it is one of several (`MethodElementNode`)."""
+    output_idx: ClassVar = None
+    """Which of that call's values it is."""
 
     def __init__(
         self,
@@ -150,6 +179,15 @@ class ClassMethodNode(CallNode):
             last = parent._last_call
             if last is None or last._order < self._order:
                 parent._last_call = self
+
+    @property
+    def num_returns(self) -> int:
+        """How many values it returns."""
+        return self._num_returns
+
+    def get_method_name(self) -> str:
+        """Return the name of the method."""
+        return self._method.name
 
     @property
     def _parent(self) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from compiled_dag.call_node import CallNode, ElementNode
 from compiled_dag.class_node import PARENT_CLASS_NODE_KEY, ClassMethodNode, ClassNode
@@ -69,6 +69,11 @@ class CollectiveBinding:
 class CollectiveOutputNode(CallNode):
     """What one rank gets out of a collective operation."""
 
+    is_class_method_call: ClassVar = True
+    is_class_method_output: ClassVar = False
+    class_method_call: ClassVar = None
+    output_idx: ClassVar = None
+
     def __init__(self, binding: CollectiveBinding, rank: int, num_returns: int) -> None:
         self._binding = binding
         self._rank = rank
@@ -78,6 +83,15 @@ class CollectiveOutputNode(CallNode):
         if isinstance(entry, ClassNode):
             others[PARENT_CLASS_NODE_KEY] = entry
         super().__init__(binding.inputs(rank), others=others)
+
+    @property
+    def num_returns(self) -> int:
+        """How many tensors the rank gets."""
+        return self._num_results
+
+    def get_method_name(self) -> str:
+        """Return the name of the operation."""
+        return self._binding.op.method
 
     @property
     def _num_returns(self) -> int:

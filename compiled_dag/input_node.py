@@ -27,9 +27,14 @@ class InputNode(DAGNode):
             msg = f"InputNode takes no arguments, got {given}: values are given to execute()"
             raise ValueError(msg)
         super().__init__()
-        self._input_type = input_type
+        self.input_type = input_type
         self._entered = False
         self._fields: dict[int | str, InputAttributeNode] = {}
+
+    @property
+    def input_attribute_nodes(self) -> dict[int | str, InputAttributeNode]:
+        """The fields that were asked for, by key."""
+        return dict(self._fields)
 
     @property
     def _label(self) -> str:
@@ -94,6 +99,11 @@ class InputAttributeNode(DAGNode):
     def _attach(self) -> None:
         super()._attach()
         self._input._fields.setdefault(self._key, self)
+
+    @property
+    def key(self) -> int | str:
+        """Position or name of the input."""
+        return self._key
 
     @property
     def _input(self) -> Any:

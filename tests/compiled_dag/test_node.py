@@ -20,6 +20,8 @@ from tests.graphs import paper
 
 
 class Op:
+    method = "allreduce"
+
     def __str__(self) -> str:
         return "sum"
 
@@ -88,6 +90,12 @@ def test_what_comes_from_a_method_is_a_class_method_node_as_in_ray() -> None:
         ranks = bind_collective(Op(), [[call, other.echo.bind(inp)]])
     for node in (call, *elements, *ranks):
         assert isinstance(node, ClassMethodNode)
+    assert [node.get_method_name() for node in (call, ranks[0])] == ["echo", "allreduce"]
+    assert [node.num_returns for node in (call, *elements, *ranks)] == [1, 2, 2, 1, 1]
+    assert [node.is_class_method_output for node in (call, *elements, *ranks)] == [
+        False, True, True, False, False,
+    ]  # fmt: skip
+    assert elements[1].class_method_call.get_method_name() == "divide"
     for no_method in (inp, MultiOutputNode([call])):
         assert not isinstance(no_method, ClassMethodNode)
 
