@@ -6,6 +6,10 @@ Every stage is an actor with some of the layers, and each micro-batch is one exe
 that leads through all of them. Several are in flight, so that all stages work at once, each on a
 micro-batch of its own. For comparison the same model runs in one process.
 
+On the cores of one machine, expect about the speed of one process with as many threads: less where
+stages wait for each other, more where a single operation is too small for threads. Pipelines are
+for models that no single device holds.
+
 The model is small, and learns for some seconds how Python's standard library is written, character
 by character. Then it reads on where it has not been, and says how much each character surprised it;
 what the pipeline finds must be what one process finds. The picture shows what every stage did when,

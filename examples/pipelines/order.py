@@ -23,6 +23,11 @@ class Task(NamedTuple):
     def __str__(self) -> str:
         return f"{self.kind}{self.batch}"
 
+    @staticmethod
+    def parse(text: str) -> Task:
+        """Return what `str` made text of."""
+        return Task(text[0], int(text[1:]))
+
 
 def orders(schedule: str, num_stages: int, batches: int) -> list[list[Task]]:
     """Return each stage's tasks, in order.
@@ -61,6 +66,17 @@ def in_turn(orders: Sequence[Sequence[Task]]) -> Iterator[tuple[int, Task]]:
                 done.add((stage, tasks[0]))
                 yield stage, tasks.popleft()
         assert len(done) > before, f"these tasks wait for each other: {todo}"
+
+
+def is_possible(lanes: Sequence[Lane]) -> bool:
+    """Tell whether no task began before the one whose value it needs had ended."""
+    boxes = [{box.name: box for box in lane.boxes} for lane in lanes]
+    for stage, of_stage in enumerate(boxes):
+        for name, box in of_stage.items():
+            needed = None if name == "step" else source(stage, Task.parse(name), len(lanes))
+            if needed is not None and box.begin_s < boxes[needed][name].end_s:
+                return False
+    return True
 
 
 def ideal(

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines import lanes
-from pipelines.order import Task, ideal
+from pipelines.order import Task, ideal, is_possible
 from pipelines.picture import save_training
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def timelines(
     names = [[*map(str, tasks), "step"] for tasks in ordered]
     typical = lanes.typical(lanes.read(events))
     seen = [lane.named(of_lane) for lane, of_lane in zip(typical, names, strict=True)]
+    assert is_possible(seen), "the trace has a task that began before the one it needs had ended"
     lengths_s = [{kind: lane.typical_s(kind) for kind in ("F", "B", "step")} for lane in seen]
     last_s = max(of_stage["step"] for of_stage in lengths_s)
     return seen, ideal(ordered, lambda stage, task: lengths_s[stage][task.kind], last_s)
@@ -97,11 +98,13 @@ def show_ways(ways: Sequence[Figures], seen: Sequence[Lane], planned: Sequence[L
     for figures in ways:
         table.add_row(figures.name, f"{figures.step_ms:.1f} ms", f"{figures.losses[-1]:.5f}")
     Console().print(table)
+    of_seen, of_planned = lanes.idle(seen, seen), lanes.idle(planned, planned)
+    print(
+        f"idle: {of_seen:.0%} of the stages' time in the step drawn, {of_planned:.0%} by the order"
+    )
     stages, cores = len(seen), num_cores()
-    of_seen, of_planned = (f"{lanes.idle(drawn, drawn):.0%}" for drawn in (seen, planned))
-    print(f"idle: {of_seen} of the stages' time in the step drawn, {of_planned} by the order alone")
-    if stages > cores:
-        print(f"{stages} stages on {cores} cores: no more than {cores} can work at a time")
+    best = min(cores, stages * (1 - of_planned))
+    print(f"{stages} stages on {cores} cores: at best {best:.2f} times one process with one thread")
 
 
 def draw(
