@@ -84,7 +84,7 @@ class ClassNodeMethod:
         self._node = node
         self._method = method
 
-    def bind(self, *args: Any, **kwargs: Any) -> ClassMethodNode:
+    def bind(self, /, *args: Any, **kwargs: Any) -> ClassMethodNode:
         """Draw a call of the method.
 
         With ``num_returns=2``, ``first, second = node`` draws each value; the node itself stands

@@ -88,7 +88,7 @@ class CompiledDAG:
         self._is_plain = program.single_output and not self._has_own_outputs
         self._numbers = range(len(self._outputs))
 
-    def execute(self, *args: Any, **kwargs: Any) -> Any:
+    def execute(self, /, *args: Any, **kwargs: Any) -> Any:
         """Start one execution.
 
         Returns:
@@ -110,7 +110,7 @@ class CompiledDAG:
         self._submission.submit(refs, values)
         return self._given(refs, own)
 
-    async def execute_async(self, *args: Any, **kwargs: Any) -> Any:
+    async def execute_async(self, /, *args: Any, **kwargs: Any) -> Any:
         """Start one execution, for a coroutine; never blocks the event loop.
 
         With ``_capacity_policy="block"`` this waits for a place; the result is awaited by itself.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class DAGInputData:
     """Several inputs: positional by int, keyword by str."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, /, *args: Any, **kwargs: Any) -> None:
         self._args = args
         self._kwargs = kwargs
 

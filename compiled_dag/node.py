@@ -204,7 +204,7 @@ class DAGNode(Hinted):
 
     # --- running
 
-    def execute(self, *args: Any, _ray_cache_refs: bool = False, **kwargs: Any) -> Any:
+    def execute(self, /, *args: Any, _ray_cache_refs: bool = False, **kwargs: Any) -> Any:
         """Run the graph up to this node through ordinary calls, without compiling.
 
         A function node becomes a task, a class node a new actor, a method node a call of its

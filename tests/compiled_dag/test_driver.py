@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import gc
 import os
@@ -46,6 +47,21 @@ def test_wrong_arguments_start_nothing(host) -> None:
                 graph.execute(*args, **kwargs)
         assert get_many(graph.execute(1, rate=2, more=3), 30) == [1, 2]
     assert worker_object.seen == [1, 2]
+
+
+def test_an_input_may_have_any_name(host) -> None:
+    worker = host.actor(Worker())
+    with InputNode() as inp:
+        output = worker.join.bind(inp["self"], inp["args"], inp["two words"])
+    given = {"self": 1, "args": 2, "two words": 3}
+    with output.experimental_compile() as graph:
+        assert graph.execute(**given).get(30) == (1, 2, 3)
+        assert asyncio.run(awaited(graph, given)) == (1, 2, 3)
+    assert output.execute(**given).result(time.monotonic() + PATIENCE_S) == (1, 2, 3)
+
+
+async def awaited(graph, given):
+    return await (await graph.execute_async(**given))
 
 
 def test_an_input_that_cannot_be_sent_starts_nothing(host) -> None:
