@@ -7,8 +7,10 @@ it in two cases, which are learnt:
 
 * *Somebody who does not yield has the core.* Then a yield comes back after a whole scheduler
   slice (milliseconds). One yield that took over 500 us ends the yielding at once and skips it for
-  the next 2^n waits of this waiter; n rises to 10 and falls by one after 8 good waits (without that
-  decay one early slow yield left a process sleeping for good).
+  the next 2^n waits of this waiter, also if what was waited for came meanwhile: asleep, it would
+  have taken 20 us. n rises to 13 and falls by one after 64 good waits in a row (without that decay
+  one early slow yield left a process sleeping for good; after 8, nobody slept beside a hog, and
+  trips of 20 us took 4 ms).
 * *What is waited for takes long.* Then yielding only takes time from those who work. Every place
   that waits has a `Site`, a two-bit predictor as in a branch unit: after two waits longer than
   400 us it sleeps at once, after two short ones it yields again.
@@ -39,8 +41,8 @@ WaitMode = Literal["latency", "balanced", "eco"]
 _MODE_VARIABLE: Final = "COMPILED_DAG_WAIT_MODE"
 _LOOKS: Final = 12
 _SLOW_YIELD_S: Final = 500e-6
-_MAX_BACKOFF: Final = 10
-_GOOD_WAITS: Final = 8
+_MAX_BACKOFF: Final = 13
+_GOOD_WAITS: Final = 64
 _BETWEEN_YIELDS_S: Final = 2e-6
 """In an event loop, where many waits may take turns: one yield is enough for all of them."""
 _YIELD_S: Final[dict[WaitMode, float]] = {"latency": 5e-3, "balanced": 200e-6, "eco": 0.0}
@@ -166,13 +168,13 @@ class Waiter:
             before, end = start, start + self._yield_s
             while before < end:
                 yield_()
+                now = clock()
+                if now - before > _SLOW_YIELD_S:  # first: it may have come in that time
+                    self._count_slow()
+                    break
                 if words[index] != seen:
                     self._count_good(site)
                     return True
-                now = clock()
-                if now - before > _SLOW_YIELD_S:
-                    self._count_slow()
-                    break
                 before = now
         return self._sleep(lambda: words[index] != seen, guard, site, start, deadline)
 
@@ -193,13 +195,13 @@ class Waiter:
             before, end = start, start + self._yield_s
             while before < end:
                 yield_()
+                now = clock()
+                if now - before > _SLOW_YIELD_S:  # first: it may have come in that time
+                    self._count_slow()
+                    break
                 if words[index] != seen or others[other_index] != other_seen:
                     self._count_good(site)
                     return True
-                now = clock()
-                if now - before > _SLOW_YIELD_S:
-                    self._count_slow()
-                    break
                 before = now
 
         def ready() -> bool:
@@ -225,13 +227,13 @@ class Waiter:
             before, end = start, start + self._yield_s
             while before < end:
                 yield_()
+                now = clock()
+                if now - before > _SLOW_YIELD_S:  # first: it may have come in that time
+                    self._count_slow()
+                    break
                 if ready():
                     self._count_good(site)
                     return True
-                now = clock()
-                if now - before > _SLOW_YIELD_S:
-                    self._count_slow()
-                    break
                 before = now
         return self._sleep(ready, guard, site, start, deadline)
 
