@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,6 +14,9 @@ from compiled_dag.trace.page import data_of, render
 from compiled_dag.trace.record import Lane, Operation, Span, Trace
 from tests.compiled_dag.trace.traces import sample
 from tests.gates import compiled
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -72,21 +76,21 @@ def browser() -> str:
     pytest.skip(f"no browser to draw in: none of {', '.join(BROWSERS)} is installed")
 
 
-@pytest.mark.parametrize("executions", [0, 1, 5000])
-def test_a_browser_draws_it(browser, tmp_path, executions) -> None:
-    page = tmp_path / "page.html"
-    page.write_text(render(sample(executions, readers=3), "now"), encoding="utf-8")
+def shown(browser: str, folder: Path, page: str) -> str:
+    """Return a page as it is once a browser has run its scripts, which must not complain."""
+    path = folder / "page.html"
+    path.write_text(page, encoding="utf-8")
     done = subprocess.run(
         [
             browser,
             "--headless",
             "--no-sandbox",
             "--disable-gpu",
-            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--user-data-dir={folder / 'profile'}",
             "--enable-logging=stderr",
             "--virtual-time-budget=5000",
             "--dump-dom",
-            page.as_uri(),
+            path.as_uri(),
         ],
         capture_output=True,
         text=True,
@@ -97,8 +101,44 @@ def test_a_browser_draws_it(browser, tmp_path, executions) -> None:
     assert "CONSOLE" not in done.stderr, done.stderr
     (root,) = re.findall(r"<html[^>]*>", done.stdout)
     assert "data-error" not in root
-    (drawn,) = re.findall(r'data-drawn="(\d+)"', root)
+    return done.stdout
+
+
+@pytest.mark.parametrize("executions", [0, 1, 5000])
+def test_a_browser_draws_it(browser, tmp_path, executions) -> None:
+    page = shown(browser, tmp_path, render(sample(executions, readers=3), "now"))
+    (drawn,) = re.findall(r'data-drawn="(\d+)"', page)
     assert (int(drawn) > 0) == (executions > 0)
     assert int(drawn) < 60_000
-    assert done.stdout.count('<td class="left">Worker.f</td>') == (3 if executions else 0)
-    assert "Timeline of graph 1f" in done.stdout
+    assert page.count('<td class="left">Worker.f</td>') == (3 if executions else 0)
+    assert "Timeline of graph 1f" in page
+
+
+LOOK = """<script>
+const said = document.documentElement.dataset, box = lanes.getBoundingClientRect();
+const y = box.top + AXIS + 1.5 * LANE;  // the lane of Worker(1)
+function point_at(x) {
+  lanes.dispatchEvent(new PointerEvent("pointermove", { clientX: box.left + x, clientY: y }));
+  return $("tip").textContent;
+}
+$("all").click(); draw(); said.all = $("window").textContent;
+const closer = { deltaY: -120, clientX: box.left + GUTTER + 300, clientY: y };
+for (let n = 0; n < 12; n++) lanes.dispatchEvent(new WheelEvent("wheel", closer));
+draw(); said.near = $("window").textContent;
+window.dispatchEvent(new KeyboardEvent("keydown", { key: "0" }));
+draw(); said.again = $("window").textContent;
+const tips = new Set();
+for (let x = GUTTER; x < lanes.clientWidth; x += 2) tips.add(point_at(x));
+said.tips = [...tips].join("|");
+</script>
+"""
+
+
+def test_it_can_be_zoomed_and_tells_of_what_is_pointed_at(browser, tmp_path) -> None:
+    page = render(sample(3), "now").replace("</body>", f"{LOOK}</body>")
+    assert LOOK in page
+    (root,) = re.findall(r"<html[^>]*>", shown(browser, tmp_path, page))
+    said = dict(re.findall(r'data-(\w+)="([^"]*)"', root))
+    assert said["all"] == said["again"] != said["near"]
+    for told in ("Worker.f", "read input", "execution2", "bound ata.py:3", "raised"):
+        assert told in said["tips"]
