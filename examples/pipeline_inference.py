@@ -211,18 +211,14 @@ def start_stages(shape: Shape, num_stages: int, model: Whole) -> list[Any]:
 def ways_to_read(
     options: argparse.Namespace, model: Whole, graph: CompiledDAG
 ) -> tuple[Figures, ...]:
-    """Return the pipeline, and ways of one process: with as many threads, and with one."""
+    """Return the pipeline, and ways of one process; the last one is what others are measured by."""
     several = options.in_flight
     threads = 1 if options.device == "cuda" else options.threads
-    name = alone(threads)
-    ways = [
-        Figures(f"pipeline, {several} in flight", partial(read_staged, graph, several)),
-        Figures(name, partial(read_alone, model, threads, 1)),
-        Figures(f"{name}, {several} at once", partial(read_alone, model, threads, several)),
-    ]
-    if threads > 1:
-        ways.append(Figures(alone(1), partial(read_alone, model, 1, 1)))
-    return tuple(ways)
+    ways = [Figures(f"pipeline, {several} in flight", partial(read_staged, graph, several))]
+    for count, together in dict.fromkeys(((threads, 1), (threads, several), (1, 1))):
+        name = alone(count) if together == 1 else f"{alone(count)}, {together} at once"
+        ways.append(Figures(name, partial(read_alone, model, count, together)))
+    return tuple(sorted(ways, key=lambda way: way.name == alone(1)))
 
 
 def host(values: Tensor) -> NDArray[Any]:

@@ -53,7 +53,7 @@ class Lane:
 
 
 def read(events: Sequence[dict[str, Any]]) -> list[Lane]:
-    """Collect what `CompiledDAG.trace` says of methods: a lane for each actor, as they were made.
+    """Collect what `CompiledDAG.trace` says of methods: a lane for each actor, as they were bound.
 
     Executions that not all of them have on record, or not as a whole, are left out.
     """
@@ -69,7 +69,6 @@ def read(events: Sequence[dict[str, Any]]) -> list[Lane]:
                 Box(execution=execution, name=name, begin_s=begin_s, end_s=begin_s + took_s)
             )
     lanes = [Lane(label=names[pid], boxes=tuple(found)) for pid, found in boxes.items() if found]
-    lanes.sort(key=lambda lane: int(lane.label.strip(")").rpartition("(")[2]))  # Stage(1), ...
     known = set.intersection(*map(_on_record, lanes))
     return [lane.of(sorted(known)) for lane in lanes]
 
