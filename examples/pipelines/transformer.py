@@ -185,7 +185,10 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
         parser.error(f"--context {options.context}: at most {MOST_CONTEXT}")
     if not 0 <= options.seed < 2**32:
         parser.error(f"--seed {options.seed}: not from 0 to {2**32 - 1}")
-    options.threads = options.threads or min(options.stages, num_cores())
+    cores = num_cores()
+    options.threads = options.threads or min(options.stages, cores)
+    if options.threads > cores:  # they would wait for each other by spinning
+        parser.error(f"--threads {options.threads}: more than the {cores} cores")
     try:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
