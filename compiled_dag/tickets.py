@@ -16,7 +16,7 @@ import weakref
 from collections import defaultdict
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from compiled_dag.channel.ticket_ring import MAX_KEY, SLOTS, TicketRing
 from compiled_dag.errors import CapacityExceededError, GraphError
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from compiled_dag.host import ActorId, Host
 
 _ring_ids = itertools.count(1)
+
+_Issue: TypeAlias = "tuple[int, Callable[[int], bool], list[tuple[TicketRing, int]]]"
+"""Tickets being written: for which execution, whether an input of it was shown, and where."""
 
 
 class Member:
@@ -68,15 +71,6 @@ class Member:
             published: Tells whether an input of this execution was shown.
         """
         self._tickets.issue(self.places, execution, publish, published)
-
-
-@dataclass(slots=True)
-class _Issue:
-    """Tickets being written."""
-
-    execution: int
-    published: Callable[[int], bool]
-    written: list[tuple[TicketRing, int]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -188,19 +182,22 @@ class Tickets:
     ) -> None:
         """Write tickets and show inputs; see `Member.issue`."""
         with self._lock:
-            self._settle()
-            issue = self._open = _Issue(execution, published)
+            if self._open is not None:
+                self._settle(self._open)
+            written: list[tuple[TicketRing, int]] = []
+            self._open = execution, published, written
             for shared, key in places:
-                issue.written.append((shared.ring, shared.ring.issued))
-                shared.ring.issue(key, execution)
+                ring = shared.ring
+                written.append((ring, ring.issued))
+                ring.issue(key, execution)
             publish()
             self._open = None
 
-    def _settle(self) -> None:
+    def _settle(self, issue: _Issue) -> None:
         """Take back the tickets of an issue that was broken off before an input was shown."""
-        issue = self._open
-        if issue is not None and not issue.published(issue.execution):
-            for ring, position in issue.written:
+        execution, published, written = issue
+        if not published(execution):
+            for ring, position in written:
                 ring.take_back(position)
         self._open = None
 

@@ -18,6 +18,8 @@ from compiled_dag.channel.ticket_ring import TicketReader
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from compiled_dag.shm.waiter import Source
+
 
 class TicketedResident(Protocol):
     """A resident program, as its turns are counted."""
@@ -99,8 +101,12 @@ class Turns:
         self._next = self._find()
         return self._next is not None and self._next.ready()
 
-    def source(self) -> None:
-        """Say that it is no one word: whose turn it is has to be found."""
+    def source(self) -> Source | None:
+        """Return the word that changes when there is a turn; only right after `ready` was false.
+
+        None where there is one that cannot begin yet: its ticket may still be taken back.
+        """
+        return self._tickets.source() if self._next is None else None
 
     def run(self) -> bool:
         """Run the execution whose turn it is; the graph that has ended has none any more."""

@@ -21,6 +21,7 @@ from compiled_dag.shm.segment import PAGE, Segment, round_up
 
 if TYPE_CHECKING:
     from compiled_dag.shm.board import Board
+    from compiled_dag.shm.waiter import Source
 
 SLOTS: Final = 8192
 _SIZE: Final = round_up(PAGE + SLOTS * 8)
@@ -95,6 +96,10 @@ class TicketReader:
             fence()
         ticket = self._words[_FIRST + self._passed % SLOTS]
         return ticket >> _EXECUTION_BITS, ticket & _EXECUTION_MASK
+
+    def source(self) -> Source:
+        """Return the word that changes when a ticket is written, if none is there."""
+        return self._words, _ISSUED, self._passed
 
     def pass_over(self) -> None:
         """Be done with the next ticket."""
