@@ -53,19 +53,27 @@ def check_room(captured: Captured) -> None:
 def fit_slots(program: Program, options: CompileOptions) -> CompileOptions:
     """Return the options with payload slots that there can be.
 
-    A size that nobody chose gives way to the graph's cap, so that every channel may have two.
+    A size that nobody chose gives way to the graph's cap, so that every channel may have two, and
+    to what a channel can address.
 
     Raises:
         GraphError: The graph's own cap does not allow one of the size that was asked for, or a
             channel cannot address its slots.
         MemoryCapError: There is no memory for one.
     """
-    if options.max_memory_bytes is not None and not options.has_chosen_buffer:
-        share = options.max_memory_bytes // max(1, 2 * len(program.channels))
-        size = min(max(PAGE, share // PAGE * PAGE), options.buffer_size_bytes)
+    if not options.has_chosen_buffer:
+        size = min(options.buffer_size_bytes, _most(program))
+        if options.max_memory_bytes is not None:
+            share = options.max_memory_bytes // max(1, 2 * len(program.channels))
+            size = min(size, max(PAGE, share // PAGE * PAGE))
         options = dataclasses.replace(options, buffer_size_bytes=size)
     _check_slots(program, options)
     return options
+
+
+def _most(program: Program) -> int:
+    """Return the largest slots of which a channel can address as many as it may need."""
+    return at.REGION // (program.depth + 2)
 
 
 def _check_slots(program: Program, options: CompileOptions) -> None:
@@ -84,7 +92,7 @@ def _check_slots(program: Program, options: CompileOptions) -> None:
             f"(MemAvailable, or the cgroup's limit). {_GROWS}"
         )
         raise MemoryCapError(msg)
-    most = at.REGION // (program.depth + 2)
+    most = _most(program)
     if size > most:
         msg = (
             f"{asked} with _max_inflight_executions={program.depth} is more than a channel can "

@@ -57,6 +57,11 @@ def test_a_size_in_the_context_is_chosen(host, monkeypatch) -> None:
         compiled(host, _max_memory_bytes=8192)
 
 
+def test_a_size_that_nobody_chose_gives_way_to_what_a_channel_can_address(host) -> None:
+    with pytest.raises(MemoryCapError, match=r"a graph of 2 channels.*_max_inflight_executions"):
+        compiled(host, _max_inflight_executions=1 << 29)
+
+
 def test_slots_that_a_channel_cannot_address_are_refused(host, monkeypatch) -> None:
     monkeypatch.setattr(room, "available_bytes", lambda: 1 << 60)
     text = rf"_buffer_size_bytes={HUGE} with _max_inflight_executions=3 .* at most \d+ bytes a slot"
