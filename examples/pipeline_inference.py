@@ -8,7 +8,8 @@ micro-batch of its own. For comparison the same model runs in one process.
 
 On the cores of one machine, expect about the speed of one process with as many threads: less where
 stages wait for each other, more where a single operation is too small for threads. Pipelines are
-for models that no single device holds.
+for models that no single device holds. On a busy machine the one process may take fifty times as
+long, since its threads spin while they wait for each other: set OMP_WAIT_POLICY=passive there.
 
 The model is small, and learns for some seconds how Python's standard library is written, character
 by character. Then it reads on where it has not been, and says how much each character surprised it;

@@ -10,7 +10,8 @@ goes back as soon as it can, and so keeps fewer of them.
 
 On the cores of one machine, expect about the speed of one process with as many threads: less where
 stages wait for each other, more where a single operation is too small for threads. Pipelines are
-for models that no single device holds.
+for models that no single device holds. On a busy machine the one process may take fifty times as
+long, since its threads spin while they wait for each other: set OMP_WAIT_POLICY=passive there.
 
 The run checks itself against the same model trained on whole batches in one process. The picture
 shows what every stage did when, beside what the order alone would allow.
