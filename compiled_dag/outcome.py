@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import inspect
+import io
 import os
 import pickle
 import sys
@@ -18,10 +20,11 @@ from dataclasses import dataclass
 from types import GetSetDescriptorType, MemberDescriptorType
 from typing import TYPE_CHECKING, Any
 
+from compiled_dag.channel.lending import LENDERS
 from compiled_dag.errors import TaskError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
 _OWN_FOLDERS = tuple(
@@ -73,6 +76,9 @@ class Error:
     place: Place | None = None
     rank: int | None = None
     execution: int | None = None
+    references: tuple[Any, ...] = ()
+    """What the exception refers to and is lent, not copied: `cause` has their places only, so that
+    they are kept as long as this is."""
 
     @classmethod
     def capture(
@@ -94,8 +100,10 @@ class Error:
             function: The user's code that it is about: told where no frame is the user's, as when
                 what it returned cannot be sent.
         """
+        cause, references = _pickled(exception)
         return cls(
-            cause=_pickled(exception),
+            cause=cause,
+            references=references,
             summary=_summary(exception),
             traceback_text=_traceback_text(exception, function),
             place=place,
@@ -116,6 +124,7 @@ class Error:
         return dataclasses.replace(
             self,
             cause=None,
+            references=(),
             summary=self.summary[:limit],
             traceback_text=self.traceback_text[-limit:],
             place=self.place and self.place.shortened(limit),
@@ -139,7 +148,7 @@ class Error:
         if self.cause is None:
             return None, " (the exception itself could not be pickled)"
         try:
-            cause = pickle.loads(self.cause)
+            cause = _unpickled(self.cause, self.references)
         except Exception as error:  # noqa: BLE001  user code runs in here and may raise anything
             return None, f" (the exception itself could not be rebuilt: {_summary(error)})"
         if not isinstance(cause, BaseException):
@@ -218,16 +227,51 @@ def _skip_own_frames(tb: TracebackType | None) -> TracebackType | None:
     return tb
 
 
-def _pickled(exception: BaseException) -> bytes | None:
-    """Pickle `exception`, or return None if a round trip does not work."""
+def _pickled(exception: BaseException) -> tuple[bytes | None, tuple[Any, ...]]:
+    """Pickle `exception`, or return None if a round trip does not work; and what is lent in it."""
+    file, lent = io.BytesIO(), list[Any]()
+    try:
+        pickler = _pickler()(file, protocol=5)
+        pickler.lent = lent
+        pickler.dump(exception)
+        _unpickled(file.getvalue(), lent)
+    except Exception:  # noqa: BLE001  a user's __str__ may raise anything
+        return None, ()
+    return file.getvalue(), tuple(lent)
+
+
+@functools.cache
+def _pickler() -> Any:
+    """Return a pickler that leaves what is lent out of the bytes."""
     import cloudpickle  # noqa: PLC0415  7 ms that most scripts spend later
 
-    try:
-        data: bytes = cloudpickle.dumps(exception, protocol=5)
-        pickle.loads(data)
-    except Exception:  # noqa: BLE001  a user's __str__ may raise anything
-        return None
-    return data
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        lent: list[Any]
+
+        def persistent_id(self, value: Any) -> int | None:
+            if type(value) not in LENDERS:
+                return None
+            self.lent.append(value)
+            return len(self.lent) - 1
+
+    return Pickler
+
+
+def _unpickled(data: bytes, lent: Sequence[Any]) -> Any:
+    if not lent:
+        return pickle.loads(data)
+    return _Unpickler(io.BytesIO(data), lent).load()
+
+
+class _Unpickler(pickle.Unpickler):
+    """Puts what was lent back into its places."""
+
+    def __init__(self, file: io.BytesIO, lent: Sequence[Any]) -> None:
+        super().__init__(file)
+        self._lent = lent
+
+    def persistent_load(self, pid: int) -> Any:
+        return self._lent[pid]
 
 
 # --- from a cause's class to one that is a TaskError too ------------------------------------------

@@ -88,6 +88,8 @@ def encode(value: Any, met: list[Any] | None = None) -> Encoded:
         if value.flags.c_contiguous and not value.dtype.hasobject:
             return Encoded(Kind.NUMPY, arrays.head_of(value), [arrays.bytes_of(value)], ())
     elif kind is Error:
+        if value.references:
+            return Encoded(Kind.ERROR, *pickled(value, met))
         return Encoded(Kind.ERROR, dumps(value, 5), [], ())
     elif tensors.is_tensor(kind) and tensors.is_plain(value):
         if met is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import weakref
 
@@ -38,6 +39,9 @@ class Keeper:
         self.kept, before = held, self.kept
         return before is not None
 
+    def fail(self, held):
+        raise HoldsError(held)
+
     def drop(self, _):
         self.kept = None
 
@@ -47,6 +51,11 @@ class Keeper:
             graph = other.value.bind(inp).experimental_compile()
         with graph:
             return [graph.execute({"ref": runtime.put(n)}).get(LONG_S) for n in range(3)]
+
+
+@runtime.remote
+def fail(held):
+    raise HoldsError(held)
 
 
 def compiled(*methods, **options):
@@ -141,6 +150,40 @@ def test_an_input_that_is_refused_keeps_nothing(session) -> None:
             graph.execute({"ref": ref, "large": bytes(2 << 20)})
         del ref
         assert gone.wait(LONG_S)
+
+
+class HoldsError(Exception):
+    def __init__(self, held):
+        super().__init__("it holds a reference")
+        self.held = held
+
+
+def test_what_an_exception_refers_to_goes_with_it(session) -> None:
+    keeper, other = Keeper.remote(), Keeper.remote()
+    with compiled(keeper.fail, other.drop) as graph:
+        for call in (
+            lambda ref: graph.execute({"ref": ref}).get(LONG_S),
+            lambda ref: runtime.get(keeper.fail.remote({"ref": ref}), timeout=LONG_S),
+            lambda ref: runtime.get(fail.remote({"ref": ref}), timeout=LONG_S),
+        ):
+            ref = runtime.put("a value")
+            gone = end_of(ref)
+            with pytest.raises(HoldsError) as raised:
+                call(ref)
+            del ref
+            assert runtime.get(raised.value.held["ref"]) == "a value"
+            assert runtime.get(raised.value.cause.held["ref"]) == "a value"
+            assert not gone.is_set()
+            del raised
+            graph_goes_on(graph)
+            gc.collect()
+            assert gone.wait(LONG_S)
+
+
+def graph_goes_on(graph) -> None:
+    """Have what writers kept for the last message go with the next one."""
+    with pytest.raises(HoldsError):
+        graph.execute({}).get(LONG_S)
 
 
 def test_references_in_values_of_a_graph_that_an_actor_drives(session) -> None:
