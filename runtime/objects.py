@@ -115,6 +115,9 @@ def next_reference() -> int:
 
 _failures = itertools.count(1)
 _lock = threading.Lock()
+_awaited: dict[int, ObjectRef] = {}
+"""References with callbacks that have not run, by identity. A task knows its references weakly: one
+whose callbacks alone refer to it would be garbage, and nobody would ever learn of the outcome."""
 
 
 class _Failures:
@@ -304,6 +307,7 @@ class ObjectRef:
             if self._callbacks is None:
                 self._callbacks = []
             self._callbacks.append(callback)
+        _awaited[id(self)] = self
         if self.done:
             self._run_callbacks()
         else:
@@ -317,6 +321,7 @@ class ObjectRef:
             self._run_callbacks()
 
     def _run_callbacks(self) -> None:
+        _awaited.pop(id(self), None)
         callbacks, taken = self._callbacks, []
         while callbacks:
             # The other of `when_done` and `_finish` may take it meanwhile.

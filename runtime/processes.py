@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import threading
+import weakref
+from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from compiled_dag.errors import ActorDiedError
 from compiled_dag.host import ActorId
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from runtime.pool import PoolWorker
     from runtime.session import Session
 
+MOST_BURIED: Final = 1000
+"""Actors that have ended and are still listed; each takes 6 KB."""
+
 DeathWatcher = Callable[[ActorId, ActorDiedError], None]
 
 
@@ -29,6 +34,10 @@ class Processes:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._table: dict[int, ActorProcess] = {}
+        """The living, and the last of the dead."""
+        self._known: weakref.WeakValueDictionary[int, ActorProcess] = weakref.WeakValueDictionary()
+        """All that somebody has a handle or a graph of, too."""
+        self._buried: deque[int] = deque()
         self._lines: set[int] = set()
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
@@ -40,7 +49,8 @@ class Processes:
         return iter(list(self._table.values()))
 
     def __getitem__(self, actor_id: int) -> ActorProcess:
-        return self._table[actor_id]
+        found = self._table.get(actor_id)
+        return self._known[actor_id] if found is None else found
 
     def new(
         self, class_name: str, options: ActorOptions, worker: PoolWorker | None = None
@@ -54,7 +64,7 @@ class Processes:
             actor_id = ActorId(next(self._ids))
             line = self._free_line(actor_id)
             actor = ActorProcess(self._session, actor_id, line, class_name, options, worker)
-            self._table[actor_id] = actor
+            self._table[actor_id] = self._known[actor_id] = actor
         return actor
 
     def drop(self, actor: ActorProcess) -> None:
@@ -64,11 +74,18 @@ class Processes:
             self._lines.discard(actor.line)
 
     def free(self, actor: ActorProcess) -> None:
-        """Let others have the line of a process that has ended; workers are forgotten."""
+        """Let others have the line of a process that has ended.
+
+        Workers are forgotten, and of the actors that have ended all but the last thousand.
+        """
         with self._lock:
             self._lines.discard(actor.line)
             if actor.is_worker:
                 self._table.pop(actor.actor_id, None)
+                return
+            self._buried.append(actor.actor_id)
+            if len(self._buried) > MOST_BURIED:
+                self._table.pop(self._buried.popleft(), None)
 
     def _free_line(self, actor_id: int) -> int:
         """Take the next line of the board that no live actor has."""

@@ -163,9 +163,13 @@ class Scheduler:
         if len(lane.queue) <= coming:
             return False
         worker = self._engage(lane)
-        if worker is not None and worker.up:
+        if worker is None:
+            return False
+        if worker.up:
             self._fill(lane, worker, 1)
-        return worker is not None
+            if not worker.assigned and not lane.queue:  # all of it has been cancelled
+                self._end_lease(worker)
+        return True
 
     def _engage(self, lane: Lane) -> PoolWorker | None:
         """Have a worker, an idle or a new one, serve the lane, if the resources are there."""
@@ -282,10 +286,10 @@ class Scheduler:
         if not worker.assigned and (overdrawn or self._older_waits(lane)):
             self._end_lease(worker)
             return
-        if lane.queue:
-            if len(worker.assigned) <= _DEPTH // 2:
-                self._fill(lane, worker)
-        elif not worker.assigned and not self._steal(lane, worker):
+        if lane.queue and len(worker.assigned) <= _DEPTH // 2:
+            self._fill(lane, worker)
+        # What was queued may all have been cancelled.
+        if not worker.assigned and not lane.queue and not self._steal(lane, worker):
             self._end_lease(worker)
 
     def _steal(self, lane: Lane, thief: PoolWorker) -> bool:

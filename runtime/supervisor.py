@@ -92,8 +92,9 @@ class Supervisor:
                 self._settle()
 
     def _fall_due(self) -> None:
-        self._late_due = False
-        self.settle()
+        with self._changing:  # or it could get lost that nothing is due any more
+            self._late_due = False
+            self._settle()
 
     def _settle(self, unless: int = -1) -> None:
         late, self._late = self._late, None

@@ -271,5 +271,8 @@ class Inbox:
     def close(self) -> None:
         """Close the descriptors nobody has taken. The socket is its owner's."""
         self.closed = True
+        self._view = memoryview(b"")
+        self._buffer = bytearray()  # much more than all else that is kept of a dead actor
+        self._end = 0
         while self._fds:
             os.close(self._fds.popleft())

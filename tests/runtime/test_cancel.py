@@ -333,3 +333,18 @@ def test_a_generator_is_cancelled_in_the_middle(session, what, begun):
     refs = list(generator)
     assert get(refs[:-1]) == list(range(1, len(refs)))
     assert_cancelled(refs[-1])
+
+
+def test_a_worker_whose_queued_tasks_are_all_cancelled_gives_its_cpus_back(no_leaks, begun, until):
+    with runtime.init(num_cpus=1):
+        first = subjects.wait_task.remote(begun, until)
+        wait_until(lambda: events(begun))
+        refs = [subjects.echo_task.remote(i) for i in range(40)]  # more than a worker is sent
+        for ref in reversed(refs):  # those that it was sent last: they are queued again, and ended
+            runtime.cancel(ref)
+        release(until)
+        assert get(first)
+        for ref in refs:
+            assert_cancelled(ref)
+        wait_until(lambda: runtime.available_resources()["CPU"] == 1)
+        assert get(Worker.options(num_cpus=1).remote().pid.remote())

@@ -7,9 +7,11 @@ import pickle
 import pytest
 
 import runtime
+from runtime import processes
 from runtime.events import EventLog
 from runtime.exceptions import ActorDiedError
 from runtime.util import state
+from tests.live import wait_until
 from tests.runtime.actors import Worker
 
 proc = pytest.mark.proc
@@ -75,6 +77,22 @@ def test_actors_are_listed_dead_or_alive(session):
     assert state.list_actors(filters=[("name", "!=", "eve")]) == [other]
     assert state.list_actors(limit=1, detail=True) == [eve]
     assert state.summarize_actors() == {"Worker": {"ALIVE": 1, "DEAD": 1}}
+
+
+@proc
+def test_of_the_dead_the_last_are_remembered(session, monkeypatch):
+    monkeypatch.setattr(processes, "MOST_BURIED", 2)
+    actors = [Worker.remote() for _ in range(4)]
+    for actor in actors:
+        runtime.get(actor.pid.remote())
+        runtime.kill(actor)
+        with pytest.raises(ActorDiedError):
+            runtime.get(actor.pid.remote())
+    table = runtime.lifecycle.current().processes
+    wait_until(lambda: len(list(table)) == 2)
+    assert [one.state for one in state.list_actors()] == ["DEAD"] * 2
+    with pytest.raises(ActorDiedError, match="kill"):  # whoever has a handle is told why
+        runtime.get(actors[0].pid.remote())
 
 
 @proc

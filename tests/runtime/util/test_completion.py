@@ -10,6 +10,7 @@ import pytest
 
 import runtime
 from runtime.util import as_completed, map_unordered
+from tests.gates import Background
 from tests.live import LONG_S, wait_until
 from tests.runtime import subjects
 
@@ -36,6 +37,17 @@ def test_what_is_ready_comes_before_what_is_not(session, tmp_path):
     assert next(found) is early
     gate.touch()
     assert list(found) == [late]
+
+
+def test_what_nobody_else_holds_is_no_garbage(session, tmp_path):
+    begun, gate = tmp_path / "begun", tmp_path / "gate"
+    results = as_completed([subjects.wait_task.remote(str(begun), str(gate))])
+    taken = Background(list, results)
+    wait_until(begun.exists)
+    wait_until(lambda: results.gi_frame is None or "arrivals" in results.gi_frame.f_locals)
+    gc.collect()
+    gate.touch()
+    assert taken.result() == ["waited"]
 
 
 def test_a_chunk_keeps_the_order_given(session):
