@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from types import GetSetDescriptorType, MemberDescriptorType
 from typing import TYPE_CHECKING, Any
 
-from compiled_dag.channel.lending import LENDERS
 from compiled_dag.errors import TaskError
+from compiled_dag.lending import LENDERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,8 +9,8 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from compiled_dag.channel.lending import lend_by
 from compiled_dag.errors import DeserializationError
+from compiled_dag.lending import lend_by
 from compiled_dag.outcome import Error
 from runtime.references import reduce_lent, reduce_reference
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from compiled_dag.channel.lending import lend_by
+from compiled_dag.lending import lend_by
 from runtime.objects import Client, ObjectRef
 from runtime.references import reduce_lent
 from runtime.waiting import wait_for_some

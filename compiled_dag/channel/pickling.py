@@ -17,7 +17,7 @@ import cloudpickle
 
 from compiled_dag.channel import array as arrays
 from compiled_dag.channel import tensor as tensors
-from compiled_dag.channel.lending import LENDERS
+from compiled_dag.lending import LENDERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

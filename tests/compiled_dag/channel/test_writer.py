@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from compiled_dag import MemoryCapError
 from compiled_dag.channel import layout as at
 from compiled_dag.channel.lease import LEASE_BYTES
-from compiled_dag.channel.lending import lend_by
+from compiled_dag.lending import lend_by
 from compiled_dag.shm.segment import PAGE
 from tests.compiled_dag.channel.test_codec import nested
 from tests.compiled_dag.channel.wires import SLOT, Wire
