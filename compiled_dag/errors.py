@@ -14,6 +14,7 @@ __all__ = [
     "ActorClassInheritanceError",
     "ActorDiedError",
     "ActorError",
+    "ActorGoneError",
     "ActorHandleNotFoundError",
     "ActorSetupError",
     "ActorUnavailableError",
@@ -173,6 +174,10 @@ class ActorDiedError(ActorError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), self.args, self.__dict__)
+
+
+class ActorGoneError(ActorDiedError, RuntimeError):
+    """A method of an actor that has died is bound: no graph can be made of it."""
 
 
 class ActorSetupError(ActorDiedError, RuntimeEnvSetupError):

@@ -9,6 +9,7 @@ from typing import Final
 from compiled_dag.errors import (
     ActorDiedError,
     ActorError,
+    ActorGoneError,
     ActorSetupError,
     ActorUnavailableError,
     RuntimeEnvSetupError,
@@ -125,9 +126,11 @@ def of_call(what: str, death: ActorError) -> ActorError:
     return _saying(f"{what} has no result: {death}", death)
 
 
-def of_bind(what: str, death: ActorError) -> ActorError:
+def of_bind(what: str, death: ActorError) -> ActorGoneError:
     """Return what is raised for a method that is bound after its actor's death."""
-    return _saying(f"{what}.bind(): {death}. Start another actor, and bind its method", death)
+    gone = ActorGoneError(f"{what}.bind(): {death}. Start another actor, and bind its method")
+    vars(gone).update(vars(death))
+    return gone
 
 
 def _saying(message: str, death: ActorError) -> ActorError:

@@ -124,8 +124,9 @@ def test_a_method_of_a_dead_actor_cannot_be_bound(session) -> None:
         output = counter.add.bind(inp)
     runtime.kill(counter)
     died = r"get of .*\.bind\(\): actor Counter\(1\) died: .*kill.* Start another"
-    with pytest.raises(ActorDiedError, match=died):
+    with pytest.raises(RuntimeError, match=died) as caught:
         get.bind()
+    assert isinstance(caught.value, ActorDiedError)
     runtime.shutdown()
     with pytest.raises(RuntimeError, match="session has ended"):
         get.bind()
