@@ -129,6 +129,11 @@ class Scheduler:
         self._lane_of[id(options)] = options, lane
         return lane
 
+    def has_worker_coming(self, task: Task) -> bool:
+        """Tell whether a process for a waiting task is being started."""
+        with self._lock:
+            return any(not worker.up for worker in self._lane(task).workers)
+
     # --- who runs what (with the lock)
 
     def _serve(self, lane: Lane) -> None:

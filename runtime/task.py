@@ -77,6 +77,8 @@ class Task:
             return f"in worker process {worker.process.pid}"
         if self.state == "PENDING_ARGS_AVAIL":
             return "waiting for its arguments"
+        if self.session.scheduler.has_worker_coming(self):
+            return "waiting for a worker process that is being started"
         demand = self.options.demand
         return f"waiting for {demand} (free: {self.session.placement.ledger.available()})"
 

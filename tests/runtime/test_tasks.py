@@ -795,3 +795,19 @@ def test_a_reference_outlives_pickling_by_hand_inside_the_session(session):
         return runtime.get(pickle.loads(text))
 
     assert get(use.remote(data)) == 2
+
+
+def test_a_task_whose_process_is_being_started_says_so(session):
+    zygotes = runtime.lifecycle.current().zygotes
+    wait_until(zygotes.pids)
+    stopped = zygotes.pids()
+    for zygote in stopped:
+        os.kill(zygote, signal.SIGSTOP)
+    try:
+        ref = add.remote(1)
+        with pytest.raises(GetTimeoutError, match=r"add waiting for a worker process that is bei"):
+            runtime.get(ref, timeout=0)
+    finally:
+        for zygote in stopped:
+            os.kill(zygote, signal.SIGCONT)
+    assert runtime.get(ref, timeout=LONG_S) == 2
