@@ -51,7 +51,9 @@ _SLICED_BYTES: Final = 64 * 1024
 """What is smaller is combined by everybody, among any number: a meeting costs more."""
 
 _FEW: Final = 2
-"""So few ranks combine everything, whatever its size."""
+"""So few ranks combine everything, whatever its size; and each takes what it brings itself from
+where it has it, not from its slot, so that a slot's lines go from one core to the other and no
+further: 1 MiB takes 75 us instead of 171."""
 
 _ALIGNED: Final = 64
 """Elements: pieces and slices begin on lines of the cache, whatever the dtype."""
@@ -166,7 +168,7 @@ class Exchange:
         for number in range(last + 1):
             side = meetings.reached & 1
             if receive is not None:
-                self._read(plan, receive, number, side)
+                self._read(plan, send, receive, number, side)
             if number != last:
                 if send is not None:
                     self._lay(plan, send, number + 1, 1 - side)
@@ -186,7 +188,8 @@ class Exchange:
         if plan.arithmetic is not NUMPY or plan.slice or plan.pieces != 1:
             return None
         divisor = self.world_size if look[1] == "AVG" else 1
-        return SmallShortcut(plan, self._meetings, shape, shape_of_result, divisor)
+        own = self._rank if len(plan.rows[0]) == _FEW and not _KINDS[look[0]].parted else None
+        return SmallShortcut(plan, self._meetings, shape, shape_of_result, divisor, own)
 
     def arithmetic(self, look: Look) -> Arithmetic:
         """Return what arrays are to be made with."""
@@ -202,7 +205,7 @@ class Exchange:
             mine = mine[:, : parts.shape[1]]
         plan.arithmetic.copy(mine, parts)
 
-    def _read(self, plan: Plan, receive: Any, number: int, side: int) -> None:
+    def _read(self, plan: Plan, send: Any, receive: Any, number: int, side: int) -> None:
         start = number * plan.piece
         size = min(plan.piece, plan.length - start)
         rows: Any = plan.rows[side]
@@ -219,7 +222,15 @@ class Exchange:
         elif len(rows) == 1:
             copy(target, rows[0])
         else:
+            if len(rows) == _FEW and send is not None:
+                rows = list(rows)
+                rows[self._rank] = self._own(plan, send, start, size)
             combine_all(plan.combine, rows, target)
+
+    def _own(self, plan: Plan, send: Any, start: int, size: int) -> Any:
+        """Return what of `send` is a row on this rank."""
+        parts = send.reshape(plan.parts, plan.length)
+        return parts[self._rank if plan.parts > 1 else 0][start : start + size]
 
     # --- pieces of which every rank combines a slice ----------------------------------------------
 

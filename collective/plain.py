@@ -62,7 +62,7 @@ class PlainOperation(RankOperation):
         """Meet the other ranks; launch if all bring what goes together."""
         (value,) = values
         if self._shortcut is not None and self._shortcut.lay(value):
-            return self._start_short(self._shortcut, execution)
+            return self._start_short(self._shortcut, value, execution)
         try:
             looks = (value.__class__, value.dtype, value.shape, value.device, value.layout)
         except (AttributeError, RuntimeError):
@@ -93,11 +93,11 @@ class PlainOperation(RankOperation):
         return receive, work, value.device, execution
 
     def _start_short(
-        self, shortcut: Shortcut, execution: int
+        self, shortcut: Shortcut, value: torch.Tensor, execution: int
     ) -> tuple[torch.Tensor | None] | Error:
         """Do it all: the tensor has been laid already."""
         refusal = self._meet_plainly(execution)
-        return (shortcut.take(),) if refusal is None else refusal
+        return (shortcut.take(value),) if refusal is None else refusal
 
     def _meet_plainly(self, execution: int) -> Error | None:
         """Meet the other ranks; returns why the operation is not launched."""

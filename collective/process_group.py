@@ -41,8 +41,11 @@ class Shortcut(Protocol):
         """Stage a value before the ranks meet; False, and nothing done, if it looks different."""
         ...
 
-    def take(self) -> torch.Tensor | None:
-        """Return this rank's result once they have met and bring the same; AVG is divided."""
+    def take(self, value: torch.Tensor, /) -> torch.Tensor | None:
+        """Return this rank's result once they have met and bring the same; AVG is divided.
+
+        `value` is what was laid.
+        """
         ...
 
 

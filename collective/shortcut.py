@@ -9,7 +9,7 @@ the result.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from collective.arithmetic import combine_all
 
 if TYPE_CHECKING:
     from collective.exchange import Meetings, Plan
+
+_OWN_BYTES: Final = 16 * 1024
+"""From here on it pays not to read what this rank has laid itself: see `collective.exchange`."""
 
 
 class SmallShortcut:
@@ -29,6 +32,7 @@ class SmallShortcut:
         "_dtype",
         "_meetings",
         "_mine",
+        "_own",
         "_rows",
         "_shape",
         "_shape_of_result",
@@ -42,6 +46,7 @@ class SmallShortcut:
         shape: tuple[int, ...],
         shape_of_result: tuple[int, ...] | None,
         divisor: int,
+        own: int | None,
     ) -> None:
         """Prepare.
 
@@ -51,6 +56,7 @@ class SmallShortcut:
             shape: Of the tensors that are brought.
             shape_of_result: Of what this rank gets; None if it gets nothing.
             divisor: What to divide the result by.
+            own: Which row is as well taken from what this rank brings, if one is.
         """
         self._meetings = meetings
         self._mine = [mine.reshape(shape) for mine in plan.mine]
@@ -64,6 +70,8 @@ class SmallShortcut:
         if plan.combine is not None and shape_of_result is not None:
             rows = [[row.reshape(shape_of_result) for row in side] for side in rows]
         self._rows = rows
+        nbytes = self._mine[0].nbytes
+        self._own = own if plan.combine is not None and nbytes >= _OWN_BYTES else None
 
     def lay(self, value: Any) -> bool:
         """Lay a tensor for the meeting to come; False, and nothing done, if it looks different."""
@@ -78,8 +86,8 @@ class SmallShortcut:
         self._mine[1 - (self._meetings.reached & 1)][...] = array
         return True
 
-    def take(self) -> torch.Tensor | None:
-        """Return the result, once the ranks have met."""
+    def take(self, value: torch.Tensor) -> torch.Tensor | None:
+        """Return the result, once the ranks have met; `value` is what was laid."""
         if self._shape_of_result is None:
             return None
         side = self._meetings.reached & 1
@@ -90,6 +98,9 @@ class SmallShortcut:
         elif len(rows) == 1:
             out[...] = rows[0]
         else:
+            if self._own is not None:
+                rows = list(rows)
+                rows[self._own] = value.numpy()
             combine_all(combine, rows, out)
         if self._divisor != 1:
             np.true_divide(out, self._divisor, out=out)

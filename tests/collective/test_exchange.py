@@ -135,6 +135,18 @@ def test_an_average_by_a_shortcut_is_divided() -> None:
             assert torch.equal(result, torch.full((2,), 3, dtype=dtype))
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.reduces], ids=str)
+@pytest.mark.parametrize("rows", [64, 256])
+@pytest.mark.parametrize("quick", [set(), {0}, {0, 1}], ids=str)
+def test_two_ranks_take_what_they_bring_from_where_it_is(kind, rows, quick) -> None:
+    group = ThreadGroup(2, 1 << 16)
+    group.quick_ranks = quick
+    bases = [torch.arange(64.0 * rows).reshape(64, rows) % 7 + 3 * rank for rank in range(2)]
+    for tensors in (bases, [base.T for base in bases]):
+        for op in ("SUM", "MIN"):
+            check(kind, tensors, group.run(kind, tensors, op, 1), op, 1)
+
+
 VIEWS = {
     "transposed": lambda t: t.T,
     "strided": lambda t: t[:, ::2],
@@ -169,11 +181,12 @@ def test_a_small_tensor_takes_one_meeting_and_a_large_one_a_meeting_a_piece(worl
     assert {meetings.reached for meetings in group.meetings} == {1 + pieces}
 
 
+@pytest.mark.parametrize("world_size", [2, 4])
 @pytest.mark.parametrize("length", [5, 500, 5000])
-def test_the_result_may_be_the_memory_of_the_input(length) -> None:
-    tensors = [small((length,), "float32", rank) for rank in range(4)]
+def test_the_result_may_be_the_memory_of_the_input(length, world_size) -> None:
+    tensors = [small((length,), "float32", rank) for rank in range(world_size)]
     right = sum(tensors)
-    group = ThreadGroup(4, 4096)
+    group = ThreadGroup(world_size, 4096)
     group.run(kinds.ALLREDUCE, tensors, "SUM", into=tensors)
     assert all(torch.equal(tensor, right) for tensor in tensors)
 

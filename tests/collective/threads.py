@@ -93,7 +93,7 @@ class ThreadGroup:
         shortcut = group.shortcut(kind.name, tensor, op, root, shape)
         if shortcut is not None and shortcut.lay(tensor):
             meetings.meet()
-            return shortcut.take()
+            return shortcut.take(tensor)
         receive = None if shape is None else group.empty(shape, tensor.dtype, torch.device("cpu"))
         send = group.stage(kind.name, tensor, op, root)
         meetings.meet()
