@@ -33,6 +33,7 @@ from compiled_dag.observer import Observer
 from compiled_dag.packing import is_hinted, pack, places_of
 from compiled_dag.program import Compute, Program
 from compiled_dag.tickets import Member, Tickets
+from compiled_dag.trace.log import Log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -94,6 +95,8 @@ class Deployment:
             segment.fd, self.host.board, processes, program.channels, program.participants
         )
         self.gauge = Gauge(self.segment, program.participants, options.max_memory_bytes)
+        self.log = Log(len(program.steps[0]), max(map(len, program.steps)), self.segment.words)
+        """What the driver does with the graph."""
         self.observer = Observer(
             self.host,
             self.actors,
@@ -101,6 +104,7 @@ class Deployment:
             {node.id: node.describe() for node in captured.graph.nodes},
             self.segment,
             self.name,
+            self.log,
         )
         self._unwatch = self.host.watch(self._on_death)
         self._unwatch_waits = self.host.watch_waits(self.observer.waits)

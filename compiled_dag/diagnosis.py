@@ -8,7 +8,7 @@ the pointing ends is who is to blame.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from compiled_dag.hang import ActorReport, HangReport
@@ -37,7 +37,7 @@ class Seen:
     step: int
     """Of its program, from 1; 0 is between executions."""
     for_s: float = 0.0
-    """How long it has been in that step."""
+    """Since when it has been in that step; between executions, how long ago it began the last."""
     death: str = ""
     """Why it is dead; empty while it lives."""
     activity: Activity = _NOTHING
@@ -57,6 +57,10 @@ class Snapshot:
     """Messages that each channel has had."""
     actors: tuple[Seen, ...]
     """By participant; the first is participant 1."""
+    waited_s: float | None = None
+    """Since how long somebody in the driver waits; None: nobody does."""
+    submitted_s: Mapping[int, float] = field(default_factory=dict)
+    """How long ago executions were submitted, as far as that was recorded."""
 
 
 def diagnose(program: Program, names: Mapping[NodeId, str], snapshot: Snapshot) -> HangReport:
@@ -125,6 +129,8 @@ class _Diagnosis:
             actors=actors,
             blamed=blamed,
             circle=circle,
+            waited_s=self._snapshot.waited_s,
+            submitted_s=self._snapshot.submitted_s,
         )
 
     def _actor(self, participant: int) -> ActorReport:
@@ -166,7 +172,7 @@ class _Diagnosis:
             return ActorReport(
                 label=label, state="waiting", execution=turn, begun=False,
                 text=f"has not begun it: waits for {spec.label} from {writer}{_silence(activity)}",
-                waits_for=(writer,),
+                for_s=self._idle_s(seen), waits_for=(writer,),
             )  # fmt: skip
         doing = str(activity) or "in something else, or about to begin"
         waits_for = () if activity.wait is None else self._participants_of(activity.wait.on)
@@ -179,6 +185,14 @@ class _Diagnosis:
             waits_for=tuple(self._labels[number] for number in waits_for),
             stack=activity.stack,
         )
+
+    def _idle_s(self, seen: Seen) -> float | None:
+        """Return since when an actor waits for an execution that it has not begun.
+
+        Not longer than since the execution was submitted, nor than since its last step began.
+        """
+        known = [self._snapshot.submitted_s.get(seen.begun), seen.for_s or None]
+        return min((one for one in known if one is not None), default=None)
 
     def _waits_for(self, step: Step, seen: Seen) -> tuple[int, ...]:
         """Return the participants that have to act before an actor goes on from a step."""

@@ -35,7 +35,6 @@ from compiled_dag.ref import CompiledDAGRef
 from compiled_dag.results import News, Results
 from compiled_dag.room import check_room, fit_slots
 from compiled_dag.submit import Submission
-from compiled_dag.trace.log import Log
 from compiled_dag.watcher import Watcher
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ class CompiledDAG:
             [output.reader for output in self._outputs],
             options.max_buffered_results,
             News(partial(host.board.ring, host.process), host.call_soon),
-            Log(len(program.steps[0]), max(map(len, program.steps)), graph.words),
+            deployment.log,
         )
         watcher = Watcher.of(host)
         self._fetching = Fetching(deployment, options, self._results)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 State = Literal["dead", "busy", "waiting", "idle"]
 
@@ -35,7 +35,7 @@ class ActorReport:
     @property
     def since(self) -> str:
         """The time, to be appended to the text."""
-        return "" if self.for_s is None else f", for {self.for_s:.3f} s"
+        return _since(self.for_s)
 
     def __str__(self) -> str:
         return f"{self.label} {self.text}{self.since}"
@@ -60,6 +60,10 @@ class HangReport:
     """Whether the blamed wait for each other."""
     ended: str = ""
     """Why the graph has ended, if it has."""
+    waited_s: float | None = None
+    """Since how long somebody in the driver waits; None: nobody does."""
+    submitted_s: Mapping[int, float] = field(default_factory=dict)
+    """How long ago executions were submitted: of those that follow fast, some have no entry."""
 
     @property
     def summary(self) -> str:
@@ -85,7 +89,7 @@ class HangReport:
     def __str__(self) -> str:
         lines = [self.summary]
         for numbers, text in self._situations():
-            lines += [f"  {_executions(numbers[0], numbers[-1])}:", *text]
+            lines += [f"  {_executions(numbers[0], numbers[-1])}{self._age(numbers)}:", *text]
         if self.first >= self.submitted:
             lines += [f"  {actor}" for actor in self.actors]
         return "\n".join(lines)
@@ -97,10 +101,18 @@ class HangReport:
             ([n for n, _ in group], text) for text, group in groupby(each, key=lambda one: one[1])
         ]
 
+    def _age(self, executions: list[int]) -> str:
+        """Return, to be appended, when the first of them was submitted, if that is known."""
+        age_s = self.submitted_s.get(executions[0])
+        if age_s is None:
+            return ""
+        which = "" if len(executions) == 1 else "the first "
+        return f", {which}submitted {age_s:.3f} s ago"
+
     def _lines(self, execution: int) -> Iterable[str]:
         for name, owner, count in self.outputs:
             if count <= execution:
-                yield f"    driver waits for {name} from {owner}"
+                yield f"    driver waits for {name} from {owner}{_since(self.waited_s)}"
         finished = [one.label for one in self.actors if one.execution > execution]
         later = [
             one.label for one in self.actors if one.execution < execution and one.state != "dead"
@@ -115,6 +127,10 @@ class HangReport:
             yield f"    finished by {', '.join(finished)}"
         if later:
             yield f"    not begun by {', '.join(later)}"
+
+
+def _since(seconds: float | None) -> str:
+    return "" if seconds is None else f", for {seconds:.3f} s"
 
 
 def _executions(first: int, last: int) -> str:

@@ -76,6 +76,11 @@ class Loop:
         """Stop serving the program of graph `key`, if it is there."""
         self._residents = tuple(item for item in self._residents if item.key != key)
 
+    @property
+    def has_programs(self) -> bool:
+        """Whether there is a program that it serves."""
+        return bool(self._residents)
+
     def look_again(self) -> None:
         """Serve the mailbox soon, though nothing may have come. Takes no lock."""
         self._seen = _UNSEEN

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from compiled_dag.host import Actor, ActorId, Host
     from compiled_dag.ir import NodeId
     from compiled_dag.program import Program
+    from compiled_dag.trace.log import Log
 
 FULL_S: Final = 1.0
 """Time-outs from here on get a full report, and no more often than that."""
@@ -45,6 +46,7 @@ class Observer:
         names: Mapping[NodeId, str],
         segment: GraphSegment,
         graph: str,
+        log: Log,
     ) -> None:
         """Look at nothing yet.
 
@@ -55,6 +57,7 @@ class Observer:
             names: What messages call each node.
             segment: The graph's shared memory.
             graph: The graph's id.
+            log: What the driver did with it.
         """
         self._host = host
         self._actors = tuple(actors)
@@ -62,6 +65,7 @@ class Observer:
         self._names = names
         self._segment = segment
         self._graph = graph
+        self._log = log
         self._lock = threading.Lock()
         self._last_s = -FULL_S
 
@@ -70,17 +74,20 @@ class Observer:
         steps = self._program.steps[participant]
         return step_text(self._program, self._names, participant, steps[step - 1])
 
-    def report(self, *, stacks: bool, deadline: float | None = None) -> HangReport:
+    def report(
+        self, *, stacks: bool, deadline: float | None = None, waited_s: float | None = None
+    ) -> HangReport:
         """Return where everybody is.
 
         Args:
             stacks: Also the Python stacks of those who wait for nobody.
             deadline: `time.monotonic` value until which stacks are waited for.
+            waited_s: Since how long the caller waits, if it does.
         """
         by = time.monotonic() + _ASK_S if deadline is None else deadline
         living = [a.actor_id for a in self._actors if self._host.death(a.actor_id) is None]
         activities = self._host.activities(living, by, stacks=False)
-        snapshot = self._snapshot(activities)
+        snapshot = self._snapshot(activities, waited_s)
         report = diagnose(self._program, self._names, snapshot)
         if not stacks:
             return report
@@ -97,11 +104,13 @@ class Observer:
         snapshot = dataclasses.replace(snapshot, actors=tuple(seen))
         return diagnose(self._program, self._names, snapshot)
 
-    def _snapshot(self, activities: Mapping[ActorId, Activity]) -> Snapshot:
-        written = self._segment.written()
+    def _snapshot(self, activities: Mapping[ActorId, Activity], waited_s: float | None) -> Snapshot:
+        written, now_ns = self._segment.written(), time.monotonic_ns()
         return Snapshot(
             graph=self._graph,
             written=written,
+            waited_s=waited_s,
+            submitted_s={one.execution: (now_ns - one.end_ns) / 1e9 for one in self._log.read()[0]},
             actors=tuple(
                 self._seen(participant, actor, activities)
                 for participant, actor in enumerate(self._actors, 1)
@@ -129,7 +138,8 @@ class Observer:
             return ""
         if timeout_s < FULL_S or not self._take_turn(deadline):
             return self.report(stacks=False).summary
-        return str(self.report(stacks=True, deadline=deadline + GRACE_S))
+        waited_s = max(0.0, timeout_s - (deadline - time.monotonic()))
+        return str(self.report(stacks=True, deadline=deadline + GRACE_S, waited_s=waited_s))
 
     def _take_turn(self, deadline: float) -> bool:
         """Tell whether the last full report is long enough before this one; note this one.

@@ -6,6 +6,7 @@ import contextlib
 import pickle
 import signal
 import sys
+import threading
 from collections.abc import Awaitable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,6 +23,7 @@ from runtime.arguments import load_arguments
 from runtime.checks import STREAM
 from runtime.messages import Call, Item, Reply, Skipped, Spawn, System, SystemReply
 from runtime.parcel import Parcel
+from runtime.reception import start_reception
 from runtime.signatures import is_async
 from runtime.task_service import TaskService, parcels_of, send_items
 
@@ -79,6 +81,9 @@ class Service:
         self._limits = _Limits(spawn.max_concurrency, spawn.concurrency_groups)
         self._executor: Executor | None = None
         """What runs calls instead of the main thread, if several may run at once."""
+        self._handing_over = threading.Lock()
+        """Around taking calls out of the mailbox for it: they begin in the order they came in."""
+        self._reception: threading.Thread | None = None
         self._handed_over: set[int] = set()
         """Calls that it has not answered."""
         self._ending = False
@@ -101,7 +106,9 @@ class Service:
         if not messages:
             return True  # part of a message: look again
         self._look_for_cancels()
-        message = messages.popleft()
+        if self._executor is not None and self._hand_over_calls():
+            return True
+        message = messages.popleft()  # no other thread takes what is no call
         kind = message.__class__
         if kind is Call:
             self._call(message)
@@ -193,6 +200,19 @@ class Service:
         self._cancelled.discard(call.number)
         self._handed_over.discard(call.number)
         self._stop_if_done()
+
+    def _hand_over_calls(self) -> bool:
+        """Hand over the calls that are first in the mailbox; any thread may use it.
+
+        Returns:
+            Whether the main thread has to look again: there was one, or nothing is left.
+        """
+        messages, found = self._mail.messages, False
+        with self._handing_over:
+            while messages and messages[0].__class__ is Call:
+                self._call(messages.popleft())
+                found = True
+            return found or not messages
 
     def _hand_over(self, call: Call, executor: Executor) -> None:
         name, _, group = call.method.partition(b"\0")
@@ -347,6 +367,8 @@ class Service:
         except BaseException as error:  # noqa: BLE001  comes out of `Pending.result`
             data, failed = _pickled(error), True
         self._send(SystemReply(message.number, failed, data))
+        if self._executor is not None and self._reception is None and self.loop.has_programs:
+            self._reception = start_reception(self._mail, self._hand_over_calls)
 
     def _send(self, reply: Reply | SystemReply | Skipped) -> None:
         try:

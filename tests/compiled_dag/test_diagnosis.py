@@ -44,8 +44,8 @@ def reading(number: int, execution: int = 0, program=CHAIN) -> Seen:
     return seen(number, execution, execution, step_of(program, number, Read), for_s=2.0)
 
 
-def report(written: tuple[int, ...], *actors: Seen, program=CHAIN) -> HangReport:
-    snapshot = Snapshot(graph="a", written=written, actors=actors)
+def report(written: tuple[int, ...], *actors: Seen, program=CHAIN, **more) -> HangReport:
+    snapshot = Snapshot(graph="a", written=written, actors=actors, **more)
     return diagnose(program, _Names(), snapshot)
 
 
@@ -87,6 +87,24 @@ def test_the_text_says_for_each_execution_who_is_where() -> None:
             f"    not begun by {second}, {third}",
         ]
     )
+
+
+def test_the_text_says_since_when_everybody_waits() -> None:
+    since = {0: 9.0, 1: 2.25, 3: 0.5}
+    actors = (seen(1, 4), computing(2, 1), seen(3, 1, for_s=8.0))
+    found = report((4, 4, 1, 1), *actors, waited_s=2.0, submitted_s=since)
+    lines = str(found).splitlines()
+    label, owner = CHAIN.channels[2].label, CHAIN.channels[3].label
+    second, third = labels(2, 3)
+    assert lines[1] == "  execution 1, submitted 2.250 s ago:"
+    assert lines[2] == f"    driver waits for {owner} from {third}, for 2.000 s"
+    waiting = f"    {third} has not begun it: waits for {label} from {second}"
+    assert f"{waiting}, for 2.250 s" in lines  # not since its last step: 8 s
+    assert "  executions 2 to 3:" in lines  # nothing is known of the first of them
+    actors = (seen(1, 4), computing(2, 1), seen(3, 1, for_s=0.25))
+    found = report((4, 4, 1, 1), *actors, submitted_s=dict.fromkeys(range(4), 1.0))
+    assert f"{waiting}, for 0.250 s" in str(found)
+    assert "  executions 2 to 3, the first submitted 1.000 s ago:" in str(found)
 
 
 def test_an_actor_that_is_behind_is_to_blame_for_later_executions_too() -> None:

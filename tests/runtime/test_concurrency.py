@@ -258,6 +258,50 @@ def test_a_graph_runs_while_calls_of_its_actor_wait(session, paths):
     dag.teardown()
 
 
+@pytest.mark.parametrize("kind", [Threaded, Async, Grouped, AsyncGrouped])
+def test_a_call_that_arrives_during_a_step_is_run_beside_it(session, kind, paths):
+    actor = kind.remote()
+    begun, until = paths
+    with InputNode() as inp:
+        dag = actor.wait.bind(inp.begun, inp.until).experimental_compile()
+    ref = dag.execute(begun=begun, until=until)
+    wait_until(lambda: events(begun))
+    assert get(actor.thread.remote())[0] is False
+    assert get(actor.echo.remote(bytes(1 << 20))) == bytes(1 << 20)
+    with pytest.raises(ValueError, match="during a step"):
+        get(actor.fail.remote("during a step"))
+    assert not runtime.wait([ref], timeout=0)[0]
+    release(paths)
+    assert ref.get(timeout=LONG_S) == "waited"
+    dag.teardown()
+
+
+def test_calls_begin_in_their_order_whatever_steps_run(session):
+    actor = Async.options(max_concurrency=1).remote()
+    with InputNode() as inp:
+        dag = actor.work.bind(inp).experimental_compile()
+    steps = [dag.execute(number) for number in range(9)]
+    calls = []
+    for step in steps:
+        calls += [actor.add.remote(1) for _ in range(40)]
+        step.get(timeout=LONG_S)
+    assert get(calls) == list(range(1, len(calls) + 1))
+    dag.teardown()
+
+
+def test_a_plain_actor_runs_a_call_that_arrives_during_a_step_after_it(session, paths):
+    actor = Plain.remote()
+    with InputNode() as inp:
+        dag = actor.wait.bind(inp.begun, inp.until).experimental_compile()
+    ref = dag.execute(begun=paths[0], until=paths[1])
+    wait_until(lambda: events(paths[0]))
+    call = actor.echo.remote(1)
+    assert runtime.wait([call], timeout=0.2)[0] == []
+    release(paths)
+    assert (ref.get(timeout=LONG_S), get(call)) == ("waited", 1)
+    dag.teardown()
+
+
 # --- max_pending_calls
 
 
