@@ -6,7 +6,6 @@ import contextlib
 import pickle
 import signal
 import sys
-import threading
 from collections.abc import Awaitable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,7 +22,7 @@ from runtime.arguments import load_arguments
 from runtime.checks import STREAM
 from runtime.messages import Call, Item, Reply, Skipped, Spawn, System, SystemReply
 from runtime.parcel import Parcel
-from runtime.reception import start_reception
+from runtime.reception import Reception
 from runtime.signatures import is_async
 from runtime.task_service import TaskService, parcels_of, send_items
 
@@ -81,9 +80,8 @@ class Service:
         self._limits = _Limits(spawn.max_concurrency, spawn.concurrency_groups)
         self._executor: Executor | None = None
         """What runs calls instead of the main thread, if several may run at once."""
-        self._handing_over = threading.Lock()
-        """Around taking calls out of the mailbox for it: they begin in the order they came in."""
-        self._reception: threading.Thread | None = None
+        self._reception = Reception(mailbox, self._call)
+        """What takes calls out of the mailbox for it."""
         self._handed_over: set[int] = set()
         """Calls that it has not answered."""
         self._ending = False
@@ -106,7 +104,7 @@ class Service:
         if not messages:
             return True  # part of a message: look again
         self._look_for_cancels()
-        if self._executor is not None and self._hand_over_calls():
+        if self._executor is not None and self._reception.hand_over_first():
             return True
         message = messages.popleft()  # no other thread takes what is no call
         kind = message.__class__
@@ -200,19 +198,6 @@ class Service:
         self._cancelled.discard(call.number)
         self._handed_over.discard(call.number)
         self._stop_if_done()
-
-    def _hand_over_calls(self) -> bool:
-        """Hand over the calls that are first in the mailbox; any thread may use it.
-
-        Returns:
-            Whether the main thread has to look again: there was one, or nothing is left.
-        """
-        messages, found = self._mail.messages, False
-        with self._handing_over:
-            while messages and messages[0].__class__ is Call:
-                self._call(messages.popleft())
-                found = True
-            return found or not messages
 
     def _hand_over(self, call: Call, executor: Executor) -> None:
         name, _, group = call.method.partition(b"\0")
@@ -367,8 +352,8 @@ class Service:
         except BaseException as error:  # noqa: BLE001  comes out of `Pending.result`
             data, failed = _pickled(error), True
         self._send(SystemReply(message.number, failed, data))
-        if self._executor is not None and self._reception is None and self.loop.has_programs:
-            self._reception = start_reception(self._mail, self._hand_over_calls)
+        if self._executor is not None and self.loop.has_programs:
+            self._reception.attend()
 
     def _send(self, reply: Reply | SystemReply | Skipped) -> None:
         try:
