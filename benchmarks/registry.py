@@ -23,6 +23,7 @@ MODULES = (
     "benchmarks.payloads",
     "benchmarks.lives",
     "benchmarks.collectives",
+    "benchmarks.gpu",
     "benchmarks.core",
     "benchmarks.startup",
     "benchmarks.weights",

@@ -22,7 +22,14 @@ if TYPE_CHECKING:
 
     from benchmarks.registry import Row
 
-BELOW = {"floor": "ratio", "memcpy": "memcpy_ratio", "pipe": "pipe_ratio", "shm": "shm_ratio"}
+BELOW = {
+    "floor": "ratio",
+    "memcpy": "memcpy_ratio",
+    "pipe": "pipe_ratio",
+    "shm": "shm_ratio",
+    "copies": "copies_ratio",
+    "alone": "alone_ratio",
+}
 """Sides that are no peers but limits, and what ours over theirs is called."""
 BLOCK_LIMIT_NS = 2_000_000_000
 WARM_LIMIT_NS = 300_000_000

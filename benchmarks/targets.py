@@ -95,6 +95,9 @@ TARGETS = (
     at_most(1, "pipe_p99_ratio", case="hog", actors=1),
     at_most(1, "pipe_p99_ratio", case="hog", actors=4),
     at_most(1.15, "tail", case="scaling"),
+    at_most(1.2, "copies_ratio", case="gpu", what="hop", bytes=64 * MIB, device="cuda"),
+    at_most(30, "ours_us", case="gpu", what="host", device="cuda"),
+    at_most(100, "overhead_us", case="gpu", what="pipeline", device="cuda"),
 )
 
 
