@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 KIB, MIB = 1 << 10, 1 << 20
 _SLOW_BYTES = MIB
+_WHATS = ("gloo", "shm", "gloo inside", "shm inside")
 
 
 @case(
@@ -22,10 +23,10 @@ _SLOW_BYTES = MIB
         actors=(2, 4),
         rounds=5,
         trips=100,
-        whats=("gloo", "shm"),
+        whats=_WHATS,
         sizes=(4, KIB, 64 * KIB, MIB, 16 * MIB, 64 * MIB),
     ),
-    quick=Plan(actors=(2,), rounds=2, trips=30, whats=("gloo", "shm"), sizes=(4, MIB)),
+    quick=Plan(actors=(2,), rounds=2, trips=30, whats=_WHATS, sizes=(4, MIB)),
     limit_s=240.0,
 )
 def collective(config: Config) -> Iterator[Row]:

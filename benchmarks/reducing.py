@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 from contextlib import contextmanager
+from functools import partial
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.graphs import room
+from benchmarks.graphs import room, up
 from benchmarks.rounds import timed
 from benchmarks.works import actor_of
 
@@ -17,32 +19,62 @@ if TYPE_CHECKING:
     from benchmarks.works import Block, Work
 
 
-def allreduce(ranks: str, nbytes: str, transport: str) -> Work:
-    """Sum tensors of so many bytes; every actor answers the first item of the sum."""
+_CHAINED = 10
+"""How many sums the longer graph makes beyond the shorter one's."""
+_LARGE_BYTES = 1 << 16
+
+
+def allreduce(ranks: str, nbytes: str, transport: str, where: str = "") -> Work:
+    """Sum tensors of so many bytes; every actor answers the first item of the sum.
+
+    Args:
+        ranks: How many actors hold a tensor.
+        nbytes: Of each.
+        transport: What carries it.
+        where: ``"inside"`` times one sum among others in a graph, and neither driver nor answers.
+    """
     size, count = int(nbytes), int(ranks)
 
     @contextmanager
     def work(system: System) -> Iterator[Block]:
-        core = system.load()
-        actors = [actor_of(system) for _ in range(count)]
-        core.get([actor.hold_floats.remote(size // 4) for actor in actors])
-        compiled = _drawn(system, actors, transport).experimental_compile(**room(system, 2 * size))
-        try:
-            get, execute, expected = core.get, compiled.execute, [float(count)] * count
-
-            def trip() -> object:
-                return get(execute(1))
-
-            if (answer := trip()) != expected:
-                raise RuntimeError(f"{system.name} summed {count} ones to {answer!r}")
-            yield timed(trip, warm_trips=3 if size > 1 << 16 else 20)
-        finally:
-            compiled.teardown()
+        with _summing(system, count, size, transport, 1) as one:
+            if not where:
+                yield one
+                return
+            with _summing(system, count, size, transport, 1 + _CHAINED) as many:
+                yield _difference(one, many)
 
     return work
 
 
-def _drawn(system: System, actors: Sequence[Any], transport: str) -> Any:
+def _difference(one: Block, many: Block) -> Block:
+    """Make a block of what each of the sums costs that one graph makes beyond the other's."""
+
+    def block(trips: int) -> list[int]:
+        rest = median(one(trips))
+        return [round((whole - rest) / _CHAINED) for whole in many(trips)]
+
+    return block
+
+
+@contextmanager
+def _summing(system: System, count: int, size: int, transport: str, times: int) -> Iterator[Block]:
+    """Compile a graph of actors of its own, which sum what they hold, and their sums, and so on."""
+    core = system.load()
+    actors = [actor_of(system) for _ in range(count)]
+    core.get([actor.hold_floats.remote(size // 4) for actor in actors])
+    with up(system, partial(_drawn, actors, transport, times), **room(system, 2 * size)) as graph:
+        get, execute, expected = core.get, graph.execute, [float(count**times)] * count
+
+        def trip() -> object:
+            return get(execute(1))
+
+        if (answer := trip()) != expected:
+            raise RuntimeError(f"{system.name} summed ones {times} times to {answer!r}")
+        yield timed(trip, warm_trips=3 if size > _LARGE_BYTES else 20)
+
+
+def _drawn(actors: Sequence[Any], transport: str, times: int, system: System) -> Any:
     nodes = system.nodes()
     if system.name == "ray":
         collective: Any = importlib.import_module("ray.experimental.collective")
@@ -52,8 +84,9 @@ def _drawn(system: System, actors: Sequence[Any], transport: str) -> Any:
         collective, chosen = importlib.import_module("collective"), transport
     with nodes.InputNode() as node:
         tensors = [actor.give.bind(node) for actor in actors]
-        sums = collective.allreduce.bind(tensors, transport=chosen)
-        heads = [actor.head.bind(total) for actor, total in zip(actors, sums, strict=True)]
+        for _ in range(times):
+            tensors = collective.allreduce.bind(tensors, transport=chosen)
+        heads = [actor.head.bind(total) for actor, total in zip(actors, tensors, strict=True)]
         return nodes.MultiOutputNode(heads)
 
 

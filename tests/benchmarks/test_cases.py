@@ -39,6 +39,7 @@ def run(name, actors=1, what="", nbytes=0):
         ("nested", 1, "", 12 * KIB),
         ("hog", 1, "", 0),
         ("collective", 2, "gloo", 4),
+        ("collective", 2, "shm inside", 4),
     ],
 )
 def test_a_case_beside_its_floor_fills_its_row(name, actors, what, nbytes):
