@@ -15,6 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.errors import CollectiveError, CollectiveTimeoutError
+from compiled_dag.operation_future import DAGOperationFuture
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +25,7 @@ _END_S: Final = 2.0
 """How long the end of a lane waits for the operation that runs."""
 
 
-class Work:
+class Work(DAGOperationFuture[None]):
     """An operation that was started with ``async_op=True``.
 
     Its tensors are the operation's until it has ended: leave them alone, or wait first.

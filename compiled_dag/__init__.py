@@ -61,10 +61,18 @@ from compiled_dag.operation import CollectiveOp
 from compiled_dag.output_node import MultiOutputNode
 
 if TYPE_CHECKING:
+    from compiled_dag.accelerator import (
+        AcceleratorContext,
+        is_accelerator_context_registered,
+        register_accelerator_context,
+    )
+    from compiled_dag.channel.interface import ChannelInterface
+    from compiled_dag.channel_context import ChannelContext
     from compiled_dag.driver import CompiledDAG
     from compiled_dag.explain import Explanation
     from compiled_dag.future import CompiledDAGFuture
     from compiled_dag.memory import GraphMemory
+    from compiled_dag.operation_future import DAGOperationFuture, GPUFuture
     from compiled_dag.options import CompileOptions, DAGContext
     from compiled_dag.picture.plot import plot
     from compiled_dag.program import Program
@@ -72,6 +80,13 @@ if TYPE_CHECKING:
     from compiled_dag.schedule import Op, Schedule
 
 _ON_FIRST_USE = {
+    "register_accelerator_context": "compiled_dag.accelerator",
+    "is_accelerator_context_registered": "compiled_dag.accelerator",
+    "GPUFuture": "compiled_dag.operation_future",
+    "DAGOperationFuture": "compiled_dag.operation_future",
+    "ChannelInterface": "compiled_dag.channel.interface",
+    "ChannelContext": "compiled_dag.channel_context",
+    "AcceleratorContext": "compiled_dag.accelerator",
     "CompileOptions": "compiled_dag.options",
     "CompiledDAG": "compiled_dag.driver",
     "CompiledDAGFuture": "compiled_dag.future",
@@ -104,6 +119,7 @@ __all__ = [
     "IS_CLASS_METHOD_OUTPUT_KEY",
     "PARENT_CLASS_NODE_KEY",
     "PREV_CLASS_METHOD_CALL_KEY",
+    "AcceleratorContext",
     "ActorAlreadyExistsError",
     "ActorClassInheritanceError",
     "ActorDiedError",
@@ -116,7 +132,9 @@ __all__ = [
     "AutoTransportType",
     "CapacityExceededError",
     "ChannelClosedError",
+    "ChannelContext",
     "ChannelError",
+    "ChannelInterface",
     "ChannelTimeoutError",
     "ClassMethodNode",
     "ClassNode",
@@ -133,6 +151,7 @@ __all__ = [
     "DAGContext",
     "DAGInputData",
     "DAGNode",
+    "DAGOperationFuture",
     "DeadlockError",
     "DeserializationError",
     "DeviceError",
@@ -141,6 +160,7 @@ __all__ = [
     "ExecutorError",
     "Explanation",
     "FunctionNode",
+    "GPUFuture",
     "GetTimeoutError",
     "GraphActorDiedError",
     "GraphError",
@@ -166,5 +186,7 @@ __all__ = [
     "TorchTensorType",
     "UnserializableError",
     "WorkerCrashedError",
+    "is_accelerator_context_registered",
     "plot",
+    "register_accelerator_context",
 ]

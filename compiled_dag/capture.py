@@ -6,9 +6,10 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from compiled_dag.accelerator import class_of
 from compiled_dag.call_node import CallNode, ElementNode, element_label
 from compiled_dag.class_node import ClassMethodNode, ClassNode
-from compiled_dag.collective_node import CollectiveBinding, CollectiveOutputNode
+from compiled_dag.collective_node import CollectiveBinding, CollectiveOutputNode, home_of
 from compiled_dag.errors import GraphError
 from compiled_dag.function_node import FunctionNode
 from compiled_dag.gpus import gpus_of
@@ -31,7 +32,7 @@ from compiled_dag.ir import (
     Output,
 )
 from compiled_dag.lint_nodes import check_arity, check_kind, one_input, one_output
-from compiled_dag.members import actors_of, describe
+from compiled_dag.members import Recipes, actors_of, describe
 from compiled_dag.output_node import MultiOutputNode
 from compiled_dag.owned import Owned
 from compiled_dag.placing import Placing
@@ -41,6 +42,7 @@ from compiled_dag.walk import component
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from compiled_dag.accelerator import Recipe
     from compiled_dag.bindable import RemoteFunction
     from compiled_dag.communicator import Communicator
     from compiled_dag.hints import TorchTensorType
@@ -79,18 +81,27 @@ class Captured:
 class UserCommunicator:
     """A user's communicator and its members, by rank."""
 
-    communicator: Communicator
+    communicator: Communicator | Recipe
     actors: tuple[Actor, ...]
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return class_of(self.communicator).__name__
 
 
 def capture(
-    output: DAGNode, default_communicator: Communicator | Literal["create"] | None = "create"
+    output: DAGNode,
+    default_communicator: Communicator | Literal["create"] | None = "create",
+    *,
+    overlaps: bool = False,
 ) -> Captured:
     """Turn the connected graph around `output` into data.
 
     Args:
         output: The node.
         default_communicator: What carries what names no communicator; see `Graph`.
+        overlaps: Whether communicators of a registered accelerator are to use streams of their own.
 
     Raises:
         GraphError: It calls nothing, or has actors of two sessions, or a generator or coroutine
@@ -101,7 +112,7 @@ def capture(
     source = one_input(nodes)
     one_output(nodes, output)
     numbered = _number(nodes, source)
-    return _Capture(numbered).graph(output, default_communicator)
+    return _Capture(numbered, overlaps=overlaps).graph(output, default_communicator)
 
 
 def _number(members: list[DAGNode], source: InputNode | None) -> list[DAGNode]:
@@ -125,7 +136,7 @@ def _number(members: list[DAGNode], source: InputNode | None) -> list[DAGNode]:
 class _Capture:
     """The tables that fill while nodes turn into data."""
 
-    def __init__(self, nodes: list[DAGNode]) -> None:
+    def __init__(self, nodes: list[DAGNode], *, overlaps: bool) -> None:
         self._members = [node for node in nodes if not isinstance(node, ClassNode)]
         self._ids = {id(node): NodeId(number) for number, node in enumerate(self._members)}
         self._placing = Placing([node for node in nodes if isinstance(node, ClassNode)])
@@ -135,7 +146,8 @@ class _Capture:
         self._more_ids: dict[tuple[int, int], NodeId] = {}
         """By `id` of the call, and index."""
         self._bindings: dict[int, CollectiveBinding] = {}
-        self._communicators: list[Communicator] = []
+        self._communicators: list[Communicator | Recipe] = []
+        self._recipes = Recipes(overlaps=overlaps)
 
     def graph(self, output: DAGNode, default: Communicator | Literal["create"] | None) -> Captured:
         self._place()
@@ -253,7 +265,7 @@ class _Capture:
             hint = node._input._hint  # what is said of the input holds for its fields
         if hint is None:
             return None
-        communicator = hint.get_custom_communicator()
+        communicator = hint.get_custom_communicator() or self._recipe_of_edges(hint)
         return Hint(
             transport=hint.transport_name,
             device=hint.device_name,
@@ -262,7 +274,14 @@ class _Capture:
             communicator=None if communicator is None else self._communicator(communicator),
         )
 
-    def _communicator(self, communicator: Communicator) -> CommunicatorId:
+    def _recipe_of_edges(self, hint: TorchTensorType) -> Recipe | None:
+        """Return the registered accelerator's communicator of all actors, if a hint wants it."""
+        if not hint.requires_accelerator():
+            return None
+        found = map(home_of, sorted(self._members, key=lambda node: node._order))
+        return self._recipes.of([home for home in found if home is not None])
+
+    def _communicator(self, communicator: Communicator | Recipe) -> CommunicatorId:
         """Return the number of a user's communicator, a new one the first time."""
         for number, known in enumerate(self._communicators):
             if known is communicator:
@@ -305,7 +324,10 @@ class _Capture:
 
     def _operation(self, number: int, binding: CollectiveBinding, nodes: list[Node]) -> Operation:
         members = [nodes[self._ids[id(output)]] for output in binding.outputs]
-        communicator = binding.communicator
+        communicator: Communicator | Recipe | None = binding.communicator
+        if communicator is None and binding.op.transport is None:
+            ranks = range(len(members))
+            communicator = self._recipes.of([binding.home(rank) for rank in ranks])
         return Operation(
             id=OperationId(number),
             text=str(binding.op),

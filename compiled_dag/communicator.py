@@ -174,9 +174,8 @@ OPERATIONS: Final = (
 )
 
 
-def operations_of(communicator: Communicator) -> tuple[str, ...]:
-    """Return the operations that the communicator's class implements."""
-    kind = type(communicator)
+def operations_of(kind: type[Communicator]) -> tuple[str, ...]:
+    """Return the operations that a class of communicators implements."""
     return tuple(
         name for name in OPERATIONS if getattr(kind, name) is not getattr(Communicator, name)
     )

@@ -11,7 +11,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from compiled_dag.accelerator import Recipe
 from compiled_dag.channel import pickling
+from compiled_dag.channel_context import ChannelContext
 from compiled_dag.errors import ActorDiedError, GraphError
 
 if TYPE_CHECKING:
@@ -50,13 +52,18 @@ class CommunicatorPart:
 class CommunicatorEnds:
     """The copies of one graph in one process; closed when the graph, or the actor, ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, graph_id: int) -> None:
+        self._graph_id = graph_id
         self._ends: dict[int, CommunicatorEnd] = {}
 
-    def add(self, number: int, communicator: Communicator, rank: int) -> None:
-        """Initialize a copy."""
-        communicator.initialize(rank)
+    def add(self, number: int, communicator: Communicator | Recipe, rank: int) -> None:
+        """Initialize a copy, or make one."""
+        if isinstance(communicator, Recipe):
+            communicator = communicator.make(rank)
+        else:
+            communicator.initialize(rank)
         self._ends[number] = CommunicatorEnd(communicator, rank)
+        ChannelContext.get_current().communicators[self._name(number)] = communicator
 
     def __getitem__(self, number: int) -> CommunicatorEnd:
         return self._ends[number]
@@ -64,7 +71,8 @@ class CommunicatorEnds:
     def close(self) -> None:
         """Destroy the copies. Idempotent; what a `destroy` raises is logged."""
         ends, self._ends = self._ends, {}
-        for end in ends.values():
+        for number, end in ends.items():
+            ChannelContext.get_current().communicators.pop(self._name(number), None)
             try:
                 end.communicator.destroy()
             except Exception:
@@ -76,6 +84,9 @@ class CommunicatorEnds:
                 # Steps that wait for the garbage collector refer to the end; and it, by the user's
                 # object, to actors that are not to live on for that.
                 del end.communicator
+
+    def _name(self, number: int) -> str:
+        return f"{self._graph_id}/{number}"
 
 
 def end_in(context: ActorContext, graph_id: int, number: int) -> CommunicatorEnd:
@@ -144,7 +155,6 @@ class DriverCommunicators:
             self._open(number, user, deadline)
 
     def _open(self, number: int, user: UserCommunicator, deadline: float) -> None:
-        name = type(user.communicator).__name__
         waiting: list[tuple[Actor, Pending]] = []
         lent: list[Any] = []
         """Handles of the members: until all copies are made."""
@@ -156,12 +166,12 @@ class DriverCommunicators:
             lent += with_it
             waiting.append((actor, self._host.submit(actor.actor_id, join_communicator, payload)))
         while waiting:
-            waiting = [one for one in waiting if not self._has_joined(*one, name, deadline)]
+            waiting = [one for one in waiting if not self._has_joined(*one, user.name, deadline)]
             if waiting and time.monotonic() >= deadline:
                 labels = ", ".join(actor.label for actor, _ in waiting)
                 msg = (
-                    f"{name}.initialize did not return in time on {labels}: it waits for others, "
-                    "or the actor is busy in another call"
+                    f"{user.name}.initialize did not return in time on {labels}: it waits for "
+                    "others, or the actor is busy in another call"
                 )
                 raise GraphError(msg)
 
@@ -209,9 +219,9 @@ def _key(graph_id: int) -> str:
 
 def join_communicator(context: ActorContext, payload: bytes, fds: Sequence[int]) -> bytes:  # noqa: ARG001
     """Make and initialize this member's copy (a `SystemCall`)."""
-    join: tuple[int, int, Any, int] = pickle.loads(payload)
+    join: tuple[int, int, Communicator | Recipe, int] = pickle.loads(payload)
     graph_id, number, communicator, rank = join
-    ends = context.resources.setdefault(_key(graph_id), CommunicatorEnds())
+    ends = context.resources.setdefault(_key(graph_id), CommunicatorEnds(graph_id))
     try:
         ends.add(number, communicator, rank)
     except Exception as error:

@@ -338,7 +338,11 @@ class CompiledDAG:
 
 def compile_dag(output: DAGNode, options: CompileOptions) -> CompiledDAG:
     """Capture, compile and bring up the graph that ends in `output`."""
-    captured = capture(output, options.default_communicator)
+    captured = capture(
+        output,
+        options.default_communicator,
+        overlaps=options.overlap_gpu_communication,
+    )
     captured.host.check_owner()
     captured = place_functions(captured, options.function_workers)
     check_room(captured)

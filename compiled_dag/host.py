@@ -112,6 +112,7 @@ class ActorContext(Protocol):
 
 GROUP_HOME: Final = "the home of eager groups"
 """Offered for `collective.home`."""
+ASSIGNED_GPUS: Final = "the GPUs assigned to this process"
 _offers: dict[str, Callable[[], Any]] = {}
 
 

@@ -200,7 +200,7 @@ def _start(**options: Any) -> None:
         segment.close()
         raise
     _Current.session = session
-    _offer_group_home()
+    _offer()
 
 
 def _session(segment: Segment, launched: Launch, options: Mapping[str, Any]) -> Session:
@@ -273,7 +273,7 @@ def is_initialized() -> bool:
 def enter(session: NestedSession) -> None:
     """Make `session` that of this process, an actor's or a worker's."""
     _Current.session = session  # type: ignore[assignment]
-    _offer_group_home()
+    _offer()
     set_strays(session.pin, session.lend, session.find_stray)
 
 
@@ -327,11 +327,16 @@ def _in_forked_child() -> None:
         _Current.session.abandon()
 
 
-def _offer_group_home() -> None:
-    """Let eager collectives find the session."""
-    from compiled_dag.host import GROUP_HOME, offer  # noqa: PLC0415  imported by a session
+def _offer() -> None:
+    """Let the packages below find the session, and what this process may use."""
+    from compiled_dag.host import (  # noqa: PLC0415  imported by a session
+        ASSIGNED_GPUS,
+        GROUP_HOME,
+        offer,
+    )
 
     offer(GROUP_HOME, lambda: current("a collective group").group_home)
+    offer(ASSIGNED_GPUS, context.gpu_ids)
 
 
 os.register_at_fork(after_in_child=_in_forked_child)

@@ -132,7 +132,7 @@ def check_communicator(
     names: tuple[str, ...] = ()
     try:
         communicator = make(list(ranks))
-        names = operations_of(communicator)
+        names = operations_of(type(communicator))
         _check_members(check, communicator, ranks)
         for _ in range(2):
             if not _start(check, make(list(ranks)), ranks):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -70,9 +71,8 @@ class Pipes(Bare):
         self._fails = fails
         self._ends: dict[tuple[int, int], int] = {}
         for pair in self._pairs():
-            path = self._path(*pair)
-            if not path.exists():
-                os.mkfifo(path)
+            with contextlib.suppress(FileExistsError):
+                os.mkfifo(self._path(*pair))
 
     def _pairs(self) -> list[tuple[int, int]]:
         ranks = range(len(self._actors))
@@ -173,6 +173,23 @@ class Pipes(Bare):
 
     def all_to_all(self, send_buf: Any, recv_buf: Any) -> None:
         recv_buf.copy_(torch.cat(self._exchange(send_buf.chunk(self.get_world_size()))))
+
+
+class MadePipes(Pipes):
+    """One that every rank makes for itself, as those of a registered accelerator are."""
+
+    folder: ClassVar[Path]
+
+    def __init__(self, *arguments: Any) -> None:
+        world_size, number, rank, actors, stream, overlaps = arguments
+        super().__init__(actors, self.folder)
+        assert world_size == len(actors)
+        self.initialize(rank)
+        self.note(f"{number}:{stream is not None}:{overlaps}")
+
+    @classmethod
+    def generate_communicator_id(cls) -> str:
+        return "mine"
 
 
 def reduced(parts: Sequence[Any], op: Any) -> Any:

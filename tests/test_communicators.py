@@ -14,11 +14,21 @@ import torch
 import collective
 import runtime
 from collective import ReduceOp, allreduce
-from compiled_dag import ChannelError, GraphError, InputNode, MultiOutputNode, TaskError
+from compiled_dag import (
+    AcceleratorContext,
+    ChannelContext,
+    ChannelError,
+    GraphError,
+    InputNode,
+    MultiOutputNode,
+    TaskError,
+    register_accelerator_context,
+)
 from compiled_dag.channel import rendezvous
-from tests.communicators import Pipes
+from tests.communicators import MadePipes, Pipes
 from tests.gates import Gate
 from tests.live import LONG_S, await_zygotes, died
+from tests.remotes import FakeClass
 from tests.runtime.actors import wait_until_dead
 
 
@@ -197,6 +207,53 @@ def test_accelerator_edges_go_through_the_default_communicator(workers, compiled
 
 
 # --- life -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def registered(tmp_path):
+    MadePipes.folder = tmp_path
+    register_accelerator_context("cpu", MadePipes)
+    yield
+    AcceleratorContext.set(None)
+
+
+def test_what_is_registered_carries_accelerator_edges_and_collectives(
+    workers, compiled, registered, tmp_path
+) -> None:
+    first, second, _ = workers
+    with InputNode() as inp:
+        made = first.make.bind(inp).with_tensor_transport("accelerator")
+        other = second.twice.bind(made)
+        sums = allreduce.bind([first.make.bind(inp), other])
+        graph = compiled(MultiOutputNode([first.show.bind(sums[0]), second.show.bind(sums[1])]))
+    for number in range(3):
+        refs = graph.execute(torch.tensor([float(number)]))
+        assert [ref.get() for ref in refs] == [[[3.0 * number]]] * 2
+    assert "by MadePipes" in str(graph.explain())
+    names = sorted(ChannelContext.get_current().communicators)
+    assert len(names) == 1  # its actors are threads of one process
+    graph.teardown()
+    told = ["initialize", "mine:True:False", "destroy"]
+    assert notes(tmp_path) == {"rank 0": told, "rank 1": told}
+    assert not ChannelContext.get_current().communicators
+
+
+def test_a_registered_one_that_cannot_be_made_ends_the_compile(workers, compiled) -> None:
+    register_accelerator_context("cpu", Pipes)  # it takes other arguments
+    try:
+        with pytest.raises(GraphError, match=r"Pipes.* failed on .*: TypeError: .*__init__"):
+            compiled(hop(*workers[:2], by="accelerator"))
+    finally:
+        AcceleratorContext.set(None)
+
+
+def test_a_registered_one_needs_actors_that_are_there(host, compiled, registered) -> None:
+    node = FakeClass(host, Worker).bind()
+    with InputNode() as inp:
+        made = node.make.bind(inp).with_tensor_transport("accelerator")
+        output = host.actor(Worker()).show.bind(made)
+    with pytest.raises(GraphError, match=r"bound to a class.* Make it with \.remote\(\) first"):
+        compiled(output)
 
 
 def test_each_member_has_one_copy_for_the_life_of_a_graph(

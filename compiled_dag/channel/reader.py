@@ -15,6 +15,7 @@ import numpy as np
 
 from compiled_dag.channel import layout as at
 from compiled_dag.channel.codec import Kind, decode
+from compiled_dag.channel.interface import ChannelInterface
 from compiled_dag.channel.layout import ALIGN
 from compiled_dag.channel.lease import LEASE_BYTES, lease, lease_type
 from compiled_dag.channel.tensor import NoGpuError
@@ -46,7 +47,7 @@ class _Extent:
         self.lease_type = lease_type(self.capacity)
 
 
-class Reader:
+class Reader(ChannelInterface):
     """One participant's end of a channel; reads every message once, in order."""
 
     def __init__(

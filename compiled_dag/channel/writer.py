@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.channel import layout as at
 from compiled_dag.channel.codec import Encoded, Kind, copied, encode
+from compiled_dag.channel.interface import ChannelInterface
 from compiled_dag.channel.layout import ALIGN, body_size
 from compiled_dag.channel.pool import Extent, Pool
 from compiled_dag.shm.futex import STORES_STAY_IN_ORDER, fence, futex_wake
@@ -30,7 +31,7 @@ _MAX_INT: Final = (1 << 63) - 1
 _IMMUTABLE: Final = frozenset({int, float, bool, complex, str, bytes, type(None)})
 
 
-class Writer:
+class Writer(ChannelInterface):
     """The one writer of a channel."""
 
     def __init__(

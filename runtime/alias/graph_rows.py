@@ -33,12 +33,7 @@ _KEYS: Final = {
         "PREV_CLASS_METHOD_CALL_KEY",
     ),
 }
-_FUTURES: Final = missing(
-    "DAGOperationFuture",
-    "GPUFuture",
-    why="what a step of an actor waits for is the compiled program's own",
-    instead="annotate results with CompiledDAGFuture; compiled.program shows the steps",
-)
+_FUTURES: Final = same("compiled_dag", "DAGOperationFuture", "GPUFuture")
 _PLOT: Final = same("compiled_dag", "plot")
 _CONTEXT: Final = {
     **same("compiled_dag", "DAGContext"),
@@ -102,7 +97,7 @@ _DAG: Final[dict[str, Rows]] = {
     "ray.dag.dag_node_operation": {},
     "ray.dag.dag_operation_future": {
         **_FUTURES,
-        **missing("ResolvedFuture", why=_INTERNAL),
+        "ResolvedFuture": Here("compiled_dag.operation_future:ResolvedFuture"),
     },
     "ray.dag.format_utils": missing("get_dag_node_str", why=_INTERNAL, instead="use str(node)"),
     "ray.dag.function_node": _pick(_NODES, "FunctionNode"),
@@ -116,14 +111,12 @@ _DAG: Final[dict[str, Rows]] = {
     "ray.dag.vis_utils": _PLOT,
 }
 
-_DEVICE_CHANNELS: Final = "custom accelerators are not supported"
 _CHANNELS: Final = missing(
     "AwaitableBackgroundReader",
     "AwaitableBackgroundWriter",
     "BufferedSharedMemoryChannel",
     "CachedChannel",
     "Channel",
-    "ChannelInterface",
     "CompositeChannel",
     "IntraProcessChannel",
     "ReaderInterface",
@@ -139,12 +132,8 @@ _CHANNEL_TYPES: Final = {
     "ChannelOutputType": Here("compiled_dag:TorchTensorType"),
     **same("compiled_dag", "Communicator"),
     **same("collective", "CPUCommunicator"),
-    **missing(
-        "ChannelContext",
-        why="what an actor knows of its channels is in its program",
-        instead="compiled.program shows it",
-    ),
-    **missing("CompiledDAGArgs", why=_INTERNAL),
+    **same("compiled_dag", "ChannelContext", "ChannelInterface"),
+    **same(_STAND_INS, "CompiledDAGArgs"),
 }
 
 _CHANNEL: Final[dict[str, Rows]] = {
@@ -162,12 +151,11 @@ _CHANNEL: Final[dict[str, Rows]] = {
             instead="compile a graph",
         ),
     },
-    "ray.experimental.channel.accelerator_context": missing(
+    "ray.experimental.channel.accelerator_context": same(
+        "compiled_dag",
         "AcceleratorContext",
         "is_accelerator_context_registered",
         "register_accelerator_context",
-        why=_DEVICE_CHANNELS,
-        instead="leave it out: CUDA is found by itself",
     ),
     "ray.experimental.channel.auto_transport_type": {
         **same("compiled_dag", "AutoTransportType"),

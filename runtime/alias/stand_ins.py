@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from compiled_dag.options import DAGContext, Profiling
 
@@ -25,6 +25,13 @@ class LoggingConfig:
     encoding: str = "TEXT"
     log_level: str = "INFO"
     additional_log_standard_attrs: Sequence[str] = field(default_factory=list)
+
+
+class CompiledDAGArgs(NamedTuple):
+    """Arguments of an execution as a value; `execute` takes them as they are."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
 
 
 class GraphReduceOp(Enum):
