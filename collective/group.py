@@ -45,6 +45,8 @@ class Join:
     communicator: CommunicatorPart | None
     """The user's, which does the work."""
     timeout_s: float
+    pairs: bool
+    """Whether ranks are to send to each other: then each does so once, to have it connected."""
 
 
 class DriverGroup:
@@ -57,8 +59,10 @@ class DriverGroup:
         backend: str,
         deadline: float,
         communicator: CommunicatorPart | None = None,
+        *,
+        pairs: bool = False,
     ) -> None:
-        """Form the group and wait until every rank has joined.
+        """Form the group and wait until every rank has joined; `pairs` as in `Join`.
 
         Raises:
             ActorDiedError: A member is dead, or dies meanwhile.
@@ -70,6 +74,7 @@ class DriverGroup:
         self._host = host
         self._actors = tuple(actors)
         self._communicator = communicator
+        self._pairs = pairs
         self._leaving: dict[ActorId, Pending] = {}
         """Replies of the ranks that were asked to leave."""
         self._closed = False
@@ -139,6 +144,7 @@ class DriverGroup:
                 backend=backend,
                 communicator=self._communicator,
                 timeout_s=max(0.0, deadline - time.monotonic()),
+                pairs=self._pairs,
             )
             fds = (self._header.segment.fd,)
             replies.append(self._host.submit(actor.actor_id, join_group, pickle.dumps(join), fds))
@@ -224,6 +230,10 @@ def join_group(context: ActorContext, payload: bytes, fds: Sequence[int]) -> byt
         meet_ranks(header, join.rank, join.timeout_s, context.waiter)
         preflight = Preflight(header, join.rank, context.waiter)
         process_group = _make_group(context, header, preflight, join)
+        if join.pairs:
+            from collective.edges import connect  # noqa: PLC0415  few groups need it
+
+            connect(process_group, join.rank, world_size)
     except BaseException:
         os.close(fds[0])
         raise

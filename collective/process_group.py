@@ -6,6 +6,8 @@ import os
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
 BITWISE: Final = ("BAND", "BOR", "BXOR")
@@ -126,6 +128,34 @@ class ProcessGroup(Protocol):
 
     def abort(self) -> None:
         """Give the group up, waking peers that wait for this rank."""
+        ...
+
+
+class PairGroup(Protocol):
+    """A process group whose ranks also send to each other."""
+
+    in_host_memory: bool
+    """Whether only tensors in host memory can be sent."""
+
+    def exchange(
+        self,
+        sends: Sequence[tuple[torch.Tensor, int]],
+        receives: Sequence[tuple[torch.Tensor, int]],
+    ) -> None:
+        """Send tensors of bytes to ranks, and receive into others, in one go; in any order.
+
+        Raises:
+            RuntimeError: It failed; the group is of no use any more.
+            ChannelClosedError: The driver has ended the group.
+        """
+        ...
+
+    def marks(self, numbers: list[int]) -> torch.Tensor:
+        """Return bytes that can be sent."""
+        ...
+
+    def settle(self) -> None:
+        """Wait until all that was begun is done; raises as `exchange` does."""
         ...
 
 

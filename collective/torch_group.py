@@ -10,8 +10,6 @@ So the wait looks at the group's state ten times a second. A rank that leaves an
 destroy the group, which would join gloo's waiting thread: it is kept, unused, until the process
 ends. What does not work instead: `abort` (wakes nobody), a shorter time-out of the operation (a
 rank that is stopped is not dead), polling `is_completed` (doubles the time of a small allreduce).
-
-NCCL: eager connection of one device per rank, non-blocking so that a survivor can abort.
 """
 
 from __future__ import annotations
@@ -28,12 +26,12 @@ import torch
 import torch.distributed
 
 from collective.header import OPEN
-from collective.launch import OP_TIMEOUT, launch
-from collective.process_group import BITWISE, gloo_needs_calm, why_not_op
+from collective.launch import launch
+from collective.process_group import gloo_needs_calm, why_not_op
 from collective.warm_memory import WarmMemory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from collective.header import GroupHeader
     from collective.process_group import ProcessGroup, Work
@@ -56,7 +54,6 @@ _GLOO_DTYPES: Final = frozenset(
     {torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int8, torch.uint8,
      torch.int32, torch.int64, torch.bool, torch.complex64, torch.complex128}
 )  # fmt: skip
-_NCCL_DTYPES: Final = _GLOO_DTYPES - {torch.complex64, torch.complex128}
 
 
 def make_group(
@@ -71,7 +68,9 @@ def make_group(
     if backend == "gloo":
         return GlooGroup(store, rank, world_size, waiter)
     if backend == "nccl":
-        return NcclGroup(store, rank, world_size)
+        from collective.nccl_group import NcclGroup  # noqa: PLC0415  few groups need it
+
+        return NcclGroup(store, rank, world_size, waiter)
     msg = f"no backend {backend!r}: use 'gloo', 'nccl' or 'shm'"
     raise ValueError(msg)
 
@@ -126,7 +125,8 @@ _abandoned: list[Any] = []
 def _made_elsewhere(make: Callable[[], Any], header: GroupHeader, waiter: Waiter) -> Any:
     """Return what `make` does, on a thread of its own: nothing else can leave it.
 
-    Connecting to a peer that dies meanwhile takes gloo over a minute.
+    Connecting to a peer that dies meanwhile takes gloo over a minute, receiving from one that is
+    stopped as long as its operations may take.
 
     Raises:
         ChannelClosedError: The driver has ended the group; the thread goes on, and ends.
@@ -140,7 +140,7 @@ def _made_elsewhere(make: Callable[[], Any], header: GroupHeader, waiter: Waiter
             made.append((None, error))
         header.ring_all()
 
-    threading.Thread(target=run, name="gloo connects", daemon=True).start()
+    threading.Thread(target=run, name="gloo waits", daemon=True).start()
     waiter.until(lambda: bool(made), header.guard, None)
     group, error = made.pop()
     if error is not None:
@@ -171,6 +171,7 @@ class GlooGroup:
 
     backend = "gloo"
     in_place = True
+    in_host_memory = True
 
     def __init__(
         self, store: SharedMemoryStore, rank: int, world_size: int, waiter: Waiter
@@ -181,6 +182,7 @@ class GlooGroup:
         options._devices = [dist.ProcessGroupGloo.create_device(interface="lo")]
         options._timeout = _CONNECT_TIMEOUT
         self._store = store  # the C++ side calls back into it
+        self._waiter = waiter
         self._group: Any = _made_elsewhere(
             lambda: dist.ProcessGroupGloo(
                 dist.PrefixStore("gloo/", store), rank, world_size, options
@@ -224,6 +226,31 @@ class GlooGroup:
         self._running.append(work)
         return work
 
+    def exchange(
+        self,
+        sends: Sequence[tuple[torch.Tensor, int]],
+        receives: Sequence[tuple[torch.Tensor, int]],
+    ) -> None:
+        """See `PairGroup`. It is done when this returns."""
+        group = self._group
+        if group is None:
+            raise RuntimeError("the group was given up")
+
+        def run() -> None:
+            works = [group.send([one], rank, 0) for one, rank in sends]
+            works += [group.recv([one], rank, 0) for one, rank in receives]
+            for work in works:
+                work.wait()  # not in slices: one that is over closes the connection
+
+        _made_elsewhere(run, self._store.header, self._waiter)
+
+    def marks(self, numbers: list[int]) -> torch.Tensor:
+        """See `PairGroup`."""
+        return torch.tensor(numbers, dtype=torch.uint8)
+
+    def settle(self) -> None:
+        """See `PairGroup`: nothing is under way."""
+
     def shortcut(self, *_looks: Any) -> None:
         """Return None: there is none."""
 
@@ -237,80 +264,3 @@ class GlooGroup:
             _abandoned.append((group, running))
         elif group is not None and hasattr(group, "shutdown"):
             group.shutdown()
-
-
-class _NcclWork:
-    """An operation of NCCL: waiting for it orders this stream behind it, and blocks nobody."""
-
-    def __init__(self, work: Any) -> None:
-        self._work = work
-
-    def wait(self, _deadline: float | None = None) -> None:
-        """Have the current stream wait."""
-        self._work.wait()
-
-
-class NcclGroup:
-    """One GPU per rank."""
-
-    backend = "nccl"
-    needs_calm = False
-    in_place = True
-
-    def __init__(self, store: SharedMemoryStore, rank: int, world_size: int) -> None:
-        device = torch.device("cuda", torch.cuda.current_device())
-        options = dist.ProcessGroupNCCL.Options()
-        options.config.blocking = False
-        options._timeout = OP_TIMEOUT
-        options.global_ranks_in_group = list(range(world_size))
-        self._store = store
-        self._device = device
-        self._group: Any = dist.ProcessGroupNCCL(
-            dist.PrefixStore("nccl/", store), rank, world_size, options
-        )
-        self._group._set_sequence_number_for_group()
-        self._group.eager_connect_single_device(device)
-        self._warm_up()
-
-    def _warm_up(self) -> None:
-        """Connect the ring now, not in the first execution."""
-        one = torch.zeros(1, device=self._device)
-        self.run("allreduce", one, one, op="SUM", root=0).wait()
-        torch.cuda.synchronize(self._device)
-
-    def why_not(self, tensor: torch.Tensor, op: str) -> str | None:
-        """Return why NCCL cannot reduce `tensor` with `op`, or None."""
-        if tensor.dtype not in _NCCL_DTYPES:
-            return f"NCCL cannot reduce {tensor.dtype}"
-        if op in BITWISE:
-            return f"NCCL has no {op}: use transport='gloo'"
-        return why_not_op(tensor, op)
-
-    def empty(self, shape: tuple[int, ...], dtype: torch.dtype, _device: Any) -> torch.Tensor:
-        """Return contiguous memory of this rank's GPU."""
-        return torch.empty(shape, dtype=dtype, device=self._device)
-
-    def stage(self, _kind: str, tensor: torch.Tensor, _op: str | None, _root: int) -> torch.Tensor:
-        """Return `tensor` on this rank's GPU, contiguous."""
-        return tensor.to(self._device).resolve_conj().resolve_neg().contiguous()
-
-    def run(
-        self,
-        kind: str,
-        send: torch.Tensor | None,
-        receive: torch.Tensor | None,
-        *,
-        op: str | None,
-        root: int,
-    ) -> Work:
-        """Start an operation."""
-        return _NcclWork(launch(self._group, kind, send, receive, op=op, root=root))
-
-    def shortcut(self, *_looks: Any) -> None:
-        """Return None: there is none."""
-
-    def abort(self) -> None:
-        """Abort the communicator; kernels that wait for a dead peer end."""
-        group, self._group = self._group, None
-        if group is not None:
-            group.abort()

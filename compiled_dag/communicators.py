@@ -33,7 +33,8 @@ _TURN_S = 0.05
 class CommunicatorEnd:
     """One actor's copy of a communicator."""
 
-    communicator: Communicator
+    communicator: Any
+    """A `Communicator`, or what does as one for edges (`compiled_dag.operation.EdgeEnd`)."""
     rank: int
     failure: str | None = None
     """Why it is not used any more."""

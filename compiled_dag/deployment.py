@@ -170,6 +170,7 @@ class Deployment:
                 processes=processes,
                 parts=parts[participant],
                 with_torch=tensor.is_loaded() or is_hinted(self.program, participant),
+                edges=self._groups.edges_of(participant),
                 ranks=ranks,
                 tickets=part,
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from compiled_dag.channel import codec
 from compiled_dag.channel.checked import CheckedWriter
@@ -15,9 +15,10 @@ from compiled_dag.outcome import Place
 if TYPE_CHECKING:
     from compiled_dag.channel.graph_segment import GraphSegment
     from compiled_dag.channel.layout import ChannelSpec
+    from compiled_dag.cuda.group import Line
     from compiled_dag.cuda.ring import Seat
 
-    Means: TypeAlias = Peers | Seat
+    Means: TypeAlias = Peers | Line | Seat
     """What carries a channel's tensors, if that is not host memory."""
 
 
@@ -53,9 +54,15 @@ def open_writer(
         return RendezvousWriter(
             graph, spec, place, means, slot_bytes=slot_bytes, cap_bytes=cap_bytes
         )
+    if spec.transport.has_group:
+        from compiled_dag.cuda.group import GroupWriter  # noqa: PLC0415  few graphs have one
+
+        line = cast("Line", means)
+        return GroupWriter(graph, spec, place, line, slot_bytes=slot_bytes, cap_bytes=cap_bytes)
     from compiled_dag.cuda.writer import CudaWriter  # noqa: PLC0415  few graphs have one
 
-    return CudaWriter(means, place, slot_bytes=slot_bytes, cap_bytes=cap_bytes)
+    seat = cast("Seat", means)
+    return CudaWriter(seat, place, slot_bytes=slot_bytes, cap_bytes=cap_bytes)
 
 
 def open_reader(
@@ -77,6 +84,10 @@ def open_reader(
         return reader
     if isinstance(means, Peers):
         return RendezvousReader(graph, spec, participant, label, means)
+    if spec.transport.has_group:
+        from compiled_dag.cuda.group import GroupReader  # noqa: PLC0415  few graphs have one
+
+        return GroupReader(graph, spec, participant, label, cast("Line", means))
     from compiled_dag.cuda.reader import CudaReader  # noqa: PLC0415  few graphs have one
 
-    return CudaReader(means, participant, label)
+    return CudaReader(cast("Seat", means), participant, label)

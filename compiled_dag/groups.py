@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from compiled_dag.communicators import DriverCommunicators, leave_communicators, used_by
-from compiled_dag.package import RankPart
+from compiled_dag.host import EDGE_GROUPS, offered
+from compiled_dag.package import EdgePart, RankPart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from compiled_dag.capture import Captured
     from compiled_dag.host import Actor, SystemCall
     from compiled_dag.ir import CommunicatorId, NodeId, OperationId
-    from compiled_dag.operation import Group
+    from compiled_dag.operation import Backend, EdgeGroups, Group
     from compiled_dag.outcome import Place
     from compiled_dag.program import Program
 
@@ -36,6 +37,7 @@ class Groups:
         self._captured = captured
         self._program = program
         self._groups: list[Group] = []
+        self._edges: list[EdgePart] = []
         self._communicators = DriverCommunicators(
             graph_id, captured.host, captured.communicators, used_by(program)
         )
@@ -74,7 +76,27 @@ class Groups:
             text = str(self._graph_id).encode()
             leave_word(members, memory, leave_communicators, text)
             self._communicators.open(deadline)
+        self._open_edges(deadline, leave_word)
         return self._open_groups(places, deadline, leave_word)
+
+    def edges_of(self, participant: int) -> tuple[EdgePart, ...]:
+        """Return the groups of edges that a participant is in."""
+        return tuple(part for part in self._edges if participant in part.members)
+
+    def _open_edges(self, deadline: float, leave_word: LeaveWord) -> None:
+        """Form one group for all channels that have the same ends."""
+        specs = [spec for spec in self._program.channels if spec.transport.has_group]
+        backends = {spec.ends: spec.transport.mechanism for spec in specs}
+        for members, backend in backends.items():
+            find = offered(EDGE_GROUPS)
+            assert find is not None, "no session offers groups, and one has bound the nodes"
+            groups: EdgeGroups = find()
+            actors = [self._captured.actors[member - 1] for member in members]
+            host = self._captured.host
+            group = groups.open_group(host, actors, cast("Backend", backend), deadline)
+            self._groups.append(group)
+            leave_word(actors, group.memory_fd, group.leave, str(group.id).encode())
+            self._edges.append(EdgePart(groups=groups, group_id=group.id, members=members))
 
     def _open_groups(
         self, places: Mapping[NodeId, Place], deadline: float, leave_word: LeaveWord

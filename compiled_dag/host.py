@@ -113,6 +113,8 @@ class ActorContext(Protocol):
 GROUP_HOME: Final = "the home of eager groups"
 """Offered for `collective.home`."""
 ASSIGNED_GPUS: Final = "the GPUs assigned to this process"
+EDGE_GROUPS: Final = "the groups of edges"
+"""Offered for `compiled_dag.groups`: `compiled_dag.operation.EdgeGroups`."""
 _offers: dict[str, Callable[[], Any]] = {}
 
 

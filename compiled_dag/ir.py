@@ -17,6 +17,7 @@ from compiled_dag.tree import Val, leaves
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from compiled_dag.operation import Backend
     from compiled_dag.tree import Arguments, Tree
 
 NodeId = NewType("NodeId", int)
@@ -210,6 +211,8 @@ class Reach:
     no_events: str = ""
     no_pinning: str = ""
     """About memory of the host that both GPUs read and write."""
+    backend: Backend = ""
+    """What process groups of such devices run on; empty if they can be in none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

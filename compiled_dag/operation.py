@@ -7,14 +7,20 @@ calls. This package never sees a process group.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import torch
+
     from compiled_dag.communicators import CommunicatorPart
     from compiled_dag.host import Actor, ActorContext, Host, SystemCall
     from compiled_dag.outcome import Place
+
+
+Backend: TypeAlias = Literal["", "nccl", "gloo"]
+"""What process groups of GPUs run on; empty where these can be in none."""
 
 
 class Group(Protocol):
@@ -134,4 +140,45 @@ class CollectiveOp(Protocol):
         self, context: ActorContext, group_id: int, rank: int, places: Sequence[Place]
     ) -> BoundOperation:
         """Return this rank's functions (in the actor's process); `places` by rank."""
+        ...
+
+
+class EdgeEnd(Protocol):
+    """One rank's end of a group whose ranks send each other tensors."""
+
+    in_host_memory: bool
+    """Whether only tensors in host memory can be sent."""
+
+    def exchange(
+        self,
+        sends: Sequence[tuple[torch.Tensor, int]],
+        receives: Sequence[tuple[torch.Tensor, int]],
+    ) -> None:
+        """Send contiguous tensors to ranks, and receive into others from ranks, in one go.
+
+        Tensors of a GPU may be used at once, on the current stream.
+
+        Raises:
+            RuntimeError: It failed; the group is of no use any more.
+            ChannelClosedError: The driver has ended the group.
+        """
+        ...
+
+
+class EdgeGroups(Protocol):
+    """Makes such groups. Frozen and picklable: it goes to the actors with their programs."""
+
+    def open_group(
+        self, host: Host, actors: Sequence[Actor], backend: Backend, deadline: float
+    ) -> Group:
+        """Form a group of `actors` (by rank); returns when each has sent to each.
+
+        Raises:
+            ActorDiedError: A member is dead, or dies meanwhile.
+            GraphError: Not formed in time, or the backend failed.
+        """
+        ...
+
+    def bind_rank(self, context: ActorContext, group_id: int) -> EdgeEnd:
+        """Return this rank's end, in its actor's process."""
         ...

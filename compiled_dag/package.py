@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from compiled_dag.channel.layout import ChannelSpec
     from compiled_dag.ir import CommunicatorId, NodeId, OperationId
-    from compiled_dag.operation import CollectiveOp
+    from compiled_dag.operation import CollectiveOp, EdgeGroups
     from compiled_dag.options import Profiling
     from compiled_dag.outcome import Place
     from compiled_dag.program import Step
@@ -26,6 +26,16 @@ class RankPart:
     rank: int
     places: tuple[Place, ...]
     """By rank."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgePart:
+    """A group that carries the tensors of some channels."""
+
+    groups: EdgeGroups
+    group_id: int
+    members: tuple[int, ...]
+    """Participants, by rank."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +56,8 @@ class Package:
     """What calls of functions run; a call without one is of a method."""
     places: dict[NodeId, Place]
     parts: dict[OperationId, RankPart]
+    edges: tuple[EdgePart, ...]
+    """Groups that this participant is in."""
     with_torch: bool
     """Whether the driver has imported torch, so that tensors may come."""
     slot_bytes: int

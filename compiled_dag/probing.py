@@ -97,6 +97,7 @@ class _Rounds:
             no_memory=refused(offered.no_memory, taken.no_memory),
             no_events=refused(offered.no_events or settled, taken.no_events),
             no_pinning=refused(offered.no_pinning, taken.no_pinning),
+            backend=offered.backend if offered.backend == taken.backend else "",
         )
 
     def _each(

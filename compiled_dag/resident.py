@@ -14,7 +14,7 @@ from compiled_dag import profiled
 from compiled_dag.channel import layout as at
 from compiled_dag.channel.graph_segment import GraphSegment
 from compiled_dag.channel.rendezvous import Peers
-from compiled_dag.communicators import end_in
+from compiled_dag.communicators import CommunicatorEnd, end_in
 from compiled_dag.compute import Report, Run, Slots, bind_compute
 from compiled_dag.ends import open_reader, open_writer
 from compiled_dag.errors import ChannelClosedError, DeviceError
@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from compiled_dag.channel.layout import ChannelSpec
     from compiled_dag.channel.reader import Reader
     from compiled_dag.channel.writer import Writer
+    from compiled_dag.cuda.device import Device
     from compiled_dag.cuda.flow import Flow
+    from compiled_dag.cuda.group import Line
     from compiled_dag.cuda.leaving import Ring
     from compiled_dag.cuda.ring import Seat
     from compiled_dag.ends import Means
@@ -145,11 +147,11 @@ class GraphResident:
         profiled.stop(self._context, self._package)
 
     def _leave_rings(self) -> None:
+        if self._flow is not None:
+            self._flow.close()
         if self._rings:
             from compiled_dag.cuda.leaving import leave  # noqa: PLC0415  few graphs need it
 
-            if self._flow is not None:
-                self._flow.close()
             rings, self._rings = self._rings, []
             left = leave(rings)
             if left.rings:
@@ -204,6 +206,8 @@ class GraphResident:
         """Return what carries a channel's tensors, if that is not host memory."""
         if spec.transport.has_ring:
             return self._seat(spec)
+        if spec.transport.has_group:
+            return self._line(spec)
         number = spec.transport.communicator
         if number is None:
             return None
@@ -211,15 +215,31 @@ class GraphResident:
         return Peers(end, self._package.ranks[number], self._context.waiter)
 
     def _seat(self, spec: ChannelSpec) -> Seat:
+        from compiled_dag.cuda.ring import Seat  # noqa: PLC0415  few graphs need it
+
+        device, flow = self._flowing()
+        return Seat(self._graph, spec, device, self._context.waiter, flow.receive)
+
+    def _line(self, spec: ChannelSpec) -> Line:
+        from compiled_dag.cuda.group import Line  # noqa: PLC0415  few graphs need it
+
+        device, _ = self._flowing()
+        part = next(part for part in self._package.edges if part.members == spec.ends)
+        end = part.groups.bind_rank(self._context, part.group_id)
+        ranks = {member: rank for rank, member in enumerate(part.members)}
+        own = CommunicatorEnd(end, ranks[self._package.participant])
+        return Line(Peers(own, ranks, self._context.waiter), end, device)
+
+    def _flowing(self) -> tuple[Device, Flow]:
+        """Return the actor's GPU, and the pace of this program on it."""
         from compiled_dag.cuda.device import open_device  # noqa: PLC0415  few graphs need it
         from compiled_dag.cuda.flow import Flow  # noqa: PLC0415
-        from compiled_dag.cuda.ring import Seat  # noqa: PLC0415
 
         device, waiter = open_device(), self._context.waiter
         if self._flow is None:
             overlaps = self._package.overlaps
             self._flow = Flow(device, self._graph, waiter, overlaps=overlaps)
-        return Seat(self._graph, spec, device, waiter, self._flow.receive)
+        return device, self._flow
 
     def _after_arrivals(self, step: Step, run: Run) -> Run:
         """Return a step that waits for what it is the first to use, where that is on its way."""

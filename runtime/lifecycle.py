@@ -328,15 +328,23 @@ def _in_forked_child() -> None:
 
 
 def _offer() -> None:
-    """Let the packages below find the session, and what this process may use."""
+    """Let the packages below find the session, and what they cannot import."""
     from compiled_dag.host import (  # noqa: PLC0415  imported by a session
         ASSIGNED_GPUS,
+        EDGE_GROUPS,
         GROUP_HOME,
         offer,
     )
 
     offer(GROUP_HOME, lambda: current("a collective group").group_home)
     offer(ASSIGNED_GPUS, context.gpu_ids)
+    offer(EDGE_GROUPS, _edge_groups)
+
+
+def _edge_groups() -> Any:
+    from collective.edges import RankedEdges  # noqa: PLC0415  few graphs need it
+
+    return RankedEdges()
 
 
 os.register_at_fork(after_in_child=_in_forked_child)

@@ -98,6 +98,11 @@ class ChannelSpec:
     """The node whose value it carries; None if it only starts actors that wait for nobody."""
     transport: Transport = UNHINTED
 
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Writer and readers, in order: the ranks, where a process group carries its tensors."""
+        return tuple(sorted((self.writer, *self.readers)))
+
 
 @dataclass(frozen=True, slots=True)
 class ChannelPlace:

@@ -95,19 +95,27 @@ class RendezvousWriter(CheckedWriter):
         failure = self._peers.end.failure
         if failure is not None and value.__class__ is not Error:
             value = Error.capture(ChannelError(failure), self._place, execution=self.published())
-        encoded, self._tensors = self._promises.encode_apart(value)
+        encoded, self._tensors = self._encode_apart(value)
         return encoded
 
+    def _encode_apart(self, value: Any) -> tuple[Encoded, list[Any]]:
+        """Encode a value without those of its tensors that the communicator is to carry."""
+        return self._promises.encode_apart(value)
+
     def _exchange(self, sent: Sequence[Any]) -> None:
-        peers, words, number = self._peers, self._words, self.published()
         for rank, word, site in self._receivers:
-
-            def has_come(word: int = word) -> bool:
-                return words[word] >> 1 >= number
-
-            peers.waiter.until(has_come, self.graph.guard, None, site)
-            if words[word] & 1 and peers.end.failure is None:
+            if self._receives(word, site) and self._peers.end.failure is None:
                 self._send(sent, rank)
+
+    def _receives(self, word: int, site: Site) -> bool:
+        """Wait for a reader, and tell whether it receives what was published last."""
+        words, number = self._words, self.published()
+
+        def has_come() -> bool:
+            return words[word] >> 1 >= number
+
+        self._peers.waiter.until(has_come, self.graph.guard, None, site)
+        return bool(words[word] & 1)
 
     def _send(self, sent: Sequence[Any], rank: int) -> None:
         end = self._peers.end
@@ -116,7 +124,7 @@ class RendezvousWriter(CheckedWriter):
                 if one.numel():
                     end.communicator.send(one, rank)
         except Exception as error:  # noqa: BLE001  user code may raise anything
-            end.failure = _failure(end, f"send to rank {rank}", error)
+            end.failure = failure_of(end, f"send to rank {rank}", error)
             await_news(self._peers.waiter, self.graph)
 
 
@@ -139,15 +147,23 @@ class RendezvousReader(Reader):
             return codec.decode(kind, head, buffers)
         end = self._peers.end
         comes = end.failure is None
-        self.words[self._receives_word] = (self.sequence + 1) << 1 | comes
-        self.graph.board.ring(self._writer_process)
+        self._say(comes=comes)
         looks, stream = codec.split_apart(head)
         received = self._receive(looks) if comes else []
         if end.failure is not None:
-            place = Place(method=f"reading {self.spec.label}", actor=self._label)
-            return Error.capture(ChannelError(end.failure), place, execution=self.sequence)
+            return self._failed(ChannelError(end.failure))
         landed = [tensors.land(one, self._device) for one in received]
         return codec.decode_apart(stream, buffers, landed)
+
+    def _say(self, *, comes: bool) -> None:
+        """Tell the writer whether this reader receives the message that it is at."""
+        self.words[self._receives_word] = (self.sequence + 1) << 1 | comes
+        self.graph.board.ring(self._writer_process)
+
+    def _failed(self, cause: Exception) -> Error:
+        """Return what goes in place of a value."""
+        place = Place(method=f"reading {self.spec.label}", actor=self._label)
+        return Error.capture(cause, place, execution=self.sequence)
 
     def _receive(self, looks: Sequence[tensors.Look]) -> list[Any]:
         """Return the tensors of a value; none after a failure, which is noted."""
@@ -155,7 +171,7 @@ class RendezvousReader(Reader):
         try:
             received = [self._receive_one(look) for look in looks]
         except Exception as error:  # noqa: BLE001  user code may raise anything
-            end.failure = _failure(end, f"recv from rank {self._writer_rank}", error)
+            end.failure = failure_of(end, f"recv from rank {self._writer_rank}", error)
             await_news(self._peers.waiter, self.graph)
         return received
 
@@ -175,7 +191,8 @@ def _check_received(received: Any, expected: tensors.Look) -> None:
         raise ValueError(msg)
 
 
-def _failure(end: CommunicatorEnd, what: str, error: Exception) -> str:
+def failure_of(end: CommunicatorEnd, what: str, error: Exception) -> str:
+    """Return what is told of an end that failed, and is not used any more."""
     return (
         f"{type(end.communicator).__name__}, rank {end.rank}: {what} raised "
         f"{type(error).__name__}: {error}. The communicator cannot be used any more: compile the "

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 if TYPE_CHECKING:
     from compiled_dag.ir import CommunicatorId, DeviceName
 
-Mechanism: TypeAlias = Literal["host", "fake", "cuda_ipc", "pinned", "staged", "communicator"]
+Mechanism: TypeAlias = Literal[
+    "host", "fake", "cuda_ipc", "nccl", "gloo", "pinned", "staged", "communicator"
+]
 """What moves the tensors. ``host``: shared memory. An accelerator edge is ``fake`` where the GPUs
 are (then it is host memory too); ``cuda_ipc`` where tensors stay on GPUs, in a ring that writer and
-readers share; ``pinned`` where that ring has to be in pinned host memory; ``staged`` where not even
-that can be had, and torch copies to and from host memory; or the send and recv of a user's
-``communicator``. Everything but tensors is always in host memory.
+readers share; ``nccl`` where GPUs share no memory and a process group sends from one to the other
+(``gloo`` where that is what devices have); ``pinned`` where two of them are one, and the ring has
+to be in pinned host memory; ``staged`` where not even that can be had, and torch copies to and from
+host memory; or the send and recv of a user's ``communicator``. Everything but tensors is always in
+host memory.
 """
 
 
@@ -51,9 +55,14 @@ class Transport:
         return self.mechanism in {"cuda_ipc", "pinned"}
 
     @property
+    def has_group(self) -> bool:
+        """Whether a process group of its writer and readers carries tensors."""
+        return self.mechanism in {"nccl", "gloo"}
+
+    @property
     def is_rendezvous(self) -> bool:
         """Whether writer and readers have to meet for a value to travel."""
-        return self.mechanism == "communicator"
+        return self.mechanism == "communicator" or self.has_group
 
 
 UNHINTED = Transport()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from compiled_dag.channel.tensor import Look
     from compiled_dag.cuda.driver import Driver, Stream
+    from compiled_dag.operation import Backend
 
 
 class Device(Protocol):
@@ -35,6 +36,11 @@ class Device(Protocol):
     @property
     def name(self) -> str:
         """What messages call the GPU."""
+        ...
+
+    @property
+    def backend(self) -> Backend:
+        """What process groups of such GPUs run on; empty if they can be in none."""
         ...
 
     def holds(self, tensor: torch.Tensor) -> bool:
@@ -138,6 +144,9 @@ class TorchDevice:
         facts = self._torch.cuda.get_device_properties(0)
         self.uuid = str(facts.uuid)
         self.name = str(facts.name)
+        distributed = library.distributed
+        has_nccl = distributed.is_available() and distributed.is_nccl_available()
+        self.backend: Backend = "nccl" if has_nccl else ""
 
     def holds(self, tensor: torch.Tensor) -> bool:
         """See `Device`."""

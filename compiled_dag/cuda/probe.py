@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from compiled_dag.cuda.device import Device
     from compiled_dag.cuda.driver import Event
     from compiled_dag.host import ActorContext
+    from compiled_dag.operation import Backend
 
 _KEY: Final = "offer of GPU memory"
 _PATTERN: Final = bytes(range(1, 129)) * 8
@@ -53,6 +54,7 @@ class Offer:
     no_memory: str = ""
     no_events: str = ""
     no_pinning: str = ""
+    backend: Backend = ""
 
     @classmethod
     def of_none(cls, why: str) -> Offer:
@@ -70,6 +72,7 @@ class Taken:
     no_memory: str = ""
     no_events: str = ""
     no_pinning: str = ""
+    backend: Backend = ""
 
 
 class _Made:
@@ -207,6 +210,7 @@ def offer(context: ActorContext, payload: bytes, fds: Sequence[int]) -> bytes:  
         no_memory=no_memory,
         no_events=no_events,
         no_pinning=no_pinning,
+        backend=side.device.backend,
     )
     return pickle.dumps(found)
 
@@ -240,6 +244,7 @@ def _take(side: _Side, offered: Offer) -> Taken:
         no_memory=no_memory,
         no_events=no_events,
         no_pinning=no_pinning,
+        backend=side.device.backend,
     )
 
 

@@ -188,7 +188,9 @@ class _Edges:
         if self._graph.reach is None:
             return Transport(mechanism="staged", reason=reason)
         found = [self._reach[pair] for pair in pairs]
-        mechanism, why = _ring_of(found)
+        mechanism, why = _ring_of(found, [gpus.physical for gpus in ends.gpus])
+        if mechanism in {"nccl", "gloo"}:
+            return Transport(mechanism=mechanism, reason=f"{reason}; {why}")
         no_events = _first(one.no_events for one in found)
         host_ordered = mechanism != "staged" and bool(no_events)
         if host_ordered:
@@ -216,11 +218,17 @@ class _Edges:
         )
 
 
-def _ring_of(reach: Sequence[Reach]) -> tuple[Mechanism, str]:
-    """Return what the tensors of one value go through, and why."""
+def _ring_of(
+    reach: Sequence[Reach], gpus: Sequence[tuple[str, ...] | None]
+) -> tuple[Mechanism, str]:
+    """Return what the tensors of one value go through, and why; `gpus` are those of its ends."""
     no_memory = _first(one.no_memory for one in reach)
     if not no_memory:
         return "cuda_ipc", "; ".join(dict.fromkeys(one.where for one in reach))
+    backend = reach[0].backend
+    firsts = {each[0] for each in gpus if each}
+    if backend and len(firsts) == len(gpus) and all(one.backend == backend for one in reach):
+        return backend, f"{no_memory}; every end has a GPU of its own"
     no_pinning = _first(one.no_pinning for one in reach)
     if not no_pinning:
         return "pinned", no_memory

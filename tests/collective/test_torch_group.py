@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from collective.torch_group import GlooGroup, NcclGroup, make_group
+from collective.nccl_group import NcclGroup
+from collective.torch_group import GlooGroup, make_group
 
 BOTH = [GlooGroup, NcclGroup]
 NOBODY = ["int16", "uint16", "uint32", "uint64", "float8_e4m3fn"]

@@ -54,6 +54,15 @@ class Stage:
         device.synchronize()
         return _shown(device, value)
 
+    def settle(self, value: Any) -> Any:
+        """Return what it is, in host memory."""
+        device = open_device()
+        device.synchronize()
+        return value.clone().float()
+
+    def tell(self, value: Any) -> Any:
+        return value.tolist()
+
     def show_kept(self) -> Any:
         return self.show(self.kept)
 

@@ -20,40 +20,10 @@ from runtime.finding import Level
 from runtime.gpu_examination import sharing
 from tests.cuda.crew import Stage
 from tests.cuda.fake import SETTINGS
+from tests.cuda.graphs import edges, get, hop
 from tests.live import LONG_S
 
 pytestmark = [pytest.mark.proc]
-
-
-@pytest.fixture
-def start(no_leaks, monkeypatch):
-    """Starts a session on a machine with so many GPUs, and actors in it."""
-    monkeypatch.setenv("COMPILED_DAG_CUDA", "tests.cuda.fake:open_device")
-
-    def start(count, num_gpus=1, settings=""):
-        monkeypatch.setenv(SETTINGS, settings)
-        monkeypatch.setattr(gpus, "count_devices", lambda: num_gpus)
-        runtime.init(num_gpus=count)
-        stage = runtime.remote(Stage).options(num_gpus=1)
-        return [stage.remote() for _ in range(count)]
-
-    yield start
-    runtime.shutdown()
-
-
-def hop(writer, *readers, method="make", then="show"):
-    """Draw one value on its way from a GPU to others."""
-    with InputNode() as inp:
-        value = getattr(writer, method).bind(inp).with_tensor_transport("accelerator")
-        return MultiOutputNode([getattr(reader, then).bind(value) for reader in readers])
-
-
-def edges(graph):
-    return {(edge.source_name, edge.target_name): edge for edge in graph.explain().edges}
-
-
-def get(refs):
-    return runtime.get(refs, timeout=LONG_S)
 
 
 @pytest.mark.filterwarnings("ignore:num_gpus=")

@@ -8,6 +8,7 @@ import pytest
 from collective import allreduce
 from compiled_dag import GraphError, GraphUsageError, InputNode, MultiOutputNode
 from compiled_dag.capture import capture
+from compiled_dag.channel.transport import Transport
 from compiled_dag.ir import Reach
 from compiled_dag.passes.transports import resolve_transports, ring_candidates
 from tests.communicators import Bare, PaperCommunicator
@@ -150,6 +151,36 @@ def test_tensors_stay_on_gpus_if_all_readers_can_share_their_memory() -> None:
     )  # fmt: skip
     nothing = dict.fromkeys(("no_memory", "no_events", "no_pinning"), "no cupy")
     assert choice_of(reached(output, by_2=nothing)) == ("staged", "hinted so; no cupy", False)
+
+
+def test_gpus_that_share_no_memory_send_through_a_group_if_each_end_has_one_of_its_own() -> None:
+    def choice_with(*gpus, **refused):
+        graph = reached(edge(*actors_with(*gpus), hint=("nccl",)), **refused)
+        (found,) = [
+            one for one in resolve_transports(graph).of_value.values() if one.on_accelerator
+        ]
+        return found.mechanism, found.reason
+
+    able = {"no_memory": "no peer", "backend": "nccl"}
+    found = ("nccl", "hinted so; no peer; every end has a GPU of its own")
+    assert choice_with(ZERO, ONE, by_2=able) == found
+    assert choice_with(ZERO, ONE, by_2={"backend": "nccl"}) == (
+        "cuda_ipc",
+        "hinted so; 1 and 2 can",
+    )
+    two = (1, ("2",))
+    assert choice_with(ZERO, ONE, two, by_2=able, by_3={"backend": "nccl"}) == found
+    assert choice_with(ZERO, ONE, ONE, by_2=able, by_3=able)[0] == "pinned"
+    assert choice_with(ZERO, ZERO, by_2=able)[0] == "pinned"
+    assert choice_with(ZERO, ONE, two, by_2=able)[0] == "pinned"
+
+
+def test_who_sends_through_a_group_meets_its_readers() -> None:
+    transport = Transport(mechanism="nccl")
+    assert transport.has_group
+    assert transport.is_rendezvous
+    assert transport.on_accelerator
+    assert not transport.has_ring
 
 
 def test_what_the_hint_says_of_the_tensors_is_kept() -> None:

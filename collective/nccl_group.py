@@ -1,0 +1,197 @@
+"""NCCL, built directly: eager connection of one device per rank, non-blocking so that it can abort.
+
+A peer that dies leaves kernels on the survivors' GPUs that never end, and with them every host that
+waits for its GPU, wherever in user code that is. Only aborting the communicator ends them, and the
+main thread is just what may be stuck: a thread per group looks ten times a second whether the group
+still is, and aborts it (`Watch`). What the kernels leave in memory is no result; by then the graph,
+or the group, has ended for everybody.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+import torch.distributed
+
+from collective.header import CLOSED, OPEN
+from collective.launch import OP_TIMEOUT, launch
+from collective.process_group import BITWISE, why_not_op
+from compiled_dag.shm.waiter import Site
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from collective.header import GroupHeader
+    from collective.process_group import Work
+    from collective.store import SharedMemoryStore
+    from compiled_dag.shm.waiter import Waiter
+
+dist: Any = torch.distributed  # its C++ classes are exported but not declared
+
+_LOOK_S: Final = 0.1
+"""How often a group's thread looks whether it still is."""
+LEAVE_S: Final = 2.0
+"""How long the main thread has to leave a group that was closed, before its thread aborts it."""
+_SETTLE_S: Final = 0.001
+
+_DTYPES: Final = frozenset(
+    {torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int8, torch.uint8,
+     torch.int32, torch.int64, torch.bool}
+)  # fmt: skip
+
+
+class Watch:
+    """Aborts a group from a thread of its own, once the group has ended; or is told that it has."""
+
+    def __init__(self, header: GroupHeader, abort: Callable[[], None]) -> None:
+        """Begin.
+
+        Args:
+            header: The group's.
+            abort: What ends the group here, from any thread.
+        """
+        self._header = header
+        self._abort = abort
+        self._left = threading.Event()
+        threading.Thread(target=self._run, name="nccl watch", daemon=True).start()
+
+    def leave(self) -> None:
+        """End the thread: the group was aborted."""
+        self._left.set()
+
+    def _run(self) -> None:
+        closed_at: float | None = None
+        while not self._left.wait(_LOOK_S):
+            state = self._header.state
+            if state == CLOSED:
+                closed_at = closed_at or time.monotonic()
+            is_overdue = closed_at is not None and time.monotonic() - closed_at > LEAVE_S
+            if state not in {OPEN, CLOSED} or is_overdue:
+                self._abort()
+                return
+
+
+class _NcclWork:
+    """An operation of NCCL: waiting for it orders this stream behind it, and blocks nobody."""
+
+    def __init__(self, work: Any) -> None:
+        self._work = work
+
+    def wait(self, _deadline: float | None = None) -> None:
+        """Have the current stream wait."""
+        self._work.wait()
+
+
+class NcclGroup:
+    """One GPU per rank."""
+
+    backend = "nccl"
+    needs_calm = False
+    in_place = True
+    in_host_memory = False
+
+    def __init__(
+        self, store: SharedMemoryStore, rank: int, world_size: int, waiter: Waiter
+    ) -> None:
+        device = torch.device("cuda", torch.cuda.current_device())
+        options = dist.ProcessGroupNCCL.Options()
+        options.config.blocking = False
+        options._timeout = OP_TIMEOUT
+        options.global_ranks_in_group = list(range(world_size))
+        self._store = store
+        self._device = device
+        self._waiter = waiter
+        self._lock = threading.Lock()
+        self._group: Any = dist.ProcessGroupNCCL(
+            dist.PrefixStore("nccl/", store), rank, world_size, options
+        )
+        self._group._set_sequence_number_for_group()
+        self._watch = Watch(store.header, self.abort)
+        self._alive().eager_connect_single_device(device)
+        self._warm_up()
+
+    def _alive(self) -> Any:
+        """Return torch's group.
+
+        Raises:
+            RuntimeError: It was aborted.
+            ChannelClosedError: The driver has ended the group.
+        """
+        group = self._group
+        if group is None:
+            self._store.header.guard()
+            raise RuntimeError("the group was aborted")
+        return group
+
+    def _warm_up(self) -> None:
+        """Connect the ring now, not in the first execution."""
+        one = torch.zeros(1, device=self._device)
+        self.run("allreduce", one, one, op="SUM", root=0).wait()
+        self.settle()
+
+    def why_not(self, tensor: torch.Tensor, op: str) -> str | None:
+        """Return why NCCL cannot reduce `tensor` with `op`, or None."""
+        if tensor.dtype not in _DTYPES:
+            return f"NCCL cannot reduce {tensor.dtype}"
+        if op in BITWISE:
+            return f"NCCL has no {op}: use transport='gloo'"
+        return why_not_op(tensor, op)
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype, _device: Any) -> torch.Tensor:
+        """Return contiguous memory of this rank's GPU."""
+        return torch.empty(shape, dtype=dtype, device=self._device)
+
+    def stage(self, _kind: str, tensor: torch.Tensor, _op: str | None, _root: int) -> torch.Tensor:
+        """Return `tensor` on this rank's GPU, contiguous."""
+        return tensor.to(self._device).resolve_conj().resolve_neg().contiguous()
+
+    def run(
+        self,
+        kind: str,
+        send: torch.Tensor | None,
+        receive: torch.Tensor | None,
+        *,
+        op: str | None,
+        root: int,
+    ) -> Work:
+        """Start an operation."""
+        return _NcclWork(launch(self._alive(), kind, send, receive, op=op, root=root))
+
+    def exchange(
+        self,
+        sends: Sequence[tuple[torch.Tensor, int]],
+        receives: Sequence[tuple[torch.Tensor, int]],
+    ) -> None:
+        """See `PairGroup`. The current stream waits for it, and nobody else."""
+        group = self._alive()
+        group._start_coalescing()
+        for one, rank in sends:
+            group.send([one], rank, 0)
+        for one, rank in receives:
+            group.recv([one], rank, 0)
+        group._end_coalescing().wait()
+
+    def marks(self, numbers: list[int]) -> torch.Tensor:
+        """See `PairGroup`."""
+        return torch.tensor(numbers, dtype=torch.uint8, device=self._device)
+
+    def settle(self) -> None:
+        """Wait for the current stream where the end of the group is noticed."""
+        event: Any = torch.cuda.Event()
+        event.record()
+        site = Site(calm=True, slice_s=_SETTLE_S)
+        self._waiter.until(event.query, self._store.header.guard, None, site)
+
+    def shortcut(self, *_looks: Any) -> None:
+        """Return None: there is none."""
+
+    def abort(self) -> None:
+        """Abort the communicator, from any thread; kernels that wait for a dead peer end."""
+        with self._lock:
+            group, self._group = self._group, None
+        if group is not None:
+            group.abort()
+        self._watch.leave()
