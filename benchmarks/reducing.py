@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from benchmarks.works import Block, Work
 
 
-_CHAINED = 10
-"""How many sums the longer graph makes beyond the shorter one's."""
 _LARGE_BYTES = 1 << 16
+_FEW, _MANY = 10, 40
+"""How many sums the longer graph makes beyond the shorter one's, of large tensors and of small
+ones: those have to take longer than the driver yields to the ranks before it sleeps."""
 
 
 def allreduce(ranks: str, nbytes: str, transport: str, where: str = "") -> Work:
@@ -41,18 +42,19 @@ def allreduce(ranks: str, nbytes: str, transport: str, where: str = "") -> Work:
             if not where:
                 yield one
                 return
-            with _summing(system, count, size, transport, 1 + _CHAINED) as many:
-                yield _difference(one, many)
+            more = _FEW if size > _LARGE_BYTES else _MANY
+            with _summing(system, count, size, transport, 1 + more) as many:
+                yield _difference(one, many, more)
 
     return work
 
 
-def _difference(one: Block, many: Block) -> Block:
-    """Make a block of what each of the sums costs that one graph makes beyond the other's."""
+def _difference(one: Block, many: Block, more: int) -> Block:
+    """Make a block of what each of the sums costs that one graph makes more than the other."""
 
     def block(trips: int) -> list[int]:
         rest = median(one(trips))
-        return [round((whole - rest) / _CHAINED) for whole in many(trips)]
+        return [round((whole - rest) / more) for whole in many(trips)]
 
     return block
 

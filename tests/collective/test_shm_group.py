@@ -13,6 +13,7 @@ import collective
 from collective import ReduceOp
 from collective import group as groups
 from collective.group import open_group
+from collective.slots import memory_bytes
 from compiled_dag import (
     CollectiveMismatchError,
     CompiledDAGRef,
@@ -157,7 +158,7 @@ def test_large_results_take_the_memory_that_was_let_go_of(host) -> None:
 
 def test_memory_that_is_not_there_is_refused_when_compiling(host, monkeypatch) -> None:
     def refuse(nbytes, what) -> None:
-        assert nbytes == 2 * W << 20
+        assert nbytes == memory_bytes(W)
         raise MemoryCapError(what)
 
     monkeypatch.setattr(groups, "require_memory", refuse)
@@ -170,6 +171,6 @@ def test_memory_is_touched_as_far_as_tensors_reach(host) -> None:
     deadline = time.monotonic() + 30
     group = open_group(host, actors, "shm", deadline)
     size = os.fstat(group.memory_fd).st_size
-    assert size > 4 << 20
+    assert size > memory_bytes(2)
     assert os.fstat(group.memory_fd).st_blocks * 512 < 1 << 20
     group.close(deadline)
