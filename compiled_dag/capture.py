@@ -271,6 +271,7 @@ class _Capture:
             device=hint.device_name,
             static_shape=hint.static_shape,
             direct_return=hint.direct_return,
+            views=hint.views,
             communicator=None if communicator is None else self._communicator(communicator),
         )
 

@@ -88,6 +88,10 @@ def open_reader(
         from compiled_dag.cuda.group import GroupReader  # noqa: PLC0415  few graphs have one
 
         return GroupReader(graph, spec, participant, label, cast("Line", means))
+    if spec.transport.views:
+        from compiled_dag.cuda.views import ViewReader  # noqa: PLC0415  few graphs have one
+
+        return ViewReader(cast("Seat", means), participant, label)
     from compiled_dag.cuda.reader import CudaReader  # noqa: PLC0415  few graphs have one
 
     return CudaReader(cast("Seat", means), participant, label)

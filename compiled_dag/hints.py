@@ -44,15 +44,19 @@ class TorchTensorType:
             ``"cuda"`` (or ``"gpu"``: the receiver's first GPU).
         _static_shape: All values of the node have tensors of the same shapes and dtypes.
         _direct_return: Each value of the node is one tensor.
+        views: Readers on the writer's own GPU get the tensors where the writer put them, without
+            a copy: valid until the method they are given to returns.
 
     Raises:
-        ValueError: Unknown transport or device, or an accelerator with ``device="cpu"``.
+        ValueError: Unknown transport or device, an accelerator with ``device="cpu"``, or views of
+            what never lies on a GPU.
     """
 
     transport: str | Communicator = "auto"
     device: str = "default"
     _static_shape: bool = False
     _direct_return: bool = False
+    views: bool = False
 
     AUTO: ClassVar[str] = "auto"
     CPU: ClassVar[str] = "cpu"
@@ -75,6 +79,17 @@ class TorchTensorType:
             msg = (
                 f"transport={self.transport!r} with device='cpu': an accelerator delivers to the "
                 "receiver's device. Use transport='shm', or leave the device out"
+            )
+            raise ValueError(msg)
+        self._check_views(device)
+
+    def _check_views(self, device: str) -> None:
+        is_own = isinstance(self.transport, Communicator)
+        if self.views and (is_own or device == "cpu" or self.transport_name == "shm"):
+            msg = (
+                f"views=True with transport={self.transport!r} and device={device!r}: there is "
+                "something to view only where tensors stay on a GPU that writer and readers "
+                "share. Use transport='accelerator', or leave views out"
             )
             raise ValueError(msg)
 
@@ -122,14 +137,18 @@ class AutoTransportType(TorchTensorType):
     """A `TorchTensorType` whose transport is chosen from where writer and readers are."""
 
     def __init__(
-        self, device: str = "default", _static_shape: bool = False, _direct_return: bool = False
+        self,
+        device: str = "default",
+        _static_shape: bool = False,
+        _direct_return: bool = False,
+        views: bool = False,
     ) -> None:
-        super().__init__("auto", device, _static_shape, _direct_return)
+        super().__init__("auto", device, _static_shape, _direct_return, views)
 
     def __repr__(self) -> str:
         return (
             f"AutoTransportType(device={self.device!r}, _static_shape={self._static_shape}, "
-            f"_direct_return={self._direct_return})"
+            f"_direct_return={self._direct_return}, views={self.views})"
         )
 
 
@@ -148,22 +167,29 @@ class Hinted:
         device: str = "default",
         _static_shape: bool = False,
         _direct_return: bool = False,
+        views: bool = False,
     ) -> _Self:
         """Say how the tensors in this node's value travel; returns the node.
 
         Args:
             transport: ``"auto"`` chooses from where writer and readers are; ``"accelerator"`` or
                 ``"nccl"`` keeps tensors on GPUs; ``"shm"`` is host memory; a `Communicator` is
-                used as it is. A `TorchTensorType` stands for all four arguments.
+                used as it is. A `TorchTensorType` stands for all five arguments.
             device: Where tensors land: ``"default"`` (the sender's kind of device), ``"cpu"``,
                 ``"cuda"`` or ``"gpu"`` (the receiver's first GPU).
             _static_shape: Promise that all values have tensors of the same shapes and dtypes. One
                 that differs is an error of its execution.
             _direct_return: Promise that every value is one tensor. Another value is an error of
                 its execution.
+            views: Give readers that are on the writer's own GPU the tensors where the writer put
+                them, without a copy, until the method they are given to returns. A method may
+                return them; it must not change them if others read the value. Where a method
+                keeps one after all, that stays as it is, and this reader gets copies from then
+                on. `explain()` says where readers get copies from the start.
 
         Raises:
-            ValueError: Unknown transport or device, or an accelerator with ``device="cpu"``.
+            ValueError: Unknown transport or device, an accelerator with ``device="cpu"``, or views
+                of what never lies on a GPU.
             GraphError: This kind of node has no value that travels.
         """
         if not self._takes_hint:
@@ -172,7 +198,7 @@ class Hinted:
                 "own that travels. Hint inputs, methods, functions and collectives"
             )
             raise GraphError(msg)
-        self._hint = _merged(transport, device, _static_shape, _direct_return)
+        self._hint = _merged(transport, device, _static_shape, _direct_return, views)
         return self
 
     @property
@@ -182,11 +208,11 @@ class Hinted:
 
 
 def _merged(
-    transport: Any, device: str, static_shape: bool, direct_return: bool
+    transport: Any, device: str, static_shape: bool, direct_return: bool, views: bool
 ) -> TorchTensorType:
     if not isinstance(transport, TorchTensorType):
-        return TorchTensorType(transport, device, static_shape, direct_return)
-    if (device, static_shape, direct_return) != ("default", False, False):
+        return TorchTensorType(transport, device, static_shape, direct_return, views)
+    if (device, static_shape, direct_return, views) != ("default", False, False, False):
         msg = (
             f"with_tensor_transport({transport!r}, ...): the {type(transport).__name__} holds "
             "device and promises already. Give them to it, or give a transport by name"

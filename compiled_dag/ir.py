@@ -101,6 +101,7 @@ class Hint:
     """Where they land."""
     static_shape: bool = False
     direct_return: bool = False
+    views: bool = False
     communicator: CommunicatorId | None = None
     """What carries them, if the user gave one."""
 
@@ -207,6 +208,7 @@ class Reach:
     reader: ActorId
     where: str = ""
     """On which GPUs they are."""
+    on_one_gpu: bool = False
     no_memory: str = ""
     no_events: str = ""
     no_pinning: str = ""

@@ -94,6 +94,7 @@ class _Rounds:
             writer=pair[0],
             reader=pair[1],
             where=where,
+            on_one_gpu=bool(taken.uuid) and taken.uuid == offered.uuid,
             no_memory=refused(offered.no_memory, taken.no_memory),
             no_events=refused(offered.no_events or settled, taken.no_events),
             no_pinning=refused(offered.no_pinning, taken.no_pinning),

@@ -18,6 +18,7 @@ from compiled_dag.communicators import CommunicatorEnd, end_in
 from compiled_dag.compute import Report, Run, Slots, bind_compute
 from compiled_dag.ends import open_reader, open_writer
 from compiled_dag.errors import ChannelClosedError, DeviceError
+from compiled_dag.lifetimes import ends_of_views
 from compiled_dag.outcome import Error, Place
 from compiled_dag.program import (
     CollectiveStart,
@@ -82,10 +83,13 @@ class GraphResident:
         """Where tensors stay on the GPU."""
         self._arriving: dict[int, Callable[[], None]] = {}
         """By slot, what has to be done before the first use of what is received there."""
+        self._lenders: dict[int, Reader] = {}
+        """By channel, whose values are views that are taken back."""
+        self._ends_of_views = ends_of_views(package.steps, package.channels)
         self._recorder = Recorder(self._graph, package.participant)
         try:
             steps = [
-                self._after_arrivals(step, self._bind(number, step))
+                self._with_views(number, self._after_arrivals(step, self._bind(number, step)))
                 for number, step in enumerate(package.steps, 1)
             ]
         except BaseException:
@@ -186,6 +190,8 @@ class GraphResident:
         self._keep_ring(reader)
         if self._flow is not None and self._flow.receive is not None and spec.transport.has_ring:
             self._arriving[slot] = reader.arrive
+        if spec.transport.views:
+            self._lenders[channel] = reader
         reader.site = Site(slice_s=package.wait_slice_s)
         self._readers.append(reader)
         words, word, wait = self._words, reader.sequence_word, self._context.waiter.word
@@ -253,6 +259,19 @@ class GraphResident:
             run(slots)
 
         return run_after
+
+    def _with_views(self, number: int, run: Run) -> Run:
+        """Return a step that takes views back which nobody may use after it."""
+        ending = [self._lenders[channel] for channel in self._ends_of_views.get(number, ())]
+        if not ending:
+            return run
+
+        def run_then(slots: Slots) -> None:
+            run(slots)
+            for reader in ending:
+                reader.take_back()
+
+        return run_then
 
     def _keep_ring(self, end: Reader | Writer) -> None:
         """Note the half of a device ring that an end has: it is to be ended with the graph."""

@@ -285,12 +285,13 @@ def _parse_transport(text: str) -> Transport:
         static_shape="static_shape" in rest,
         direct_return="direct_return" in rest,
         host_ordered="host_ordered" in rest,
+        views="views" in rest,
         communicator=CommunicatorId(numbers[0]) if numbers else None,
         reason=reason,
     )
 
 
-_SWITCHES = ("static_shape", "direct_return", "host_ordered")
+_SWITCHES = ("static_shape", "direct_return", "host_ordered", "views")
 
 
 def _is_single(form: str) -> bool:

@@ -46,6 +46,22 @@ class Stage:
         self.kept.append(value)
         value += 100
 
+    def same(self, value: Any) -> Any:
+        return value
+
+    def keep_last(self, value: torch.Tensor) -> torch.Tensor:
+        self.kept.append(value[-2:])
+        return value + 1
+
+    def learn(self, value: torch.Tensor) -> float:
+        """Go back through what autograd saved in the call before; return the gradient."""
+        weight = torch.ones((), device=DEVICE, requires_grad=True)
+        before, self.before = getattr(self, "before", None), (weight, (weight * value.sin()).sum())
+        if before is None:
+            return 0.0
+        before[1].backward()
+        return float(before[0].grad)
+
     def check(self, value: torch.Tensor) -> None:
         """Count what is wrong in a value of `make`, on the GPU."""
         expected = torch.arange(value.numel(), dtype=torch.float32, device=DEVICE)

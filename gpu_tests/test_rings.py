@@ -111,6 +111,68 @@ def test_slow_kernels_on_either_side_are_waited_for(start) -> None:
     assert get(reader.num_wrong.remote()) == 0
 
 
+# --- views ----------------------------------------------------------------------------------------
+
+
+def viewed(node):
+    return node.with_tensor_transport("accelerator", views=True)
+
+
+@pytest.mark.parametrize("overlaps", [False, True])
+def test_views_are_right_while_many_executions_are_under_way(start, overlaps) -> None:
+    writer, *readers = start(3)
+    draw = random.Random(8)
+    with InputNode() as inp:
+        value = viewed(writer.make_slowly.bind(inp, 1))
+        passed = viewed(readers[0].same.bind(value))
+        output = MultiOutputNode([readers[1].check_slowly.bind(one, 1) for one in (value, passed)])
+    with output.experimental_compile(_overlap_gpu_communication=overlaps) as graph:
+        expect(graph, why="views=True: readers get no copies")
+        for _ in range(LAPS // 500):
+            for refs in [graph.execute(draw.randrange(1 << 18)) for _ in range(8)]:
+                get(refs)
+    assert get(readers[1].num_wrong.remote()) == 0
+
+
+@pytest.mark.skipif(not ON_GPU, reason="there are no CUDA calls to look at")
+def test_views_take_no_copies(start) -> None:
+    writer, reader = start(2)
+    with InputNode() as inp:
+        output = reader.check.bind(viewed(writer.make.bind(inp)))
+    with output.experimental_compile() as graph:
+        for _ in range(10):
+            get(graph.execute(1000))  # everything is open by now
+        get(reader.profile.remote())
+        get([graph.execute(1000) for _ in range(8)])
+        calls = get(reader.calls.remote())
+    assert not [name for name in calls if "memcpy" in name.lower()], calls
+
+
+def test_views_that_are_kept_stay_as_they_are(start) -> None:
+    writer, reader, last = start(3)
+    sizes = [3, 5, 4, 100_000, 7, 8, 9, 10]
+    with InputNode() as inp:
+        value = viewed(reader.keep_last.bind(viewed(writer.make.bind(inp))))
+        output = last.show.bind(value)
+    with output.experimental_compile() as graph:
+        for ref in [graph.execute(n) for n in sizes]:
+            get(ref)
+    expected = [(DEVICE, [float(n - 2), float(n - 1)]) for n in sizes]
+    assert get(reader.show_kept.remote()) == expected
+
+
+def test_what_autograd_keeps_of_views_stays_as_it_is(start) -> None:
+    import torch
+
+    writer, reader = start(2)
+    with InputNode() as inp:
+        output = reader.learn.bind(viewed(writer.make.bind(inp)))
+    with output.experimental_compile() as graph:
+        found = [get(graph.execute(n)) for n in (10, 20, 30, 40, 50)]
+    expected = [0.0, *(float(torch.arange(n).float().sin().sum()) for n in (10, 20, 30, 40))]
+    assert found == pytest.approx(expected, abs=1e-3)
+
+
 # --- row 2: nobody's host waits -------------------------------------------------------------------
 
 

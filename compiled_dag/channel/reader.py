@@ -130,6 +130,9 @@ class Reader(ChannelInterface):
     def arrive(self) -> None:
         """Do what has to be done before the first use of what `peek` returned last: nothing."""
 
+    def take_back(self) -> None:
+        """Do what has to be done once nobody may use what `peek` returned last: nothing."""
+
     def skip(self) -> None:
         """Pass over the next message, which must be there, without rebuilding its value."""
         words = self.words

@@ -11,7 +11,7 @@ Pure arithmetic; `compiled_dag.cuda.ring` says what the words mean and who waits
                                    the ring's memory
       ...      ready               N x 64: handles of the writer's events
       then R times
-        +0     reader's line       u64 freed, u64 opened, u64 closed, u64 ended
+        +0     reader's line       u64 freed, u64 opened, u64 closed, u64 ended, u64 kept
         +128   free                N x 64: handles of the reader's events
 """
 
@@ -34,7 +34,7 @@ CAPACITY: Final = 0
 MEMORY: Final = 64
 
 # reader's line, u64 indices
-FREED, OPENED, CLOSED, READER_ENDED = 0, 1, 2, 3
+FREED, OPENED, CLOSED, READER_ENDED, KEPT = 0, 1, 2, 3, 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ contiguous bytes plus dtype, shape and device kind, detached from autograd.
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -134,6 +135,22 @@ def empty(look: Look) -> torch.Tensor:
     import torch  # noqa: PLC0415  a tensor is about to arrive
 
     return torch.empty(look[1], dtype=dtype_of(look))
+
+
+def nbytes_of(look: Look) -> int:
+    """Return how many bytes a tensor that looks so takes."""
+    return math.prod(look[1], start=int(dtype_of(look).itemsize))
+
+
+def within(flat: torch.Tensor, place: int, look: Look) -> torch.Tensor:
+    """Return the tensor that begins at a byte of the memory of `flat`, and is no view of that."""
+    import torch  # noqa: PLC0415  there is a tensor
+
+    dtype, shape = dtype_of(look), look[1]
+    strides = [math.prod(shape[axis:]) for axis in range(1, len(shape) + 1)]
+    made = torch.empty(0, dtype=dtype, device=flat.device)
+    made.set_(flat.untyped_storage(), place // dtype.itemsize, shape, strides)
+    return made
 
 
 def land(tensor: torch.Tensor, device: str) -> torch.Tensor:

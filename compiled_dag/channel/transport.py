@@ -34,6 +34,8 @@ class Transport:
     communicator: CommunicatorId | None = None
     host_ordered: bool = False
     """Of a ring: whether hosts wait for GPUs, because these cannot share events."""
+    views: bool = False
+    """Of a ring: whether readers get tensors that are in it, not copies."""
     node: str = field(default="", compare=False)
     """Whose values these are, as messages call it."""
     writer: str = field(default="", compare=False)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from compiled_dag.channel.tensor import Look
-    from compiled_dag.cuda.driver import Driver, Stream
+    from compiled_dag.cuda.driver import Driver, Pointer, Stream
     from compiled_dag.operation import Backend
 
 
@@ -61,6 +61,13 @@ class Device(Protocol):
 
     def lend(self, tensor: torch.Tensor) -> None:
         """Let the current stream use a tensor whose memory is ordered with another one."""
+        ...
+
+    def view(self, pointer: Pointer, nbytes: int, owner: object) -> torch.Tensor:
+        """Return the bytes of this GPU's memory at an address, as a tensor.
+
+        It keeps `owner` alive, as does all that is over the same memory.
+        """
         ...
 
     def make_stream(self) -> Stream:
@@ -128,6 +135,16 @@ def _real_device() -> Device:
     return TorchDevice(driver)
 
 
+class _Memory:
+    """Memory of a GPU as torch takes it, without a copy."""
+
+    def __init__(self, pointer: Pointer, nbytes: int, owner: object) -> None:
+        self.__cuda_array_interface__ = {
+            "shape": (nbytes,), "typestr": "|u1", "data": (pointer, False), "version": 3
+        }  # fmt: skip
+        self.owner = owner
+
+
 class TorchDevice:
     """The first GPU that torch sees."""
 
@@ -165,6 +182,12 @@ class TorchDevice:
     def lend(self, tensor: torch.Tensor) -> None:
         """See `Device`."""
         tensor.record_stream(self._torch.cuda.current_stream(self._where))
+
+    def view(self, pointer: Pointer, nbytes: int, owner: object) -> torch.Tensor:
+        """See `Device`."""
+        over = _Memory(pointer, nbytes, owner)
+        made: torch.Tensor = self._torch.as_tensor(over, device=self._where)
+        return made
 
     def make_stream(self) -> Stream:
         """See `Device`."""

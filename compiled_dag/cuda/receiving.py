@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import gc
+import weakref
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from compiled_dag.channel import ring_area as at
 from compiled_dag.cuda.driver import Translating
@@ -20,6 +22,15 @@ class _Opened(NamedTuple):
     capacity: int
     """Of a slot."""
     pointer: Pointer
+
+
+class _Loan:
+    """Lives as long as views of a slot."""
+
+    __slots__ = ("__weakref__",)
+
+
+Watch: TypeAlias = "weakref.ref[_Loan]"
 
 
 class ReceivingRing:
@@ -48,6 +59,10 @@ class ReceivingRing:
         self._opened: _Opened | None = None
         self._outgrown: list[_Opened] = []
         """What the GPU may still copy from."""
+        self._views: tuple[int, Watch] | None = None
+        """The use that user code has views of."""
+        self._kept: list[tuple[int, Watch]] = []
+        """Generations of which user code keeps views."""
         try:
             with Translating(self._driver, f"channel {seat.spec.label}"):
                 if seat.receive is not None:
@@ -75,18 +90,27 @@ class ReceivingRing:
             ChannelClosedError: The graph has ended.
             DeviceError: CUDA failed.
         """
+        opened = self._find(generation)
+        self.await_ready(use, stream)
+        return opened.pointer + use % self._slots * opened.capacity
+
+    def _find(self, generation: int) -> _Opened:
         opened = self._opened
         if opened is None or opened.number != generation:
             opened = self._open(generation)
         if self._outgrown:
             self._close_outgrown()
+        return opened
+
+    def await_ready(self, use: int, stream: Stream) -> None:
+        """Have a stream wait for what the writer has copied into a slot."""
+        if self._host_ordered:
+            return
         slot = use % self._slots
-        if not self._host_ordered:
-            event = self._ready[slot]
-            if event is None:
-                event = self._import_ready(slot)
-            self._driver.wait(stream, event)
-        return opened.pointer + slot * opened.capacity
+        event = self._ready[slot]
+        if event is None:
+            event = self._import_ready(slot)
+        self._driver.wait(stream, event)
 
     def leave(self, use: int, stream: Stream) -> None:
         """Give a slot back once a stream is done with what it has to do by now."""
@@ -103,6 +127,49 @@ class ReceivingRing:
         self._words[self._line + at.FREED] = use + 1
         seat = self._seat
         seat.graph.board.ring(seat.graph.processes[seat.spec.writer])
+
+    # --- views of a slot
+
+    def lend(self, use: int, generation: int) -> tuple[Pointer, int, object]:
+        """Let user code have views of a slot, which nothing waits for yet.
+
+        Returns:
+            Where the slot is, its size in bytes, and what views are to keep alive.
+        """
+        opened = self._find(generation)
+        loan = _Loan()
+        self._views = use, weakref.ref(loan)
+        return opened.pointer + use % self._slots * opened.capacity, opened.capacity, loan
+
+    def take_back(self, stream: Stream) -> bool:
+        """Give the slot back that was lent, if one was, as `leave` does.
+
+        Returns:
+            False if user code keeps a view: then nobody will write to this generation again.
+        """
+        if self._views is None:
+            return True
+        use, watch = self._views
+        self._views = None
+        is_kept = self._note_kept(watch)
+        self.leave(use, stream)
+        return not is_kept
+
+    def _note_kept(self, watch: Watch) -> bool:
+        """Tell whether user code keeps a view, and have the writer know it; garbage is nobody's."""
+        if watch() is not None:
+            gc.collect()
+        if watch() is None:
+            return False
+        assert self._opened is not None, "it was lent"
+        self._kept.append((self._opened.number, watch))
+        self._words[self._line + at.KEPT] = self._opened.number + 1
+        return True
+
+    def _first_kept(self) -> int:
+        """Return the first generation of which user code keeps views, or a number above all."""
+        self._kept = [one for one in self._kept if one[1]() is not None]
+        return min((number for number, _ in self._kept), default=at.GENERATIONS)
 
     def _open(self, generation: int) -> _Opened:
         seat, words = self._seat, self._words
@@ -126,12 +193,14 @@ class ReceivingRing:
     def _close_outgrown(self) -> None:
         """Close outgrown rings if the GPU has copied all it has to from them."""
         assert self._opened is not None, "outgrown by what?"
-        if not self._is_idle():
+        kept = self._first_kept()
+        closed = [ring for ring in self._outgrown if ring.number < kept]
+        if not closed or not self._is_idle():
             return
-        for ring in self._outgrown:
+        for ring in closed:
+            self._outgrown.remove(ring)
             self._memory.close(ring.pointer)
-        self._outgrown = []
-        self._words[self._line + at.CLOSED] = self._opened.number
+        self._words[self._line + at.CLOSED] = min(self._opened.number, kept)
 
     def _is_idle(self) -> bool:
         return all(map(self._driver.is_done, self._free))
@@ -141,11 +210,17 @@ class ReceivingRing:
     def close_imports(self, deadline: float) -> None:
         """Close what is open of the writer's, once the GPU has done with it, and say so.
 
-        If that is late it stays open, for good: closing it then is undefined in CUDA.
+        If that is late it stays open, for good: closing it then is undefined in CUDA. So it does
+        as long as user code keeps views.
         """
         if self._words[self._line + at.READER_ENDED]:
             return
-        if not self._seat.wait(self._is_idle, deadline):
+        if self._views is not None:  # the graph has ended in the middle of an execution
+            use, watch = self._views
+            self._views = None
+            self._note_kept(watch)
+            self._driver.record(self._free[use % self._slots], self._seat.device.stream())
+        if not self._seat.wait(self._is_idle, deadline) or self._first_kept() < at.GENERATIONS:
             return
         opened = [*self._outgrown, *([] if self._opened is None else [self._opened])]
         self._outgrown, self._opened = [], None

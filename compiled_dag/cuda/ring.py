@@ -29,6 +29,12 @@ done. A wait on an event binds to its latest record at the time of the call, so:
 
 One event per slot, not one per channel: with one a reader would wait for newer copies as well.
 
+**Views** (`views`). A reader on the writer's GPU that was asked to takes no copies: its tensors are
+in the slot. Then ``free[s][r]`` is recorded, and ``freed[r]`` said, behind the last step that can
+have to do with them, which is in the same execution: what was said above holds as it is. A reader
+whose user keeps a view past that says so (``kept[r]``, the generation, before ``freed[r]``), and
+the writer starts another generation instead of using that one's slots again.
+
 **Where GPUs share no memory** the same ring is in pinned host memory (`ring_memory`), and where
 they share no events hosts do wait for the GPU: the writer until the copies in are done, before it
 publishes, and the reader until the copies out are, before it says ``freed``. Nothing else differs.

@@ -103,6 +103,8 @@ class SendingRing:
         assert ring is not None, "closed"
         if nbytes > ring.capacity:
             ring = self._grow(nbytes)
+        elif self._is_kept(ring):
+            ring = self._replace(ring)
         driver, stream = self._driver, self._seat.device.stream()
         slot = self.use % self._slots
         if self.use >= self._slots and not self._host_ordered:
@@ -147,7 +149,18 @@ class SendingRing:
         """Start a generation whose slots have room for `nbytes`."""
         old = self._current
         least = round_up(nbytes, ALIGN)
-        capacity = least if old is None else max(least, 2 * old.capacity)
+        return self._start(least if old is None else max(least, 2 * old.capacity))
+
+    def _is_kept(self, ring: _Generation) -> bool:
+        """Tell whether a reader's user keeps what is in a ring, whose readers are here."""
+        return any(self._words[line + at.KEPT] > ring.number for line in self._reader_lines)
+
+    def _replace(self, ring: _Generation) -> _Generation:
+        """Start a generation like this one. Every reader asks for that once at most."""
+        return self._start(ring.capacity)
+
+    def _start(self, capacity: int) -> _Generation:
+        old = self._current
         number = 0 if old is None else old.number + 1
         ring_bytes = capacity * self._slots
         self._check_cap(ring_bytes)

@@ -110,6 +110,8 @@ class _Edges:
         gpus = tuple(self._gpus.get(actor, Gpus()) for actor in actors)
         ends = _Ends(node, hint, actors, gpus, tuple(map(self.label, actors)))
         found = self._choose(ends)
+        if hint.views:
+            found = self._with_views(found, ends)
         return dataclasses.replace(
             found,
             device=hint.device,
@@ -196,6 +198,20 @@ class _Edges:
         if host_ordered:
             why += f"; hosts wait for GPUs: {no_events}"
         return Transport(mechanism=mechanism, reason=f"{reason}; {why}", host_ordered=host_ordered)
+
+    def _with_views(self, found: Transport, ends: _Ends) -> Transport:
+        """Have readers get views where they can, and say so, or why not."""
+        copies = "; views=True: readers get copies, since"
+        if found.mechanism != "cuda_ipc":
+            why = "the tensors are in no ring on a GPU"
+            return dataclasses.replace(found, reason=f"{found.reason}{copies} {why}")
+        writer, *readers = ends.actors
+        far = [reader for reader in readers if not self._reach[writer, reader].on_one_gpu]
+        if far:
+            why = f"{self.label(writer)} is on another GPU than {_list(map(self.label, far))}"
+            return dataclasses.replace(found, reason=f"{found.reason}{copies} {why}")
+        reason = f"{found.reason}; views=True: readers get no copies"
+        return dataclasses.replace(found, views=True, reason=reason)
 
     def _through(self, members: Members, ends: _Ends) -> Transport:
         """Have a user's communicator carry the value."""

@@ -67,6 +67,9 @@ def test_an_output_has_no_value_of_its_own_to_hint() -> None:
          Hint(transport="shm", device="cpu", static_shape=True, direct_return=True)),
         ((TorchTensorType("cpu", _static_shape=True),), Hint(transport="shm", static_shape=True)),
         ((AutoTransportType(_direct_return=True),), Hint(direct_return=True)),
+        (("nccl", "cuda", False, False, True),
+         Hint(transport="accelerator", device="cuda", views=True)),
+        ((AutoTransportType(views=True),), Hint(views=True)),
     ],
 )  # fmt: skip
 def test_hints_become_data(arguments, hint) -> None:
@@ -105,10 +108,22 @@ def test_an_accelerator_does_not_deliver_to_host_memory(transport) -> None:
         worker.echo.bind(1).with_tensor_transport(transport, "cpu")
 
 
+@pytest.mark.parametrize(
+    ("transport", "device"),
+    [("shm", "default"), ("cpu", "cuda"), ("auto", "cpu"), (PaperCommunicator([]), "default")],
+)
+def test_views_of_what_is_never_on_a_gpu_are_refused(transport, device) -> None:
+    (worker,) = paper(1)
+    with pytest.raises(ValueError, match=r"views=True with .*only where tensors stay on a GPU"):
+        worker.echo.bind(1).with_tensor_transport(transport, device, views=True)
+
+
 def test_a_type_holds_the_device_and_the_promises_already() -> None:
     (worker,) = paper(1)
     with pytest.raises(ValueError, match="the TorchTensorType holds device and promises"):
         worker.echo.bind(1).with_tensor_transport(TorchTensorType(), "cuda")
+    with pytest.raises(ValueError, match="the TorchTensorType holds device and promises"):
+        worker.echo.bind(1).with_tensor_transport(TorchTensorType(), views=True)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +136,7 @@ def test_a_type_holds_the_device_and_the_promises_already() -> None:
     [
         TorchTensorType("nccl", "gpu", _static_shape=True),
         AutoTransportType("cpu", _direct_return=True),
+        AutoTransportType(views=True),
     ],
 )
 def test_copies_keep_all_fields(copied, hint) -> None:

@@ -37,6 +37,22 @@ class Stage:
         open_device().launch(lambda value: value.add_(100), value)
         return value
 
+    def same(self, value: Any) -> Any:
+        return value
+
+    def parts(self, value: Any) -> Any:
+        return {"all": value, "last": [value[-2:]]}
+
+    def join(self, value: Any, parts: Any) -> Any:
+        return self.add(value, 1), self.add(parts["all"], 2), parts
+
+    def keep_last(self, value: Any) -> Any:
+        self.kept.append(value[-2:])
+        return self.add(value)
+
+    def drop_kept(self) -> None:
+        self.kept.clear()
+
     def fail(self, value: Any) -> Any:
         raise KeyError("told to")
 

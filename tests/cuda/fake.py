@@ -470,6 +470,12 @@ class FakeDevice:
         if block is not None:
             block.lent_to.add(self.current)
 
+    def view(self, pointer: int, nbytes: int, owner: object) -> torch.Tensor:
+        kind = type("Lent", (ctypes.c_ubyte * nbytes,), {})
+        memory = kind.from_address(pointer)
+        memory.owner = owner
+        return torch.frombuffer(memory, dtype=torch.uint8)
+
     def make_stream(self) -> int:
         return self.add_stream()
 

@@ -22,6 +22,7 @@ from compiled_dag.channel.transport import Mechanism, Transport
 from compiled_dag.cuda import leaving, ring
 from compiled_dag.cuda.reader import CudaReader
 from compiled_dag.cuda.ring import Seat
+from compiled_dag.cuda.views import ViewReader
 from compiled_dag.cuda.writer import CudaWriter
 from compiled_dag.errors import ChannelClosedError
 from compiled_dag.outcome import Place
@@ -57,6 +58,7 @@ class Plan:
     mechanism: Mechanism = "cuda_ipc"
     host_ordered: bool = False
     overlaps: bool = False
+    views: bool = False
 
     def shapes(self, lap: int) -> list[tuple[torch.dtype, tuple[int, ...]]]:
         """Return what tensors the message of a lap has."""
@@ -91,7 +93,7 @@ class Rig:
         segment.close()
         readers = tuple(range(2, plan.readers + 2))
         transport = Transport(
-            mechanism=plan.mechanism, host_ordered=plan.host_ordered,
+            mechanism=plan.mechanism, host_ordered=plan.host_ordered, views=plan.views,
             node="Worker.f (node 1)", writer="Worker(1)",
         )  # fmt: skip
         self.spec = ChannelSpec(
@@ -214,7 +216,8 @@ class End:
         return made
 
     def reader(self) -> CudaReader:
-        made = CudaReader(self.seat, self.participant, f"Reader({self.participant})")
+        kind = ViewReader if self.plan.views else CudaReader
+        made = kind(self.seat, self.participant, f"Reader({self.participant})")
         self.rings.append(made.ring)
         return made
 
@@ -223,13 +226,15 @@ class End:
         words, word = self.graph.words, reader.sequence_word
         for _ in range(count):
             self.waiter.word(words, word, reader.sequence, self.graph.guard)
-            value = reader.peek()
+            box = [reader.peek()]
             self.note("acknowledge")
             reader.advance()
             self.graph.board.ring(WRITER)
             if self.plan.overlaps:
                 reader.arrive()
-            yield value
+            self.note("use")
+            yield box.pop()  # whoever takes it is the only one who has it
+            reader.take_back()
 
     def await_window(self, lap: int) -> None:
         """Wait until the driver would have let this execution begin."""
@@ -255,19 +260,23 @@ def send_all(end: End) -> None:
         writer.publish()
 
 
+def _look_at(device: FakeDevice, shapes: Any, value: Any, lap: int, wrong: list[int]) -> None:
+    found = [value] if isinstance(value, torch.Tensor) else value["tensors"]
+    assert [(one.dtype, tuple(one.shape)) for one in found] == shapes, (lap, shapes)
+    for one in found:
+        assert device.holds(one)
+        device.launch(lambda one, lap=lap: is_right(one, lap) or wrong.append(lap), one)
+
+
 def receive_all(end: End) -> None:
     """Be a reader of a plan; wrong values end the process."""
     reader, device = end.reader(), end.device
     wrong: list[int] = []
     is_slow = end.participant in end.plan.slow
-    for lap, value in enumerate(end.messages(reader, end.plan.laps)):
-        found = [value] if isinstance(value, torch.Tensor) else value["tensors"]
-        shapes = [(one.dtype, tuple(one.shape)) for one in found]
-        assert shapes == end.plan.shapes(lap), (lap, shapes)
-        for one in found:
-            assert device.holds(one)
-            device.launch(lambda one, lap=lap: is_right(one, lap) or wrong.append(lap), one)
-        del value, found
+    for value in end.messages(reader, end.plan.laps):  # enumerate() would keep it
+        lap = reader.sequence - 1
+        _look_at(device, end.plan.shapes(lap), value, lap, wrong)
+        del value
         if is_slow and not lap % 7:
             device.synchronize()
     device.synchronize()

@@ -1,11 +1,20 @@
 from __future__ import annotations
 
+import faulthandler
+from typing import TYPE_CHECKING
+
 import pytest
+import torch
 
 from compiled_dag.cuda.reader import CudaReader
+from compiled_dag.cuda.receiving import ReceivingRing
 from compiled_dag.cuda.sending import SendingRing
+from compiled_dag.cuda.views import ViewReader
 from tests.cuda.fake import VIOLATION
 from tests.cuda.rig import WRITER, End, Plan, play, receive_all, send_all
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 pytestmark = [pytest.mark.proc, pytest.mark.timeout(100)]
 
@@ -23,6 +32,10 @@ pytestmark = [pytest.mark.proc, pytest.mark.timeout(100)]
         {"depth": 8, "grows": True, "mechanism": "pinned", "host_ordered": True},
         {"depth": 8, "grows": True, "readers": 2, "slow": (2,), "overlaps": True},
         {"depth": 8, "mechanism": "pinned", "host_ordered": True, "overlaps": True},
+        {"depth": 1, "views": True},
+        {"depth": 8, "grows": True, "readers": 3, "slow": (2,), "views": True},
+        {"depth": 8, "grows": True, "readers": 2, "views": True, "overlaps": True},
+        {"depth": 8, "grows": True, "views": True, "host_ordered": True},
     ],
     ids=str,
 )
@@ -47,6 +60,63 @@ def test_a_reader_that_dies_leaves_others_that_end_in_order(point, number) -> No
     plan = Plan(laps=60, readers=2, depth=8, grows=True, most=3000, die=(2, point, number))
     codes = play(plan)
     assert codes == {WRITER: 0, 2: -9, 3: 0}
+
+
+@pytest.mark.parametrize(
+    ("victim", "point", "number"),
+    [
+        *[(WRITER, point, 7) for point in ("import_event", "copy", "record", "publish")],
+        *[(2, point, 4) for point in ("import_memory", "wait", "acknowledge", "use", "record")],
+    ],
+)
+def test_a_death_ends_the_others_while_they_have_views(victim, point, number) -> None:
+    plan = Plan(laps=60, readers=2, depth=8, grows=True, most=3000, views=True)
+    plan.die = victim, point, number
+    assert play(plan) == {WRITER: 0, 2: 0, 3: 0} | {victim: -9}
+
+
+# --- views that are kept ------------------------------------------------------------------------
+
+
+def keep_some(end: End, part: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Keep a part of every seventh tensor, and look at all of these at the end."""
+    reader, device = end.reader(), end.device
+    kept: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for value in end.messages(reader, end.plan.laps):
+        lap = reader.sequence - 1
+        one = value if isinstance(value, torch.Tensor) else None
+        del value
+        if one is not None and lap % 7 == 3:
+            device.synchronize()
+            kept.append((part(one), one.clone()))
+        del one
+    device.synchronize()
+    assert len(kept) > 5
+    assert all(torch.equal(found, part(expected)) for found, expected in kept)
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
+
+
+def row(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor[-1:]
+
+
+def keep_wholes(end: End) -> None:
+    keep_some(end, whole)
+
+
+def keep_rows(end: End) -> None:
+    keep_some(end, row)
+
+
+@pytest.mark.filterwarnings("ignore:.*keeps a view of what Worker.f")
+@pytest.mark.parametrize("receive", [keep_wholes, keep_rows])
+@pytest.mark.parametrize("overlaps", [False, True])
+def test_a_view_that_is_kept_stays_as_it_is(receive, overlaps) -> None:
+    plan = Plan(laps=120, readers=2, depth=8, grows=True, views=True, overlaps=overlaps)
+    assert set(play(plan, receive=receive).values()) == {0}
 
 
 # --- what is wrong is noticed -------------------------------------------------------------------
@@ -76,6 +146,27 @@ def forget_arrival(end: End) -> None:
     receive_all(end)
 
 
+def take_back_too_early(end: End) -> None:
+    """Give slots back before what uses the views is enqueued."""
+    peek = ViewReader.peek
+
+    def peek_and_take_back(reader: ViewReader) -> object:
+        value = peek(reader)
+        reader.ring._note_kept = lambda watch: False
+        reader.take_back()
+        return value
+
+    ViewReader.peek = peek_and_take_back
+    receive_all(end)
+
+
+def overlook_what_is_kept(end: End) -> None:
+    """Give slots back that user code has views of."""
+    faulthandler.disable()  # memory that is unmapped by then ends the process, as it should
+    ReceivingRing._note_kept = lambda ring, watch: False
+    keep_wholes(end)
+
+
 def forget_lending(end: End) -> None:
     """Use on one stream what another one may give to the next tensor."""
     end.device.lend = lambda tensor: None
@@ -100,11 +191,14 @@ def free_too_early(end: End) -> None:
         (free_too_early, receive_all, {1, VIOLATION}),
         (send_all, forget_arrival, {1}),
         (send_all, forget_lending, {1, VIOLATION}),
+        (send_all, take_back_too_early, {1, VIOLATION}),
+        (send_all, overlook_what_is_kept, {1, -11}),
     ],
 )
 def test_this_gpu_shows_what_breaks_the_protocol(send, receive, exit_codes) -> None:
     plan = Plan(laps=300, depth=8, grows=True, most=6000, settings="pause_us=2000")
     plan.overlaps = receive in {forget_arrival, forget_lending}
+    plan.views = receive in {take_back_too_early, overlook_what_is_kept}
     assert exit_codes & set(play(plan, send, receive).values())
 
 

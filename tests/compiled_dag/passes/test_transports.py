@@ -183,6 +183,30 @@ def test_who_sends_through_a_group_meets_its_readers() -> None:
     assert not transport.has_ring
 
 
+def test_readers_get_views_if_all_are_on_the_writers_gpu() -> None:
+    output = edge(*actors_with(ZERO, ZERO, ZERO), hint=("accelerator",))
+    output._bound_args[0]._bound_args[0].with_tensor_transport("accelerator", views=True)
+    same, far, no_memory = {"on_one_gpu": True}, {"on_one_gpu": False}, {"no_memory": "no peer"}
+
+    def choice_of(by_2, by_3):
+        graph = reached(output, by_2=by_2, by_3=by_3)
+        (found,) = [
+            one for one in resolve_transports(graph).of_value.values() if one.on_accelerator
+        ]
+        return found.views, found.reason.partition("views=True: ")[2]
+
+    assert choice_of(same, same) == (True, "readers get no copies")
+    copies = "readers get copies, since "
+    assert choice_of(same, far) == (
+        False, f"{copies}Worker(1) is on another GPU than Worker(3)"
+    )  # fmt: skip
+    why = "the tensors are in no ring on a GPU"
+    assert choice_of(same, same | no_memory) == (False, copies + why)
+    output = edge(*actors_with(NONE, ZERO))
+    output._bound_args[0]._bound_args[0].with_tensor_transport(views=True)
+    assert choice(output)[1].endswith(f"Worker(1) has no GPU; views=True: {copies}{why}")
+
+
 def test_what_the_hint_says_of_the_tensors_is_kept() -> None:
     transport = transport_of(edge(*paper(2), hint=("auto", "cuda", True, True)))
     assert transport.device == "cuda"
