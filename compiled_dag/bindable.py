@@ -28,6 +28,11 @@ class Method(Protocol):
     def num_returns(self) -> int: ...
 
     @property
+    def cuda_graph(self) -> bool:
+        """Whether a graph is to record its work on the GPU once, and play that."""
+        ...
+
+    @property
     def function(self) -> Callable[..., Any] | None:
         """The plain function in the class, for checks; None where it is not known."""
         ...

@@ -30,6 +30,7 @@ from compiled_dag.ir import (
     Operation,
     OperationId,
     Output,
+    is_captured,
 )
 from compiled_dag.lint_nodes import check_arity, check_kind, one_input, one_output
 from compiled_dag.members import Recipes, actors_of, describe
@@ -254,8 +255,8 @@ class _Capture:
         )
 
     def _gpus(self, nodes: list[Node]) -> tuple[Gpus, ...]:
-        """Return every actor's GPUs, where a hint makes them matter."""
-        if not any(node.hint for node in nodes):
+        """Return every actor's GPUs, where a hint or an option of a method makes them matter."""
+        if not any(node.hint or is_captured(node) for node in nodes):
             return ()
         return tuple(map(gpus_of, self._placing.actors.values()))
 
@@ -310,18 +311,22 @@ class _Capture:
             case FunctionNode():
                 check_kind(node)
                 check_arity(node)
-                return self._call(node, node._label)
+                return self._call(node, node._label, cuda_graph=False)
             case ClassMethodNode():  # after the other calls of actors, which count as one
                 check_kind(node)
-                return self._call(node, node._method.name)
+                return self._call(node, node._method.name, cuda_graph=node._method.cuda_graph)
             case MultiOutputNode():
                 return Output(values=tuple(map(self._templates.output, node._bound_args)))
         msg = f"{node!r} cannot be part of a graph here"
         raise GraphError(msg)
 
-    def _call(self, node: CallNode, name: str) -> Call:
-        arguments = self._templates.arguments(node)
-        return Call(method=name, arguments=arguments, num_returns=node._num_returns)
+    def _call(self, node: CallNode, name: str, *, cuda_graph: bool) -> Call:
+        return Call(
+            method=name,
+            arguments=self._templates.arguments(node),
+            num_returns=node._num_returns,
+            cuda_graph=cuda_graph,
+        )
 
     def _operation(self, number: int, binding: CollectiveBinding, nodes: list[Node]) -> Operation:
         members = [nodes[self._ids[id(output)]] for output in binding.outputs]

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compiled_dag.channel import layout as at
+from compiled_dag.ir import is_captured
 from compiled_dag.links import links
+from compiled_dag.plan import why_not_captured
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,13 +78,29 @@ class Worker:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CudaGraph:
+    """A method that was to be recorded, with ``.options(cuda_graph=True)``."""
+
+    node: int
+    name: str
+    actor: str
+    why_not: str
+    """Why it is not; empty if it is."""
+
+    def __str__(self) -> str:
+        how = f"as it is, since {self.why_not}" if self.why_not else "recorded once, then played"
+        return f"{self.node} {self.name} on {self.actor}: {how}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """Transports of all edges, backends of collectives, workers of functions; `str` is a report."""
+    """Transports of edges, backends of collectives, who runs what, how; `str` is a report."""
 
     edges: tuple[Edge, ...]
     collectives: tuple[Collective, ...]
     workers: tuple[Worker, ...]
     """Calls of functions by the worker they were given to."""
+    cuda_graphs: tuple[CudaGraph, ...]
 
     def __str__(self) -> str:
         lines = ["Edges:", *(f"  {_indented(edge)}" for edge in self.edges)]
@@ -90,6 +108,8 @@ class Explanation:
             lines += ["Collectives:", *(f"  {_indented(one)}" for one in self.collectives)]
         if self.workers:
             lines += ["Workers for functions:", *(f"  {one}" for one in self.workers)]
+        if self.cuda_graphs:
+            lines += ["CUDA graphs:", *(f"  {one}" for one in self.cuda_graphs)]
         return "\n".join(lines)
 
 
@@ -114,7 +134,17 @@ def explain(captured: Captured, program: Program, memory: GraphMemory) -> Explan
             for spec, op in zip(program.operations, captured.operations, strict=True)
         ),
         workers=tuple(_workers(captured)),
+        cuda_graphs=tuple(_cuda_graphs(captured)),
     )
+
+
+def _cuda_graphs(captured: Captured) -> Iterator[CudaGraph]:
+    graph = captured.graph
+    labels = dict(zip(graph.actors, graph.labels, strict=True))
+    for node in filter(is_captured, graph.nodes):
+        why_not = why_not_captured(graph, node)
+        actor = labels[node.actor]
+        yield CudaGraph(node=node.id, name=node.label, actor=actor, why_not=why_not)
 
 
 def _workers(captured: Captured) -> Iterator[Worker]:

@@ -48,6 +48,8 @@ class Call:
     method: str
     arguments: Arguments
     num_returns: int = 1
+    cuda_graph: bool = False
+    """Whether its work on the GPU is to be recorded once, and played."""
 
     def __str__(self) -> str:
         return f"{self.method}({self.arguments})"
@@ -148,6 +150,11 @@ class Node:
         """Return what messages call it: name, number, place."""
         bound = f", bound at {self.source}" if self.source else ""
         return f"{self.label} (node {self.id}{bound})"
+
+
+def is_captured(node: Node) -> bool:
+    """Tell whether a node's work on the GPU is to be recorded once, and played."""
+    return isinstance(node.op, Call) and node.op.cuda_graph
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

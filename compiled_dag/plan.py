@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from compiled_dag.channel.layout import ChannelSpec
     from compiled_dag.channel.transport import Transport
     from compiled_dag.host import ActorId
-    from compiled_dag.ir import CommunicatorId, Graph, NodeId, OperationId
+    from compiled_dag.ir import CommunicatorId, Graph, Node, NodeId, OperationId
 
 DRIVER_PARTICIPANT: Final = 0
 
@@ -34,6 +34,15 @@ class Transports:
     """For each value that travels."""
     of_operation: dict[OperationId, CommunicatorId]
     """For each collective that a user's communicator does."""
+
+
+def why_not_captured(graph: Graph, node: Node) -> str:
+    """Return why a node's work on the GPU cannot be recorded, or an empty text."""
+    number = graph.actors.index(node.actor)
+    gpus, label = graph.gpus[number], graph.labels[number]
+    if not gpus.logical:
+        return f"{label} has no GPU"
+    return f"the GPU of {label} is fake" if gpus.physical == () else ""
 
 
 def remote_readers(graph: Graph) -> dict[NodeId, set[ActorId]]:

@@ -44,6 +44,8 @@ class Compute:
     """One slot, or one per return value."""
     unpack: bool = False
     """Whether the method's value is a sequence of as many values as there are results."""
+    cuda_graph: bool = False
+    """Whether its work on the GPU is recorded once, and played (`compiled_dag.cuda.capturing`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from compiled_dag.channel.layout import ChannelSpec
     from compiled_dag.channel.reader import Reader
     from compiled_dag.channel.writer import Writer
+    from compiled_dag.cuda.capturing import Capturing
     from compiled_dag.cuda.device import Device
     from compiled_dag.cuda.flow import Flow
     from compiled_dag.cuda.group import Line
@@ -81,6 +82,7 @@ class GraphResident:
         self._rings: list[Ring] = []
         self._flow: Flow | None = None
         """Where tensors stay on the GPU."""
+        self._captured: list[Capturing] = []
         self._arriving: dict[int, Callable[[], None]] = {}
         """By slot, what has to be done before the first use of what is received there."""
         self._lenders: dict[int, Reader] = {}
@@ -146,6 +148,9 @@ class GraphResident:
         self._recorder.drop()
         self._readers = []
         self._operations = {}
+        for captured in self._captured:
+            captured.close()
+        self._captured = []
         self._leave_rings()
         self._graph.close()
         profiled.stop(self._context, self._package)
@@ -348,8 +353,22 @@ class GraphResident:
             return Error.capture(error, place, execution=self.execution, function=method)
 
         method = self._function_of(step)
+        calls = self._capturing(step, method, str(place)) if step.cuda_graph else method
         report = Report(self._words, self._step_word, self._since_word, number)
-        return bind_compute(step, method, self._package.constants, report, failed)
+        return bind_compute(step, calls, self._package.constants, report, failed)
+
+    def _capturing(
+        self, step: Compute, method: Callable[..., Any], name: str
+    ) -> Callable[..., Any]:
+        """Return what records a method once; its results are copied if they do not just travel."""
+        from compiled_dag.cuda.capturing import Capturing  # noqa: PLC0415  few graphs need it
+
+        device, flow = self._flowing()
+        others = (one for one in self._package.steps if not isinstance(one, (Release, Write)))
+        copies = any(set(step.results).intersection(uses(one)) for one in others)
+        made = Capturing(method, device, name, flow.settle, copies=copies)
+        self._captured.append(made)
+        return made
 
     def _bind_start(self, number: int, operation: OperationId, sources: tuple[int, ...]) -> Run:
         start, tokens, note = self._operations[operation].start, self._tokens, self._note

@@ -19,6 +19,7 @@ The row of a step is the tick at which it can first run, so the table reads as a
        4 | R1 v1  | D v0,v1
 
 Steps: ``R`` read, ``W`` write, ``C`` compute, ``S`` start and ``J`` join a collective, ``D`` drop.
+A method with ``!`` behind its name is recorded as a CUDA graph.
 """
 
 from __future__ import annotations
@@ -103,9 +104,9 @@ def step_text(step: Step) -> str:
             return f"R{channel} v{slot}"
         case Write(channel, slot):
             return f"W{channel} v{slot}"
-        case Compute(node, method, arguments, results, unpack):
+        case Compute(node, method, arguments, results, unpack, cuda_graph):
             values = ",".join(f"v{slot}" for slot in results) + ("," if unpack else "")
-            return f"C{node} {values}={method}({arguments})"
+            return f"C{node} {values}={method}{'!' * cuda_graph}({arguments})"
         case CollectiveStart(operation, slots):
             return f"S{operation} {_slots_text(slots)}"
         case CollectiveWait(operation, slots):
@@ -127,9 +128,14 @@ _STEPS: list[tuple[re.Pattern[str], Any]] = [
     (re.compile(r"R(\d+) v(\d+)"), lambda m: Read(int(m[1]), int(m[2]))),
     (re.compile(r"W(\d+) v(\d+)"), lambda m: Write(int(m[1]), int(m[2]))),
     (
-        re.compile(r"C(\d+) ((?:v\d+,)*(?:v\d+)?)=(\w+)\((.*)\)"),
+        re.compile(r"C(\d+) ((?:v\d+,)*(?:v\d+)?)=(\w+)(!?)\((.*)\)"),
         lambda m: Compute(
-            NodeId(int(m[1])), m[3], Arguments.parse(m[4]), _slots(m[2]), m[2].endswith(",")
+            NodeId(int(m[1])),
+            m[3],
+            Arguments.parse(m[5]),
+            _slots(m[2]),
+            unpack=m[2].endswith(","),
+            cuda_graph=bool(m[4]),
         ),
     ),
     (

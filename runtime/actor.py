@@ -179,6 +179,11 @@ class MethodOfClass:
         return self._spec.name
 
     @property
+    def cuda_graph(self) -> bool:
+        """Whether graphs record its work on the GPU once, and play that."""
+        return self._options.cuda_graph
+
+    @property
     def function(self) -> Callable[..., Any] | None:
         """The plain function in the class."""
         return self._spec.function

@@ -141,8 +141,10 @@ class ActorMethod:
         Args:
             **options: ``num_returns``: how many values it returns, each of which gets a reference;
                 ``concurrency_group``; ``max_task_retries`` and ``retry_exceptions``: how often it
-                is called again after the actor's death, and after which exceptions; ``name``,
-                ``enable_task_events``: accepted.
+                is called again after the actor's death, and after which exceptions;
+                ``cuda_graph``: whether a compiled graph is to record its work on the GPU once, and
+                play that from then on (then nothing of its Python runs, as long as its arguments
+                look the same); ``name``, ``enable_task_events``: accepted.
 
         Raises:
             ValueError: An unknown option, or a value that is out of range.
@@ -174,6 +176,11 @@ class ActorMethod:
     def name(self) -> str:
         """Its name."""
         return self._spec.name
+
+    @property
+    def cuda_graph(self) -> bool:
+        """Whether graphs record its work on the GPU once, and play that."""
+        return self._options.cuda_graph
 
     @property
     def signature(self) -> inspect.Signature | None:

@@ -159,6 +159,7 @@ METHOD_OPTIONS: Final = (
     "name",
     "enable_task_events",
     "tensor_transport",
+    "cuda_graph",
 )
 
 
@@ -188,6 +189,8 @@ def check_method_options(options: Mapping[str, Any]) -> dict[str, Any]:
         checked["retry_exceptions"] = check_retry_exceptions(
             "retry_exceptions", options["retry_exceptions"]
         )
+    if options.get("cuda_graph") is not None:
+        checked["cuda_graph"] = check_flag("cuda_graph", options["cuda_graph"])
     return checked
 
 

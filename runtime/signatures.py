@@ -32,6 +32,8 @@ class MethodOptions(NamedTuple):
     max_task_retries: int | None = None
     """After the actor's death; None: as the actor's option says."""
     retry_exceptions: bool | tuple[type[BaseException], ...] = False
+    cuda_graph: bool = False
+    """In a compiled graph, on a GPU: its work there is recorded once, and played."""
     declared: Mapping[str, Any] = _NOTHING
     """What was given to ``.options()``, as it was given."""
 

@@ -112,6 +112,7 @@ class FakeMethod:
         self.actor = self.handle = actor
         self.name = name
         self.num_returns = num_returns
+        self.cuda_graph = False
         self.declared: dict[str, Any] = {}
         self.class_name = type(actor.instance).__name__
         self.function = getattr(type(actor.instance), name)

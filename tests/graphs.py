@@ -133,17 +133,20 @@ class PaperActor:
 class PaperMethod:
     """What `.bind()` is called on."""
 
-    def __init__(self, actor: PaperActor, name: str, num_returns: int = 1) -> None:
+    def __init__(
+        self, actor: PaperActor, name: str, num_returns: int = 1, *, cuda_graph: bool = False
+    ) -> None:
         self.actor = self.handle = actor
         self.declared: dict[str, Any] = {}
         self.name = name
         self.num_returns = num_returns
+        self.cuda_graph = cuda_graph
         self.class_name = actor.kind.__name__
         self.function = getattr(actor.kind, name, None)
         self.signature: inspect.Signature | None = None
 
-    def options(self, *, num_returns: int) -> PaperMethod:
-        return PaperMethod(self.actor, self.name, num_returns)
+    def options(self, *, num_returns: int = 1, cuda_graph: bool = False) -> PaperMethod:
+        return PaperMethod(self.actor, self.name, num_returns, cuda_graph=cuda_graph)
 
     def bind(self, *args: Any, **kwargs: Any) -> Any:
         return bound_by_caller(bind_method(self, args, kwargs))

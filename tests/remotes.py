@@ -110,6 +110,7 @@ class FakeClassMethod:
         self.function = getattr(cls, name)
         self.declared = dict(declared or {})
         self.num_returns = self.declared.get("num_returns", 1)
+        self.cuda_graph = False
 
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         inspect.signature(self.function).bind(None, *args, **kwargs)

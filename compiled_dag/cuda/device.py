@@ -13,11 +13,25 @@ from compiled_dag import environment
 from compiled_dag.errors import DeviceError, MemoryCapError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
     from compiled_dag.channel.tensor import Look
     from compiled_dag.cuda.driver import Driver, Pointer, Stream
     from compiled_dag.operation import Backend
+
+
+class Recording(Protocol):
+    """Work on the GPU that was noted once."""
+
+    def replay(self) -> None:
+        """Enqueue it to the current stream."""
+        ...
+
+    def drop(self) -> None:
+        """Give its memory back."""
+        ...
 
 
 class Device(Protocol):
@@ -90,6 +104,25 @@ class Device(Protocol):
         """Give memory back that no tensor uses and that is kept for new ones."""
         ...
 
+    def aside(self, work: Callable[[], Any]) -> Any:
+        """Have `work` enqueue to the stream that records, in order with the current one.
+
+        Returns:
+            What it returns; its tensors may be used on the current stream.
+        """
+        ...
+
+    def record(self, work: Callable[[], Any]) -> tuple[Recording, Any]:
+        """Have `work` run, and what it enqueues be noted instead of done.
+
+        Returns:
+            The recording, and what `work` returned: tensors in memory that is the recording's.
+
+        Raises:
+            Exception: What `work` raises, also since it did what cannot be recorded.
+        """
+        ...
+
 
 class _Opened:
     """What `open_device` found, once per process."""
@@ -154,6 +187,7 @@ class TorchDevice:
         self._torch: Any = library  # `torch` is a name for types here
         self._where = library.device("cuda", 0)
         self._streams: dict[Stream, Any] = {}
+        self._recorder: Any = None
         self._torch.cuda.set_device(0)
         self._torch.cuda.init()
         driver.select(0)
@@ -212,3 +246,41 @@ class TorchDevice:
     def release_cached(self) -> None:
         """See `Device`."""
         self._torch.cuda.empty_cache()
+
+    def _recording_stream(self) -> Any:
+        if self._recorder is None:
+            self._recorder = self._torch.cuda.Stream(self._where)
+        return self._recorder
+
+    def aside(self, work: Callable[[], Any]) -> Any:
+        """See `Device`."""
+        current, other = self._torch.cuda.current_stream(self._where), self._recording_stream()
+        other.wait_stream(current)
+        with self._torch.cuda.stream(other):
+            value = work()
+        # Memory freed here goes to later work on `other`, which begins behind all that is on the
+        # current stream by then: nothing has to be lent.
+        current.wait_stream(other)
+        return value
+
+    def record(self, work: Callable[[], Any]) -> tuple[Recording, Any]:
+        """See `Device`."""
+        graph = self._torch.cuda.CUDAGraph()
+        capture = self._torch.cuda.graph(
+            graph, stream=self._recording_stream(), capture_error_mode="thread_local"
+        )
+        with capture:
+            value = work()
+        return _TorchRecording(graph), value
+
+
+class _TorchRecording:
+    """A `Recording` that torch made."""
+
+    def __init__(self, graph: Any) -> None:
+        self._graph = graph
+        self.replay = graph.replay
+
+    def drop(self) -> None:
+        """See `Recording`."""
+        self._graph.reset()

@@ -50,8 +50,9 @@ class Flow:
         """None: the current one."""
         with self._calling:
             self._events: list[Event] = [
-                device.driver.make_event(is_shared=False) for _ in range(AHEAD)
+                device.driver.make_event(is_shared=False) for _ in range(AHEAD + 1)
             ]
+            """The last one is for `settle`."""
 
     def begin(self, execution: int) -> None:
         """Wait until the GPU has done execution number ``execution - AHEAD``.
@@ -68,6 +69,13 @@ class Flow:
         """Note that everything of an execution is enqueued."""
         with self._calling:
             self._device.driver.record(self._events[execution % AHEAD], self._device.stream())
+
+    def settle(self) -> None:
+        """Wait until the GPU has done all that is on the current stream; raises as `begin`."""
+        driver, event = self._device.driver, self._events[AHEAD]
+        with self._calling:
+            driver.record(event, self._device.stream())
+            await_gpu(driver, event, self._waiter, self._graph.guard)
 
     def close(self) -> None:
         """Destroy the events. Idempotent."""

@@ -16,7 +16,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from compiled_dag.ir import DRIVER, Call, Collective, Element, Graph, Input, Node, NodeId, Output
-from compiled_dag.plan import DRIVER_PARTICIPANT, Channels, Transports
+from compiled_dag.plan import DRIVER_PARTICIPANT, Channels, Transports, why_not_captured
 from compiled_dag.program import (
     CollectiveStart,
     CollectiveWait,
@@ -203,8 +203,15 @@ class _Builder:
             lambda leaf: Val(self.slot(NodeId(leaf.id))) if isinstance(leaf, Val) else leaf
         )
         results, made = self._results(node)
-        unpack = call.num_returns != 1
-        self.steps.append(Compute(node.id, call.method, arguments, results, unpack=unpack))
+        compute = Compute(
+            node.id,
+            call.method,
+            arguments,
+            results,
+            unpack=call.num_returns != 1,
+            cuda_graph=call.cuda_graph and not why_not_captured(self._graph, node),
+        )
+        self.steps.append(compute)
         return made
 
     def _collective(self, node: Node, part: Collective) -> tuple[NodeId, ...]:

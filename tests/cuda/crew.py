@@ -15,6 +15,7 @@ class Stage:
 
     def __init__(self) -> None:
         self.kept: list[Any] = []
+        self.runs = 0
 
     def make(self, n: int) -> Any:
         device = open_device()
@@ -30,6 +31,20 @@ class Stage:
         made = device.new(("int32", tuple(value.shape)))
         device.launch(lambda value, made: torch.add(value, number, out=made), value, made)
         return made
+
+    def add_counted(self, value: Any, number: int = 1) -> Any:
+        """Add, and count how often this ran."""
+        self.runs += 1
+        return self.add(value, number)
+
+    def add_and_look(self, value: Any) -> Any:
+        """Do what cannot be recorded."""
+        self.runs += 1
+        open_device().synchronize()
+        return self.add(value)
+
+    def count(self) -> int:
+        return self.runs
 
     def keep(self, value: Any) -> Any:
         """Keep it, and change it: it is this actor's own."""

@@ -56,6 +56,7 @@ VIOLATION: Final = 66
 """Exit code."""
 _HANDLE: Final = struct.Struct("QQQQ")
 _INVALID, _MEMORY, _NOT_SUPPORTED, _ALREADY_MAPPED = 1, 2, 801, 208
+_CAPTURING: Final = 900
 _USERS: Final = 64
 """Words in the first page of shared memory that name processes which have it open."""
 _FIRST_USER: Final = 8
@@ -443,6 +444,7 @@ class FakeDevice:
         self.uuid = f"GPU-fake-{visible}"
         self.name = "Fake GPU" + " MIG 1g.5gb" * settings.is_mig
         self.backend = "" if settings.refuses_groups else "gloo"
+        self._noting: FakeRecording | None = None
 
     def add_stream(self) -> int:
         number = 1000 + len(self.streams)
@@ -461,6 +463,8 @@ class FakeDevice:
         block = _Block(self, nbytes, self.current if stream is None else stream)
         self.blocks[block.address] = block
         lease = _lease(block)
+        if self._noting is not None:
+            self._noting.kept.append(lease)
         if not nbytes:
             return torch.frombuffer(lease, dtype=torch.uint8)[:0].view(dtype).reshape(look[1])
         return torch.frombuffer(lease, dtype=dtype).reshape(look[1])
@@ -494,6 +498,17 @@ class FakeDevice:
     def release_cached(self) -> None:
         pass
 
+    def aside(self, work: Callable[[], Any]) -> Any:
+        return work()
+
+    def record(self, work: Callable[[], Any]) -> tuple[FakeRecording, Any]:
+        assert self._noting is None, "recorded inside a recording"
+        noting = self._noting = FakeRecording(self)
+        try:
+            return noting, work()
+        finally:
+            self._noting = None
+
     # --- what user code does with a GPU
 
     def launch(self, kernel: Callable[..., object], *tensors: torch.Tensor) -> None:
@@ -503,7 +518,10 @@ class FakeDevice:
         def work() -> None:
             kernel(*[self._view(*place) for place in places])
 
-        self.streams[self.current].put(work)
+        if self._noting is not None:
+            self._noting.works.append(work)
+        else:
+            self.streams[self.current].put(work)
 
     def _view(self, address: int, nbytes: int, dtype: torch.dtype, shape: Any) -> torch.Tensor:
         if not nbytes:
@@ -515,8 +533,26 @@ class FakeDevice:
 
     def synchronize(self) -> None:
         """Wait until all streams have done what they were given."""
+        if self._noting is not None:
+            raise FakeCudaError(_CAPTURING, "operation not permitted when stream is capturing")
         for stream in self.streams.values():
             stream.synchronize()
+
+
+class FakeRecording:
+    """Kernels that were noted, and the memory they use; see `compiled_dag.cuda.device`."""
+
+    def __init__(self, device: FakeDevice) -> None:
+        self._device = device
+        self.works: list[Callable[[], None]] = []
+        self.kept: list[Any] = []
+
+    def replay(self) -> None:
+        for work in self.works:
+            self._device.streams[self._device.current].put(work)
+
+    def drop(self) -> None:
+        self.works, self.kept = [], []
 
 
 def open_device() -> FakeDevice:
