@@ -6,8 +6,9 @@ import os
 import pickle
 from typing import TYPE_CHECKING
 
+from compiled_dag.carriers import LEFT_RINGS
 from compiled_dag.channel import tensor
-from compiled_dag.resident import LEFT_RINGS, GraphResident
+from compiled_dag.resident import GraphResident
 from compiled_dag.turns import TicketPart, Turns
 
 if TYPE_CHECKING:

@@ -11,10 +11,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from compiled_dag import profiled
+from compiled_dag.carriers import Carriers
 from compiled_dag.channel import layout as at
 from compiled_dag.channel.graph_segment import GraphSegment
-from compiled_dag.channel.rendezvous import Peers
-from compiled_dag.communicators import CommunicatorEnd, end_in
 from compiled_dag.compute import Report, Run, Slots, bind_compute
 from compiled_dag.ends import open_reader, open_writer
 from compiled_dag.errors import ChannelClosedError, DeviceError
@@ -36,23 +35,13 @@ from compiled_dag.trace.recorder import Recorder
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from compiled_dag.channel.layout import ChannelSpec
     from compiled_dag.channel.reader import Reader
     from compiled_dag.channel.writer import Writer
-    from compiled_dag.cuda.capturing import Capturing
-    from compiled_dag.cuda.device import Device
-    from compiled_dag.cuda.flow import Flow
-    from compiled_dag.cuda.group import Line
-    from compiled_dag.cuda.leaving import Ring
-    from compiled_dag.cuda.ring import Seat
-    from compiled_dag.ends import Means
     from compiled_dag.host import ActorContext
     from compiled_dag.ir import OperationId
     from compiled_dag.package import Package
 
 _SHORT_ERROR = 1000
-LEFT_RINGS = "device rings that are left"
-"""Key of those among an actor's resources."""
 
 
 class GraphResident:
@@ -79,10 +68,7 @@ class GraphResident:
         }
         self._tokens: dict[OperationId, Any] = {}
         self._readers: list[Reader] = []
-        self._rings: list[Ring] = []
-        self._flow: Flow | None = None
-        """Where tensors stay on the GPU."""
-        self._captured: list[Capturing] = []
+        self._carriers = Carriers(context, package, self._graph)
         self._arriving: dict[int, Callable[[], None]] = {}
         """By slot, what has to be done before the first use of what is received there."""
         self._lenders: dict[int, Reader] = {}
@@ -95,7 +81,7 @@ class GraphResident:
                 for number, step in enumerate(package.steps, 1)
             ]
         except BaseException:
-            self._leave_rings()
+            self._carriers.close()
             raise
         self._steps = profiled.start(context, package, steps)
         self._recorder.bind(package.steps, self._steps, self._readers)
@@ -120,7 +106,7 @@ class GraphResident:
         steps = self._steps
         if not execution & words[at.TRACE_MASK_WORD]:
             steps = self._recorder.open(execution)
-        flow = self._flow
+        flow = self._carriers.flow
         try:
             if flow is not None:
                 flow.begin(execution)
@@ -148,23 +134,9 @@ class GraphResident:
         self._recorder.drop()
         self._readers = []
         self._operations = {}
-        for captured in self._captured:
-            captured.close()
-        self._captured = []
-        self._leave_rings()
+        self._carriers.close()
         self._graph.close()
         profiled.stop(self._context, self._package)
-
-    def _leave_rings(self) -> None:
-        if self._flow is not None:
-            self._flow.close()
-        if self._rings:
-            from compiled_dag.cuda.leaving import leave  # noqa: PLC0415  few graphs need it
-
-            rings, self._rings = self._rings, []
-            left = leave(rings)
-            if left.rings:
-                self._context.resources.setdefault(LEFT_RINGS, left).add(left)
 
     def _note(self, number: int) -> None:
         """Report which step this actor is in, for hang reports and death messages."""
@@ -190,10 +162,10 @@ class GraphResident:
         package = self._package
         label = self._context.label
         spec = package.channels[channel]
-        means = self._means(spec)
+        means = self._carriers.means(spec)
         reader = open_reader(self._graph, spec, package.participant, label, means)
-        self._keep_ring(reader)
-        if self._flow is not None and self._flow.receive is not None and spec.transport.has_ring:
+        self._carriers.keep(reader)
+        if spec.transport.has_ring and self._carriers.receives_aside:
             self._arriving[slot] = reader.arrive
         if spec.transport.views:
             self._lenders[channel] = reader
@@ -212,45 +184,6 @@ class GraphResident:
             advance()
 
         return run if means is None else self._noted(number, run)
-
-    def _means(self, spec: ChannelSpec) -> Means | None:
-        """Return what carries a channel's tensors, if that is not host memory."""
-        if spec.transport.has_ring:
-            return self._seat(spec)
-        if spec.transport.has_group:
-            return self._line(spec)
-        number = spec.transport.communicator
-        if number is None:
-            return None
-        end = end_in(self._context, self.key, number)
-        return Peers(end, self._package.ranks[number], self._context.waiter)
-
-    def _seat(self, spec: ChannelSpec) -> Seat:
-        from compiled_dag.cuda.ring import Seat  # noqa: PLC0415  few graphs need it
-
-        device, flow = self._flowing()
-        return Seat(self._graph, spec, device, self._context.waiter, flow.receive)
-
-    def _line(self, spec: ChannelSpec) -> Line:
-        from compiled_dag.cuda.group import Line  # noqa: PLC0415  few graphs need it
-
-        device, _ = self._flowing()
-        part = next(part for part in self._package.edges if part.members == spec.ends)
-        end = part.groups.bind_rank(self._context, part.group_id)
-        ranks = {member: rank for rank, member in enumerate(part.members)}
-        own = CommunicatorEnd(end, ranks[self._package.participant])
-        return Line(Peers(own, ranks, self._context.waiter), end, device)
-
-    def _flowing(self) -> tuple[Device, Flow]:
-        """Return the actor's GPU, and the pace of this program on it."""
-        from compiled_dag.cuda.device import open_device  # noqa: PLC0415  few graphs need it
-        from compiled_dag.cuda.flow import Flow  # noqa: PLC0415
-
-        device, waiter = open_device(), self._context.waiter
-        if self._flow is None:
-            overlaps = self._package.overlaps
-            self._flow = Flow(device, self._graph, waiter, overlaps=overlaps)
-        return device, self._flow
 
     def _after_arrivals(self, step: Step, run: Run) -> Run:
         """Return a step that waits for what it is the first to use, where that is on its way."""
@@ -278,12 +211,6 @@ class GraphResident:
 
         return run_then
 
-    def _keep_ring(self, end: Reader | Writer) -> None:
-        """Note the half of a device ring that an end has: it is to be ended with the graph."""
-        ring = getattr(end, "ring", None)
-        if ring is not None:
-            self._rings.append(ring)
-
     def _noted(self, number: int, step: Run) -> Run:
         """Return a step that others may hold up, with a note that it has begun."""
         note = self._note
@@ -296,7 +223,7 @@ class GraphResident:
 
     def _bind_write(self, number: int, channel: int, slot: int) -> Run:
         package = self._package
-        means = self._means(package.channels[channel])
+        means = self._carriers.means(package.channels[channel])
         maker = self._maker(slot)
         writer = open_writer(
             self._graph,
@@ -306,7 +233,7 @@ class GraphResident:
             slot_bytes=package.slot_bytes,
             cap_bytes=package.cap_bytes,
         )
-        self._keep_ring(writer)
+        self._carriers.keep(writer)
         write = writer.write
 
         def run(slots: Slots) -> None:
@@ -353,22 +280,9 @@ class GraphResident:
             return Error.capture(error, place, execution=self.execution, function=method)
 
         method = self._function_of(step)
-        calls = self._capturing(step, method, str(place)) if step.cuda_graph else method
+        calls = self._carriers.recorded(step, method, str(place)) if step.cuda_graph else method
         report = Report(self._words, self._step_word, self._since_word, number)
         return bind_compute(step, calls, self._package.constants, report, failed)
-
-    def _capturing(
-        self, step: Compute, method: Callable[..., Any], name: str
-    ) -> Callable[..., Any]:
-        """Return what records a method once; its results are copied if they do not just travel."""
-        from compiled_dag.cuda.capturing import Capturing  # noqa: PLC0415  few graphs need it
-
-        device, flow = self._flowing()
-        others = (one for one in self._package.steps if not isinstance(one, (Release, Write)))
-        copies = any(set(step.results).intersection(uses(one)) for one in others)
-        made = Capturing(method, device, name, flow.settle, copies=copies)
-        self._captured.append(made)
-        return made
 
     def _bind_start(self, number: int, operation: OperationId, sources: tuple[int, ...]) -> Run:
         start, tokens, note = self._operations[operation].start, self._tokens, self._note
