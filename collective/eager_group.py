@@ -136,9 +136,19 @@ class EagerGroup:
         return f"the {self.backend} group {self.name!r} did not form: {why}"
 
     def destroy(self, deadline: float) -> None:
-        """End the group, have all living ranks let go, and wait for them until `deadline`."""
-        self._header.end(head.CLOSED)
-        replies = []
+        """End the group, have all living ranks let go, and wait for them until `deadline`.
+
+        Ctrl-C breaks off the wait only: the ranks have been told, and the memory is given back.
+        """
+        try:
+            self._header.end(head.CLOSED)
+            for reply in self._ask_to_leave():
+                _settle(reply, deadline)
+        finally:
+            self.close()
+
+    def _ask_to_leave(self) -> list[Pending]:
+        replies: list[Pending] = []
         for rank in sorted(self._present):
             actor_id = self.actor_ids[rank]
             if self._host.death(actor_id) is None:
@@ -146,9 +156,7 @@ class EagerGroup:
                     replies.append(self._host.submit(actor_id, leave_member, str(self.id).encode()))
                 except RuntimeError:
                     break  # the session has ended meanwhile, and with it all its actors
-        for reply in replies:
-            _settle(reply, deadline)
-        self.close()
+        return replies
 
     # --- what becomes of it
 

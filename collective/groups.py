@@ -310,9 +310,11 @@ class Groups:
         return group
 
     def _remove(self, group: EagerGroup, within_s: float = _DESTROY_S) -> None:
-        with self._changed:
-            self._groups.pop(group.id, None)
-        group.destroy(time.monotonic() + within_s)
+        try:
+            with self._changed:
+                self._groups.pop(group.id, None)
+        finally:  # Ctrl-C too: nobody would find it again
+            group.destroy(time.monotonic() + within_s)
 
     def fail(self, group_id: int, error: Exception) -> Exception:
         """Break a group, unless it is broken; returns the first cause of that."""
