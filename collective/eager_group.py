@@ -92,6 +92,11 @@ class EagerGroup:
             one == actor_id and rank in self._present for rank, one in enumerate(self.actor_ids)
         )
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether its memory has been given back."""
+        return self._pairs.fd < 0
+
     def part(self, rank: int, made_by: Any, join_timeout_s: float) -> MemberPart:
         """Return what a rank is told."""
         return MemberPart(
@@ -138,11 +143,13 @@ class EagerGroup:
     def destroy(self, deadline: float) -> None:
         """End the group, have all living ranks let go, and wait for them until `deadline`.
 
-        Ctrl-C breaks off the wait only: the ranks have been told, and the memory is given back.
+        Ctrl-C in the wait breaks off only that: the ranks have been asked, and the memory is given
+        back. When it comes before, everything can be done again.
         """
+        self._header.end(head.CLOSED)
+        replies = self._ask_to_leave()
         try:
-            self._header.end(head.CLOSED)
-            for reply in self._ask_to_leave():
+            for reply in replies:
                 _settle(reply, deadline)
         finally:
             self.close()

@@ -81,8 +81,6 @@ class Groups:
         self._changed = threading.Condition(threading.RLock())
         self._groups: dict[int, EagerGroup] = {}
         self._meetings: dict[str, _Meeting] = {}
-        self._making: set[str] = set()
-        """Names of groups that `create` is about to make."""
         host.watch(self._on_death)
         host.at_shutdown(lambda _: self.close())
 
@@ -105,24 +103,22 @@ class Groups:
         lines = tuple(self._line(actor, deadline) for actor in known)
         backend = _chosen(backend, known)  # now it is known which GPUs they have
         name = name or str(uuid.uuid4())
-        with self._changed:
-            self._check_new(name, backend, known)
-            self._making.add(name)
+        group_id = self._new_id()
         try:
-            group = self._open(name, backend, known, lines, timeout_s, created=True)
-            try:
-                group.join_all(made_by, deadline)
-            except BaseException:
-                self._remove(group, _ROLLBACK_S)
-                raise
-        finally:
             with self._changed:
-                self._making.discard(name)
-        return GroupInfo(group.name, group.backend, group.actor_ids)
+                self._check_new(name, backend, known)
+                group = self._open(group_id, name, backend, known, lines, timeout_s, created=True)
+            group.join_all(made_by, deadline)
+            return GroupInfo(group.name, group.backend, group.actor_ids)
+        except BaseException:  # Ctrl-C too, on any line
+            made = self._groups.get(group_id)
+            if made is not None:
+                self._remove(made, _ROLLBACK_S)
+            raise
 
     def _check_new(self, name: str, backend: str, actors: Sequence[Actor]) -> None:
         living = list(self._groups.values())
-        if name in self._making or any(group.name == name for group in living):
+        if any(group.name == name for group in living):
             msg = (
                 f"a group {name!r} exists: destroy it first (destroy_collective_group({name!r})), "
                 "or use another name"
@@ -256,7 +252,9 @@ class Groups:
             backend = _chosen(meeting.backend, actors)
             # At once: they have asked; and who has the lock must not wait for the supervision.
             lines = tuple(self._line(actor, time.monotonic()) for actor in actors)
-            group = self._open(name, backend, actors, lines, timeout_s, created=False)
+            group = self._open(
+                self._new_id(), name, backend, actors, lines, timeout_s, created=False
+            )
         except (ValueError, CollectiveError, ActorDiedError, OSError) as error:
             self._give_up(name, meeting, error)
             return
@@ -281,8 +279,12 @@ class Groups:
 
     # --- what becomes of them
 
+    def _new_id(self) -> int:
+        return self._host.process << 32 | next(_group_ids)
+
     def _open(
         self,
+        group_id: int,
         name: str,
         backend: str,
         actors: Sequence[Actor],
@@ -291,18 +293,16 @@ class Groups:
         *,
         created: bool,
     ) -> EagerGroup:
-        group = EagerGroup(
+        group = self._groups[group_id] = EagerGroup(
             self._host,
             actors,
             lines,
-            group_id=self._host.process << 32 | next(_group_ids),
+            group_id=group_id,
             name=name,
             backend=backend,
             timeout_s=timeout_s,
             created=created,
         )
-        with self._changed:
-            self._groups[group.id] = group
         for actor in actors:  # one that died before the group was known
             death = self._host.death(actor.actor_id)
             if death is not None:
@@ -311,10 +311,11 @@ class Groups:
 
     def _remove(self, group: EagerGroup, within_s: float = _DESTROY_S) -> None:
         try:
-            with self._changed:
-                self._groups.pop(group.id, None)
-        finally:  # Ctrl-C too: nobody would find it again
             group.destroy(time.monotonic() + within_s)
+        finally:
+            if group.is_closed:  # otherwise Ctrl-C came first: it can be destroyed again
+                with self._changed:
+                    self._groups.pop(group.id, None)
 
     def fail(self, group_id: int, error: Exception) -> Exception:
         """Break a group, unless it is broken; returns the first cause of that."""

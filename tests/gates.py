@@ -1,13 +1,19 @@
-"""Actors that wait where a test wants them to, so that no test needs to sleep."""
+"""Actors that wait where a test wants them to, so that no test needs to sleep; Ctrl-C likewise."""
 
 from __future__ import annotations
 
+import linecache
+import sys
 import threading
 import time
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from compiled_dag import CompiledDAG, DAGNode, InputNode
 from tests.graphs import Worker
+
+if TYPE_CHECKING:
+    from types import FrameType, ModuleType
 
 PATIENCE_S = 30
 
@@ -78,6 +84,41 @@ def interrupt_once(monkeypatch: Any, owner: Any, name: str, *, after: bool) -> N
         raise KeyboardInterrupt
 
     monkeypatch.setattr(owner, name, interrupted)
+
+
+class Interrupt:
+    """Raises KeyboardInterrupt before the line that is executed as the given one in `modules`."""
+
+    def __init__(self, modules: tuple[ModuleType, ...], number: int) -> None:
+        self._files = {str(Path(module.__file__ or "")) for module in modules}
+        self._left = number
+        self.raised = False
+
+    def __enter__(self) -> Interrupt:
+        self._before = sys.gettrace()
+        sys.settrace(self._enter)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        sys.settrace(self._before)
+        return kind is KeyboardInterrupt
+
+    def _enter(self, frame: FrameType, _event: str, _arg: Any) -> Any:
+        return self._line if frame.f_code.co_filename in self._files else None
+
+    def _line(self, frame: FrameType, event: str, _arg: Any) -> Any:
+        if event == "line" and not self.raised and not _is_with(frame):
+            self._left -= 1
+            if self._left == 0:
+                self.raised = True
+                raise KeyboardInterrupt
+        return self._line
+
+
+def _is_with(frame: FrameType) -> bool:
+    """Tell whether a line is the head of a block that is left, perhaps: there signals wait."""
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+    return line.lstrip().startswith("with ")
 
 
 def soon() -> float:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from pathlib import Path
 
 import pytest
 import torch
 
-import collective
+import collective.eager_group
+import collective.groups
 from collective.groups import Groups
 from compiled_dag import (
     ActorDiedError,
@@ -17,6 +20,7 @@ from compiled_dag import (
 )
 from tests.collective.members import members, raised, until  # noqa: F401  a fixture
 from tests.collective.parts import at_once
+from tests.gates import Interrupt
 
 DEFAULT = "default"
 
@@ -133,6 +137,35 @@ def test_groups_are_found_by_actors_and_backend(members) -> None:  # noqa: F811
     assert groups.find([1], "nccl") == []
     groups.destroy_all()
     assert groups.find([], None) == []
+
+
+def test_ctrl_c_on_any_line_of_making_a_group_leaves_nothing(alone) -> None:
+    for line in itertools.count(1):
+        with Interrupt((collective.groups,), line) as interrupt:
+            alone.create()
+        if not interrupt.raised:
+            break
+        assert alone.groups._groups == {}
+        until(lambda: not memory_files())  # ranks that had begun to join leave by themselves
+    assert line > 20
+
+
+def test_ctrl_c_on_any_line_of_destroying_a_group_leaves_it_or_nothing(alone) -> None:
+    for line in itertools.count(1):
+        alone.create()
+        with Interrupt((collective.groups, collective.eager_group), line) as interrupt:
+            alone.groups.destroy(DEFAULT)
+        for group in list(alone.groups._groups.values()):
+            alone.groups.destroy(group.name)
+        until(lambda: not memory_files())
+        if not interrupt.raised:
+            break
+    assert line > 20
+
+
+def memory_files() -> int:
+    links = Path("/proc/self/fd").iterdir()
+    return sum("memfd:" in str(link.readlink()) for link in links if link.is_symlink())
 
 
 # --- what breaks a group --------------------------------------------------------------------------

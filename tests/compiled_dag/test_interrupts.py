@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import gc
 import itertools
-import sys
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import torch
@@ -19,43 +17,11 @@ import compiled_dag.fetch
 import compiled_dag.submit
 from collective import allreduce
 from compiled_dag import InputNode, MultiOutputNode
-from tests.gates import ask, one_method, soon
+from tests.gates import Interrupt, ask, one_method, soon
 from tests.graphs import Worker, chain
-
-if TYPE_CHECKING:
-    from types import FrameType, ModuleType
 
 BEGINNING = (compiled_dag.driver, compiled_dag.fetch, compiled_dag.submit)
 ENDING = (compiled_dag.driver, compiled_dag.deployment, collective.group)
-
-
-class Interrupt:
-    """Raises KeyboardInterrupt before the line that is executed as the given one in `modules`."""
-
-    def __init__(self, modules: tuple[ModuleType, ...], number: int) -> None:
-        self._files = {str(Path(module.__file__ or "")) for module in modules}
-        self._left = number
-        self.raised = False
-
-    def __enter__(self) -> Interrupt:
-        self._before = sys.gettrace()
-        sys.settrace(self._enter)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
-        sys.settrace(self._before)
-        return kind is KeyboardInterrupt
-
-    def _enter(self, frame: FrameType, _event: str, _arg: Any) -> Any:
-        return self._line if frame.f_code.co_filename in self._files else None
-
-    def _line(self, _frame: FrameType, event: str, _arg: Any) -> Any:
-        if event == "line" and not self.raised:
-            self._left -= 1
-            if self._left == 0:
-                self.raised = True
-                raise KeyboardInterrupt
-        return self._line
 
 
 def released(host, actors) -> bool:
