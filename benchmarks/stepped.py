@@ -53,6 +53,9 @@ class _NeverWaits(Waiter):
     def either(self, *_: Any, **__: Any) -> bool:
         raise _IdleError
 
+    def any_of(self, *_: Any, **__: Any) -> bool:
+        raise _IdleError
+
 
 class _Done:
     def __init__(self, value: bytes) -> None:

@@ -149,14 +149,8 @@ class Deployment:
         pending: list[Pending] = []
         lent: list[Any] = []
         """Until the programs are loaded."""
-        shared = self._tickets.join(
-            self.member,
-            self.host,
-            {
-                actor.actor_id: (actor.label, line)
-                for actor, line in zip(self.actors, processes[1:], strict=True)
-            },
-        )
+        labels = {actor.actor_id: actor.label for actor in self.actors}
+        shared = self._tickets.join(self.member, self.host, labels)
         ranks = self._groups.ranks
         for participant, actor in enumerate(self.actors, 1):
             part, ring = shared.get(actor.actor_id, (None, None))

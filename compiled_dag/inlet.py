@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.channel.codec import encode
 from compiled_dag.ends import open_writer
-from compiled_dag.errors import MemoryCapError
+from compiled_dag.errors import CapacityExceededError, MemoryCapError
 from compiled_dag.outcome import Error, Place
 from compiled_dag.program import Program, Write
 
@@ -49,13 +49,11 @@ class Inlet:
         Raises:
             TypeError: One cannot be pickled; nothing was sent.
             MemoryCapError: There is no memory for one; nothing was sent.
-            CapacityExceededError: As `Member.require_room`; nothing was sent.
+            CapacityExceededError: As `Tickets.turn_to`; nothing was sent.
         """
         writers, member = self.writers, self._member
         begin_ns = 0 if number & self._log.mask else time.monotonic_ns()
         try:
-            if member.places:
-                member.require_room()
             for writer, slot in writers:
                 writer.stage(values[slot])
         except BaseException as error:
@@ -64,7 +62,12 @@ class Inlet:
                 raise TypeError(_which(writers, values, error)) from error
             raise
         if member.places:
-            self._show(number)
+            tickets = member.tickets
+            with tickets.lock:
+                if tickets.holder is not member:
+                    self._take_turns()
+                for writer, _ in writers:
+                    writer.publish()
         else:  # the usual case, flat
             for writer, _ in writers:
                 writer.publish()
@@ -83,7 +86,7 @@ class Inlet:
             raise TypeError(_which(self.writers, values, error)) from error
 
     def may_send(self) -> bool:
-        """Tell whether `Member.require_room` would pass."""
+        """Tell whether all actors would take another ticket."""
         return not any(shared.ring.is_full for shared, _ in self._member.places)
 
     def send_captured(self, inputs: Sequence[Any], number: int) -> None:
@@ -95,22 +98,26 @@ class Inlet:
         except BaseException:  # Ctrl-C
             self._abandon()
             raise
-        self._show(number)
+        if self._member.places:
+            with self._member.tickets.lock:
+                if self._member.tickets.holder is not self._member:
+                    self._take_turns()
+                self._publish()
+        else:
+            self._publish()
         if begin_ns:
             self._log.sent(number, begin_ns)
 
-    def _show(self, number: int) -> None:
-        if self._member.places:
-            self._member.issue(number, self._publish, self._is_shown)
-        else:
-            self._publish()
+    def _take_turns(self) -> None:
+        try:
+            self._member.tickets.turn_to(self._member)
+        except CapacityExceededError:
+            self._abandon()
+            raise
 
     def _publish(self) -> None:
         for writer, _ in self.writers:
             writer.publish()
-
-    def _is_shown(self, number: int) -> bool:
-        return self.num_shown() > number
 
     @staticmethod
     def _stage_captured(writer: Writer, value: Any) -> None:
@@ -148,11 +155,23 @@ class Inlet:
 
     def settle(self) -> None:
         """Finish what an interrupt broke off: show all inputs if one was shown, else none."""
+        with self._member.tickets.lock:
+            self.complete()
+        self._abandon()
+
+    def complete(self) -> int:
+        """Show all inputs of an execution of which one was shown; called under `Tickets.lock`.
+
+        Returns:
+            How many executions were shown.
+        """
+        if len(self.writers) == 1:  # with several graphs, often between two executions
+            return self.writers[0][0].published()
         shown = self.num_shown()
         for writer, _ in self.writers:
             if writer.published() < shown:
                 writer.publish()  # if one was shown, all were staged
-        self._abandon()
+        return shown
 
     def _abandon(self) -> None:
         for writer, _ in self.writers:

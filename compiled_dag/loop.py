@@ -36,12 +36,16 @@ class Resident(Protocol):
         """Tells whether its next execution can start."""
         ...
 
-    def source(self) -> Source | None:
-        """Return the word that changes when its next execution can start, if it is one word."""
+    def sources(self) -> tuple[Source, ...]:
+        """Return the one or two words that change when its next execution can start, or none."""
         ...
 
     def run(self) -> bool:
         """Run one execution; returns False once the graph has ended: it has no turn any more."""
+        ...
+
+    def leave(self) -> bool:
+        """Take note of that; returns whether nothing is left to be run."""
         ...
 
 
@@ -108,7 +112,7 @@ class Loop:
             for _ in range(len(residents)):
                 turn = (turn + 1) % len(residents)
                 if residents[turn].ready():
-                    if not residents[turn].run():
+                    if not residents[turn].run() and residents[turn].leave():
                         self.remove(residents[turn].key)
                     break
             else:
@@ -133,9 +137,13 @@ class Loop:
         if not residents:
             waiter.word(words, mailbox, seen, self._guard, None, self._site)
             return
-        source = residents[0].source() if len(residents) == 1 else None
-        if source is not None:
-            waiter.either(source, (words, mailbox, seen), self._guard, self._site)
+        sources = residents[0].sources() if len(residents) == 1 else ()
+        if len(sources) == 1:
+            waiter.either(sources[0], (words, mailbox, seen), self._guard, self._site)
+            return
+        if sources:
+            one, other = sources
+            waiter.any_of(one, other, (words, mailbox, seen), self._guard, self._site)
             return
         readies = [resident.ready for resident in residents]
         waiter.until(

@@ -86,13 +86,14 @@ class GraphResident:
         self._steps = profiled.start(context, package, steps)
         self._recorder.bind(package.steps, self._steps, self._readers)
         first, words = self._readers[0], self._words  # every program begins with a read
-        self._first = first
+        self.first = first
+        """What an execution begins with."""
         word = first.sequence_word
         self.ready: Callable[[], bool] = lambda: words[word] != first.sequence
 
-    def source(self) -> Source:
+    def sources(self) -> tuple[Source, ...]:
         """Return the word that changes when the next execution can start."""
-        return self._words, self._first.sequence_word, self._first.sequence
+        return ((self._words, self.first.sequence_word, self.first.sequence),)
 
     @property
     def ended(self) -> bool:
@@ -125,6 +126,10 @@ class GraphResident:
             self._recorder.close()
         self.execution = execution + 1
         words[self._step_word] = at.IDLE_STEP
+        return True
+
+    def leave(self) -> bool:
+        """Take note that the graph has ended; nothing is left to be run."""
         return True
 
     def close(self) -> None:

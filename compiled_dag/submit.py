@@ -74,7 +74,7 @@ class Submission:
         self.next = 0
         """Number of the next execution that is sent."""
         self.lock = member.lock
-        member.next_execution = lambda: self.next
+        member.inputs = self.inlet
         self.results = fetching.results
         self._deployment = deployment
         self._options = options

@@ -1,11 +1,13 @@
 """The driver's side of the order in which several graphs take their turns on shared actors.
 
 Every process that compiles graphs has one `Tickets` per session. A graph joins it when it is
-compiled; where it meets others on an actor, a ring of tickets is made (`channel.ticket_ring`) and
-from then on each execution of all of them takes a ticket there before its first input is shown.
+compiled; where it meets others on an actor, a ring of tickets is made (`channel.ticket_ring`),
+whose first ticket is the other graph's. From then on all that share an actor show their inputs
+under one lock, and take tickets first where the turns are another graph's.
 
-An issue is atomic: all of its tickets and the inputs are shown under one lock. What Ctrl-C breaks
-off the next issue, of any graph, settles: if no input was shown, the tickets are taken back.
+Ctrl-C may break this off anywhere. A ticket that no execution follows gives turns that nobody
+takes. Whether an execution was issued is read from its inputs' channels, never remembered: if one
+input was shown, the others are, before another graph takes the turns.
 """
 
 from __future__ import annotations
@@ -16,21 +18,30 @@ import weakref
 from collections import defaultdict
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from compiled_dag.channel.ticket_ring import MAX_KEY, SLOTS, TicketRing
 from compiled_dag.errors import CapacityExceededError, GraphError
 from compiled_dag.turns import TicketPart
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Mapping
 
     from compiled_dag.host import ActorId, Host
 
 _ring_ids = itertools.count(1)
 
-_Issue: TypeAlias = "tuple[int, Callable[[int], bool], list[tuple[TicketRing, int]]]"
-"""Tickets being written: for which execution, whether an input of it was shown, and where."""
+
+class Inputs(Protocol):
+    """What shows the inputs of a graph's executions."""
+
+    def complete(self) -> int:
+        """Show all inputs of an execution of which one was shown; called under `Tickets.lock`.
+
+        Returns:
+            How many executions were shown.
+        """
+        ...
 
 
 class Member:
@@ -42,35 +53,9 @@ class Member:
         """The actors it shares, each with its key there: usually none. Changes when graphs join."""
         self.lock = threading.RLock()
         """Held by whoever sends one of its executions."""
-        self.next_execution: Callable[[], int] = _none_yet
-        """Tells the number of the next one; set by what sends them."""
-        self._tickets = tickets
-
-    def require_room(self) -> None:
-        """Refuse an execution that finds a ring full.
-
-        Raises:
-            CapacityExceededError: An actor has not begun thousands of executions of its graphs.
-        """
-        for shared, _ in self.places:
-            if shared.ring.is_full:
-                msg = (
-                    f"{SLOTS} executions of the graphs that share actor {shared.label} wait for "
-                    "it. Get results before executing more"
-                )
-                raise CapacityExceededError(msg)
-
-    def issue(
-        self, execution: int, publish: Callable[[], None], published: Callable[[int], bool]
-    ) -> None:
-        """Take a ticket for `execution` on every shared actor, and show the inputs.
-
-        Args:
-            execution: Its number.
-            publish: Shows them.
-            published: Tells whether an input of this execution was shown.
-        """
-        self._tickets.issue(self.places, execution, publish, published)
+        self.inputs: Inputs | None = None
+        """Set by what sends executions: none was sent before."""
+        self.tickets = tickets
 
 
 @dataclass(slots=True)
@@ -80,13 +65,47 @@ class _SharedActor:
     label: str
     ring: TicketRing
     ring_id: int
-    keys: dict[int, int] = field(default_factory=dict)
-    bases: dict[int, int] = field(default_factory=dict)
+    members: dict[int, Member] = field(default_factory=dict)
+    """By key; those that have left are gone."""
     last_key: int = 0
 
     def part(self) -> TicketPart:
         """Return what the actor is told."""
-        return TicketPart(ring_id=self.ring_id, keys=dict(self.keys), bases=dict(self.bases))
+        keys = {member.graph_id: key for key, member in self.members.items()}
+        return TicketPart(ring_id=self.ring_id, keys=keys)
+
+    def add(self, member: Member) -> None:
+        """Have a graph take tickets here from now on; the first one's turns it is meanwhile."""
+        if member in self.members.values():
+            return
+        key = self.last_key = self.last_key + 1
+        if key > MAX_KEY:
+            msg = f"actor {self.label} has had {MAX_KEY} graphs while one of them stayed alive"
+            raise GraphError(msg)
+        self.members[key] = member
+        if not self.ring.holder:
+            self.ring.issue(key, 0)
+        member.places = (*member.places, (self, key))
+
+    def turn_to(self, key: int) -> None:
+        """Give the turns to a graph.
+
+        Raises:
+            CapacityExceededError: The actor has not come to the turns of thousands of tickets.
+        """
+        ring = self.ring
+        holder = ring.holder
+        if holder == key:
+            return
+        if ring.is_full:
+            msg = (
+                f"the graphs that share actor {self.label} took {SLOTS} turns after each other "
+                "that wait for it. Get results before executing more"
+            )
+            raise CapacityExceededError(msg)
+        before = self.members.get(holder)
+        inputs = None if before is None else before.inputs
+        ring.issue(key, 0 if inputs is None else inputs.complete())
 
 
 class Tickets:
@@ -96,11 +115,12 @@ class Tickets:
     _making = threading.Lock()
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
+        """Around every showing of inputs of graphs that share actors."""
+        self.holder: Member | None = None
+        """The graph that took its turns last: it has them on all its shared actors."""
         self._members: dict[ActorId, list[Member]] = defaultdict(list)
         self._shared: dict[ActorId, _SharedActor] = {}
-        self._open: _Issue | None = None
-        """What is being issued; between two issues: what was broken off."""
 
     @classmethod
     def of(cls, host: Host) -> Tickets:
@@ -109,99 +129,70 @@ class Tickets:
             return cls._of_hosts.setdefault(host, cls())
 
     def join(
-        self, member: Member, host: Host, actors: Mapping[ActorId, tuple[str, int]]
+        self, member: Member, host: Host, actors: Mapping[ActorId, str]
     ) -> dict[ActorId, tuple[TicketPart, TicketRing]]:
         """Have a graph that is being compiled take its place among the others.
 
         Args:
             member: The graph.
             host: The session.
-            actors: By actor of the graph, its label and its line on the board.
+            actors: The labels of the graph's actors.
 
         Returns:
             What each actor that it shares is to be told, and the ring whose memory it needs.
         """
-        with self._lock:
+        with self.lock:
             others = {id(one): one for actor in actors for one in self._members[actor]}
             for actor in actors:
                 self._members[actor].append(member)
         with ExitStack() as stack:
-            # None of them sends while its first execution with a ticket is settled. Graphs that
-            # join meanwhile send nothing yet.
+            # None of them sends without the lock while it begins to share. Graphs that join
+            # meanwhile send nothing yet.
             for other in sorted(others.values(), key=lambda one: one.graph_id):
                 stack.enter_context(other.lock)
-            with self._lock:
+            with self.lock:
+                self.holder = None
                 return {
-                    actor: self._share(actor, host, label, line)
-                    for actor, (label, line) in actors.items()
+                    actor: self._share(actor, host, label)
+                    for actor, label in actors.items()
                     if len(self._members[actor]) > 1
                 }
 
-    def _share(
-        self, actor: ActorId, host: Host, label: str, line: int
-    ) -> tuple[TicketPart, TicketRing]:
+    def _share(self, actor: ActorId, host: Host, label: str) -> tuple[TicketPart, TicketRing]:
         """Have all graphs of an actor take tickets there from now on."""
         shared = self._shared.get(actor)
         if shared is None:
-            ring = TicketRing(host.board, line)
-            shared = self._shared[actor] = _SharedActor(
-                label, ring, host.process << 32 | next(_ring_ids)
-            )
-        for member in self._members[actor]:
-            if member.graph_id not in shared.keys:
-                key = shared.last_key = shared.last_key + 1
-                if key > MAX_KEY:
-                    msg = f"actor {label} has had {MAX_KEY} graphs while one of them stayed alive"
-                    raise GraphError(msg)
-                shared.keys[member.graph_id] = key
-                shared.bases[member.graph_id] = member.next_execution()
-                member.places = (*member.places, (shared, key))
+            ring_id = host.process << 32 | next(_ring_ids)
+            shared = self._shared[actor] = _SharedActor(label, TicketRing(), ring_id)
+        for member in self._members[actor]:  # whoever was there alone first
+            shared.add(member)
         return shared.part(), shared.ring
 
     def leave(self, member: Member) -> None:
         """Forget a graph that has ended. Idempotent."""
-        member.next_execution = _none_yet  # what sends them refers to the member: no cycle is left
-        with self._lock:
+        member.inputs = None  # they refer to the member: no cycle is left
+        with self.lock:
+            if self.holder is member:
+                self.holder = None
             for actor in [actor for actor, there in self._members.items() if member in there]:
                 self._members[actor].remove(member)
                 shared = self._shared.get(actor)
                 if shared is not None:
-                    shared.keys.pop(member.graph_id, None)
-                    shared.bases.pop(member.graph_id, None)
+                    gone = [key for key, one in shared.members.items() if one is member]
+                    for key in gone:
+                        del shared.members[key]
                 if not self._members[actor]:
                     del self._members[actor]
                     if shared is not None:
                         self._shared.pop(actor).ring.close()
 
-    def issue(
-        self,
-        places: Iterable[tuple[_SharedActor, int]],
-        execution: int,
-        publish: Callable[[], None],
-        published: Callable[[int], bool],
-    ) -> None:
-        """Write tickets and show inputs; see `Member.issue`."""
-        with self._lock:
-            if self._open is not None:
-                self._settle(self._open)
-            written: list[tuple[TicketRing, int]] = []
-            self._open = execution, published, written
-            for shared, key in places:
-                ring = shared.ring
-                written.append((ring, ring.issued))
-                ring.issue(key, execution)
-            publish()
-            self._open = None
+    def turn_to(self, member: Member) -> None:
+        """Give the turns on all actors that a graph shares to it; call it under `lock`.
 
-    def _settle(self, issue: _Issue) -> None:
-        """Take back the tickets of an issue that was broken off before an input was shown."""
-        execution, published, written = issue
-        if not published(execution):
-            for ring, position in written:
-                ring.take_back(position)
-        self._open = None
-
-
-def _none_yet() -> int:
-    """Return the number of the first execution."""
-    return 0
+        Raises:
+            CapacityExceededError: As `_SharedActor.turn_to`.
+        """
+        self.holder = None
+        for shared, key in member.places:
+            shared.turn_to(key)
+        self.holder = member

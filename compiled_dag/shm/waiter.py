@@ -209,6 +209,27 @@ class Waiter:
 
         return self._sleep(ready, guard, site, start, deadline)
 
+    def any_of(self, one: Source, other: Source, third: Source, guard: Guard, site: Site) -> bool:
+        """Wait until one of three words is not what it was; otherwise as `word`."""
+        # And again, up to the yields, for actors in several graphs.
+        words, index, seen = one
+        others, other_index, other_seen = other
+        thirds, third_index, third_seen = third
+        for _ in range(_LOOKS):
+            if words[index] != seen:
+                return True
+            if others[other_index] != other_seen or thirds[third_index] != third_seen:
+                return True
+
+        def ready() -> bool:
+            return (
+                words[index] != seen
+                or others[other_index] != other_seen
+                or thirds[third_index] != third_seen
+            )
+
+        return self.until(ready, guard, None, site)
+
     def until(
         self,
         ready: Callable[[], bool],

@@ -49,8 +49,11 @@ class Program:
     def ready(self) -> bool:
         return self.left > 0
 
-    def source(self) -> None:
-        return None
+    def sources(self):
+        return ()
+
+    def leave(self) -> bool:
+        return True
 
     def run(self) -> bool:
         self.actor.done.append(f"run {self.key}")
