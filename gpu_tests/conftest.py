@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+import runtime
+from gpu_tests.crew import Stage
 from tests.conftest import incubator, no_leaks, session  # noqa: F401  fixtures
 
 
@@ -27,3 +29,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if "gpu_tests" in item.nodeid:
                 item.add_marker(pytest.mark.skip(reason=why))
+
+
+@pytest.fixture
+def start(no_leaks, monkeypatch):  # noqa: F811  a fixture
+    """Starts a session with more logical GPUs than there are, so that actors share one."""
+
+    def start(count, *, environment=(), kind=Stage, arguments=(), **options):
+        for name, value in dict(environment).items():
+            monkeypatch.setenv(name, value)
+        runtime.init(num_gpus=count + 1)
+        actor = runtime.remote(kind).options(num_gpus=1, **options)
+        return [actor.remote(*arguments) for _ in range(count)]
+
+    yield start
+    runtime.shutdown()

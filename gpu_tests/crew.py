@@ -22,6 +22,21 @@ def busy(milliseconds: float) -> None:
         torch.cuda._sleep(int(milliseconds * _CYCLES_PER_MS))
 
 
+def loopback(rank: int) -> dict[str, dict[str, str]]:
+    """Return a `runtime_env` by which NCCL takes ranks on one GPU for ranks on several hosts.
+
+    They then use the socket transport: correctness only, never speed.
+    """
+    variables = {
+        "NCCL_HOSTID": f"rank{rank}",
+        "NCCL_NET": "Socket",
+        "NCCL_SOCKET_IFNAME": "lo",
+        "NCCL_P2P_DISABLE": "1",
+        "NCCL_SHM_DISABLE": "1",
+    }
+    return {"env_vars": variables}
+
+
 class Stage:
     """Makes, changes and shows tensors; nothing here waits for the GPU but `check` and `show`."""
 
@@ -41,6 +56,28 @@ class Stage:
 
     def add(self, value: torch.Tensor) -> torch.Tensor:
         return value + 1
+
+    def add_slowly(self, value: torch.Tensor, milliseconds: float) -> torch.Tensor:
+        busy(milliseconds)
+        return value + 1
+
+    def total(self, value: torch.Tensor) -> float:
+        """Wait for the GPU, in CUDA: nothing but the end of its work ends that."""
+        return float(value.sum())
+
+    def mix(self, value: torch.Tensor) -> torch.Tensor:
+        """Do what libraries do, and count how often this ran."""
+        self.runs = getattr(self, "runs", 0) + 1
+        weights = torch.ones(value.numel(), value.numel(), device=DEVICE) / value.numel()
+        return torch.relu(weights @ value) + value.softmax(0)
+
+    def mix_and_look(self, value: torch.Tensor) -> torch.Tensor:
+        """Do what cannot be captured."""
+        self.runs = getattr(self, "runs", 0) + 1
+        return value * float(value.max())
+
+    def count(self) -> int:
+        return self.runs
 
     def keep(self, value: torch.Tensor) -> None:
         self.kept.append(value)

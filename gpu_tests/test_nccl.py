@@ -1,18 +1,20 @@
-"""allreduce over NCCL.
-
-One GPU serves two ranks by way of a different NCCL_HOSTID each, which makes NCCL take them for two
-hosts on the socket transport: correctness only, never speed.
-"""
+"""allreduce over NCCL, and a rank that dies in it. Both ranks are on one GPU: `crew.loopback`."""
 
 from __future__ import annotations
+
+import re
 
 import pytest
 
 import runtime
 from collective import ReduceOp, allreduce
-from compiled_dag import InputNode, MultiOutputNode, TaskError
+from compiled_dag import GraphActorDiedError, InputNode, MultiOutputNode, TaskError
+from gpu_tests.crew import busy, loopback
+from tests.live import wait_until
 
-pytestmark = [pytest.mark.proc]
+pytestmark = [pytest.mark.proc, pytest.mark.timeout(300)]
+ABORTED_S = 5.0
+"""A rank whose peer has died is free again by then, whatever its GPU waited for."""
 
 
 class Rank:
@@ -29,6 +31,15 @@ class Rank:
     def first(self, tensor):
         return tensor.device.type, float(tensor[0])
 
+    def late(self, tensor, milliseconds):
+        busy(milliseconds)
+        return tensor
+
+    def works(self):
+        import torch
+
+        return float(torch.ones(1000, device="cuda").sum()) == 1000
+
 
 @pytest.fixture
 def ranks(no_leaks):
@@ -39,15 +50,7 @@ def ranks(no_leaks):
             runtime.remote(Rank)
             .options(
                 num_gpus=1,
-                runtime_env={
-                    "env_vars": {
-                        "NCCL_HOSTID": f"rank{rank}",
-                        "NCCL_NET": "Socket",
-                        "NCCL_SOCKET_IFNAME": "lo",
-                        "NCCL_P2P_DISABLE": "1",
-                        "NCCL_SHM_DISABLE": "1",
-                    }
-                },
+                runtime_env=loopback(rank),
             )
             .remote(rank)
             for rank in range(2)
@@ -76,18 +79,42 @@ def test_a_shape_mismatch_leaves_the_graph_usable(ranks):
         assert runtime.get(compiled.execute(4)) == [("cuda", 3.0)] * 2
 
 
+@pytest.fixture
+def forced(monkeypatch):
+    """Has collectives run on NCCL, past the choice of backend: on one GPU that takes gloo."""
+    monkeypatch.setattr("collective.ops.choose_backend", lambda actors: "nccl")
+
+
+@pytest.mark.usefixtures("forced")
 def test_nccl_itself_works_for_ranks_on_one_gpu(ranks):
-    """The NCCL constructor of the group, reached past the choice of backend (which takes gloo)."""
-    from collective.ops import AllReduce
+    with _graph(ranks).experimental_compile() as compiled:
+        (found,) = compiled.explain().collectives
+        assert found.backend == "nccl"
+        for n in (1000, 1, 1 << 20):
+            assert runtime.get(compiled.execute(n)) == [("cuda", 3.0)] * 2
 
-    class ForcedNccl(AllReduce):
-        def backend(self, actors):
-            return "nccl"
 
-    from compiled_dag.collective_node import bind_collective
-
+@pytest.mark.usefixtures("forced")
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_rank_that_waits_in_cuda_for_a_dead_one_is_free_soon(ranks, victim):
+    """The other rank has begun the operation too, behind a long kernel, and dies before it."""
     with InputNode() as inp:
-        nodes = bind_collective(ForcedNccl(), [rank.gradient.bind(inp) for rank in ranks])
-        dag = MultiOutputNode([r.first.bind(t) for r, t in zip(ranks, nodes, strict=True)])
-    with dag.experimental_compile() as compiled:
-        assert runtime.get(compiled.execute(1000)) == [("cuda", 3.0)] * 2
+        parts = [rank.gradient.bind(inp) for rank in ranks]
+        parts[victim] = ranks[victim].late.bind(parts[victim], 20_000)
+        sums = allreduce.bind(parts)
+        dag = MultiOutputNode([r.first.bind(t) for r, t in zip(ranks, sums, strict=True)])
+    compiled = dag.experimental_compile()
+    refs = compiled.execute(1000)
+
+    def report():
+        return str(compiled.hang_report())
+
+    wait_until(
+        lambda: {"Rank(1)", "Rank(2)"} <= set(re.findall(r"(\S+) is in Rank.first", report()))
+    )
+    runtime.kill(ranks[victim])
+    left = ranks[1 - victim].works.remote()
+    assert runtime.get(left, timeout=ABORTED_S)
+    with pytest.raises(GraphActorDiedError):
+        runtime.get(refs)
+    compiled.teardown()

@@ -11,7 +11,7 @@ import pytest
 
 import runtime
 from compiled_dag import GraphActorDiedError, InputNode, MultiOutputNode, TaskError
-from gpu_tests.crew import DEVICE, ON_GPU, Captured, Stage
+from gpu_tests.crew import DEVICE, ON_GPU, Captured
 from tests.live import LONG_S, pids_of, wait_until
 
 pytestmark = [
@@ -20,21 +20,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:num_gpus=", "ignore:the GPUs are fake"),
 ]
 LAPS = 100_000 if ON_GPU else 500
-
-
-@pytest.fixture
-def start(no_leaks, monkeypatch):
-    """Starts a session with more logical GPUs than there are, so that actors share one."""
-
-    def start(count, *, environment=(), kind=Stage, arguments=(), **options):
-        for name, value in dict(environment).items():
-            monkeypatch.setenv(name, value)
-        runtime.init(num_gpus=count + 1)
-        actor = runtime.remote(kind).options(num_gpus=1, **options)
-        return [actor.remote(*arguments) for _ in range(count)]
-
-    yield start
-    runtime.shutdown()
 
 
 def hop(writer, *readers, method="make", then="show", hint="accelerator"):
@@ -200,15 +185,20 @@ def test_no_host_waits_for_the_gpu(start) -> None:
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_death_in_the_middle_of_a_kernel_leaves_the_other_usable(start, victim) -> None:
+@pytest.mark.parametrize(
+    ("n", "milliseconds"),
+    [(1_000_000, 200), (50_000_000 if ON_GPU else 50_000, 0)],
+    ids=["kernel", "copy"],
+)
+def test_death_in_the_middle_of_it_leaves_the_other_usable(start, victim, n, milliseconds) -> None:
     actors = start(2)
     pids = pids_of(actors)
     with InputNode() as inp:
-        value = actors[0].make_slowly.bind(inp, 200).with_tensor_transport("accelerator")
-        output = actors[1].check_slowly.bind(value, 200)
+        value = actors[0].make_slowly.bind(inp, milliseconds).with_tensor_transport("accelerator")
+        output = actors[1].check_slowly.bind(value, milliseconds)
     graph = output.experimental_compile()
     get(graph.execute(1000))
-    refs = [graph.execute(1_000_000) for _ in range(4)]
+    refs = [graph.execute(n) for _ in range(4)]
     runtime.kill(actors[victim])
     with pytest.raises(GraphActorDiedError):
         _execute_until_dead(graph, refs)

@@ -297,6 +297,12 @@ def _session() -> Iterator[Finding]:
             yield Finding(Level.OK, "round trip", f"{each * 1e6:.0f} us, mean of {_ROUND_TRIPS}")
 
 
+def _gloo() -> Iterator[Finding]:
+    from runtime.gloo_examination import gloo  # noqa: PLC0415  starts a session
+
+    yield from gloo()
+
+
 def _settings() -> Iterator[Finding]:
     for name in sorted(os.environ):
         if name.startswith("COMPILED_DAG_"):
@@ -329,5 +335,6 @@ CHECKS: Final[tuple[Callable[[], Iterator[Finding]], ...]] = (
     _kernel,
     _settings,
     _session,
+    _gloo,
 )
 """In the order of the report: what others need comes first."""

@@ -255,13 +255,14 @@ class TorchDevice:
     def aside(self, work: Callable[[], Any]) -> Any:
         """See `Device`."""
         current, other = self._torch.cuda.current_stream(self._where), self._recording_stream()
+        # Memory of one stream that the other one uses and that is freed goes to later work on its
+        # own: which begins behind all that the other has by then. So nothing has to be lent.
         other.wait_stream(current)
-        with self._torch.cuda.stream(other):
-            value = work()
-        # Memory freed here goes to later work on `other`, which begins behind all that is on the
-        # current stream by then: nothing has to be lent.
-        current.wait_stream(other)
-        return value
+        try:
+            with self._torch.cuda.stream(other):
+                return work()
+        finally:
+            current.wait_stream(other)
 
     def record(self, work: Callable[[], Any]) -> tuple[Recording, Any]:
         """See `Device`."""

@@ -9,7 +9,8 @@ import resource
 
 import pytest
 
-from runtime import cli, doctor
+from compiled_dag import GraphError
+from runtime import cli, doctor, gloo_examination
 from runtime.doctor import Finding, Level
 
 
@@ -54,7 +55,7 @@ def test_run_becomes_the_script(monkeypatch, tmp_path, module) -> None:
 def test_doctor_finds_this_machine_fit(no_leaks) -> None:
     out = io.StringIO()
     assert doctor.examine(out) == 0, out.getvalue()
-    for subject in ("python", "memfd", "futex", "pidfd", "actor", "round trip"):
+    for subject in ("python", "memfd", "futex", "pidfd", "actor", "round trip", "gloo"):
         assert f"\nok    {subject}" in f"\n{out.getvalue()}"
 
 
@@ -124,3 +125,24 @@ def test_a_running_session_is_left_alone(monkeypatch) -> None:
         0,
         "note  session     one is running here: not tried\n\nall there\n",
     )
+
+
+def test_gloo_is_not_tried_beside_a_session(monkeypatch) -> None:
+    import runtime
+
+    monkeypatch.setattr(runtime, "is_initialized", lambda: True)
+    code, report = only(doctor._gloo)
+    assert (code, report.splitlines()[0]) == (
+        0, "note  gloo        a session is running here: not tried"
+    )  # fmt: skip
+
+
+def test_gloo_that_fails_is_a_warning_with_a_remedy(monkeypatch) -> None:
+    def fail():
+        raise GraphError("Unable to find address for: lo")
+
+    monkeypatch.setattr(gloo_examination, "_summed", fail)
+    code, report = only(doctor._gloo)
+    assert code == 0
+    assert "GraphError: Unable to find address for: lo" in report
+    assert "transport='shm' does without" in report

@@ -1,0 +1,104 @@
+"""What is asked of NCCL, in which order; a group on paper in NCCL's place."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from collective import nccl_group
+from collective.header import BROKEN, OPEN
+from collective.nccl_group import NcclGroup
+from compiled_dag.errors import ChannelClosedError
+
+
+class PaperGroup:
+    """See torch's ProcessGroupNCCL."""
+
+    def __init__(self, store, rank, world_size, options) -> None:
+        self.calls = [("made", rank, world_size, options.config.blocking)]
+        self.aborted = threading.Event()
+
+    def __getattr__(self, name):
+        def call(*args):
+            self.calls.append((name.lstrip("_"), *args))
+            return SimpleNamespace(wait=lambda: self.calls.append(("wait",)))
+
+        return call
+
+    def abort(self) -> None:
+        assert not self.aborted.is_set(), "aborted twice"
+        self.aborted.set()
+
+
+class Options:
+    def __init__(self) -> None:
+        self.config = SimpleNamespace(blocking=True)
+
+
+class PaperWaiter:
+    def until(self, ready, guard, deadline=None, site=None) -> bool:
+        while not ready():
+            guard()
+        return True
+
+
+class Header:
+    state = OPEN
+
+    def guard(self) -> None:
+        if self.state == BROKEN:
+            raise ChannelClosedError("the collective group was ended")
+
+
+@pytest.fixture
+def group(monkeypatch):
+    event = SimpleNamespace(record=lambda: None, query=lambda: True)
+    cuda = SimpleNamespace(current_device=lambda: 0, Event=lambda: event)
+    paper = SimpleNamespace(
+        cuda=cuda, device=lambda *_: torch.device("cpu"), zeros=torch.zeros, uint8=torch.uint8,
+        tensor=torch.tensor,
+    )  # fmt: skip
+    PaperGroup.Options = Options
+    dist = SimpleNamespace(ProcessGroupNCCL=PaperGroup, PrefixStore=lambda *_: None)
+    monkeypatch.setattr(nccl_group, "torch", paper)
+    monkeypatch.setattr(nccl_group, "dist", dist)
+    made = NcclGroup(SimpleNamespace(header=Header()), 1, 3, PaperWaiter())
+    yield made
+    made.abort()
+
+
+def test_a_group_is_connected_when_it_is_made_and_never_blocks(group) -> None:
+    names = [call[0] for call in group._group.calls]
+    assert group._group.calls[0] == ("made", 1, 3, False)
+    assert names[1:] == [
+        "set_sequence_number_for_group", "eager_connect_single_device", "allreduce", "wait"
+    ]  # fmt: skip
+
+
+def test_what_is_sent_and_received_at_once_is_one_operation(group) -> None:
+    sent, other, taken = (group.marks([number]) for number in (1, 2, 3))
+    del group._group.calls[:]
+    group.exchange([(sent, 0), (other, 2)], [(taken, 2)])
+    assert group._group.calls == [
+        ("start_coalescing",),
+        ("send", [sent], 0, 0),
+        ("send", [other], 2, 0),
+        ("recv", [taken], 2, 0),
+        ("end_coalescing",),
+        ("wait",),
+    ]
+
+
+def test_a_group_that_broke_is_aborted_once_and_refuses_everything_then(group) -> None:
+    torchs = group._group
+    group._store.header.state = BROKEN
+    assert torchs.aborted.wait(30)
+    group.abort()
+    with pytest.raises(ChannelClosedError):
+        group.exchange([], [])
+    group._store.header.state = OPEN
+    with pytest.raises(RuntimeError, match="the group was aborted"):
+        group.run("allreduce", None, group.marks([1]), op="SUM", root=0)
