@@ -57,7 +57,7 @@ class Carriers:
         Raises:
             DeviceError: It is the actor's GPU, which cannot be used.
         """
-        if spec.transport.has_ring:
+        if spec.transport.has_ring or self._package.participant in spec.transport.copying:
             return self._seat(spec)
         if spec.transport.has_group:
             return self._line(spec)

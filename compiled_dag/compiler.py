@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from compiled_dag.lint import lint
 from compiled_dag.passes.channels import plan_channels
+from compiled_dag.passes.copies import resolve_copies
 from compiled_dag.passes.order import total_order
 from compiled_dag.passes.overlap import overlap
 from compiled_dag.passes.prefetch import prefetch_reads
@@ -28,7 +29,7 @@ def compile_graph(graph: Graph, options: CompileOptions) -> Program:
     """
     lint(graph)
     order = total_order(graph)
-    transports = resolve_transports(graph)
+    transports = resolve_copies(graph, resolve_transports(graph))
     channels = plan_channels(graph, order, transports, options.max_inflight)
     program = overlap(graph, build_steps(graph, order, channels, transports))
     if options.overlap_gpu_communication:

@@ -37,7 +37,7 @@ def open_writer(
         graph: The graph's segment.
         spec: The channel.
         place: Where its values are made: what errors are of.
-        means: For a channel whose tensors a communicator carries, or that stay on the GPU.
+        means: For a channel whose tensors a communicator carries, stay on the GPU, or come from it.
         slot_bytes: First capacity of a payload slot.
         cap_bytes: Cap on the payload memory of the whole graph, or None.
 
@@ -45,7 +45,7 @@ def open_writer(
         MemoryCapError: There is no GPU memory for a device ring.
         DeviceError: GPU memory cannot be shared.
     """
-    if not spec.transport.is_checked:
+    if means is None and not spec.transport.is_checked:
         return Writer(graph, spec, slot_bytes=slot_bytes, cap_bytes=cap_bytes)
     place = place or Place(method=spec.label, actor=spec.transport.writer)
     if means is None:
@@ -59,9 +59,13 @@ def open_writer(
 
         line = cast("Line", means)
         return GroupWriter(graph, spec, place, line, slot_bytes=slot_bytes, cap_bytes=cap_bytes)
+    seat = cast("Seat", means)
+    if not spec.transport.has_ring:
+        from compiled_dag.cuda.staging import StagingWriter  # noqa: PLC0415  few graphs have one
+
+        return StagingWriter(seat, place, slot_bytes=slot_bytes, cap_bytes=cap_bytes)
     from compiled_dag.cuda.writer import CudaWriter  # noqa: PLC0415  few graphs have one
 
-    seat = cast("Seat", means)
     return CudaWriter(seat, place, slot_bytes=slot_bytes, cap_bytes=cap_bytes)
 
 
@@ -88,6 +92,10 @@ def open_reader(
         from compiled_dag.cuda.group import GroupReader  # noqa: PLC0415  few graphs have one
 
         return GroupReader(graph, spec, participant, label, cast("Line", means))
+    if not spec.transport.has_ring:
+        from compiled_dag.cuda.landing import LandingReader  # noqa: PLC0415  few graphs have one
+
+        return LandingReader(cast("Seat", means), participant, label)
     if spec.transport.views:
         from compiled_dag.cuda.views import ViewReader  # noqa: PLC0415  few graphs have one
 

@@ -225,6 +225,15 @@ class Reach:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pinning:
+    """Whether an actor's GPU can read and write memory of the host that processes share."""
+
+    actor: ActorId
+    refused: str = ""
+    """What refused it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
     """Calls of functions that need the same kind of process, before each has a worker."""
 
@@ -256,6 +265,8 @@ class Graph:
     """Of each actor; left out where there are none."""
     reach: tuple[Reach, ...] | None = None
     """Of pairs that are to share GPU memory; None before they were asked."""
+    pinning: tuple[Pinning, ...] = ()
+    """Of actors that were asked."""
     communicators: tuple[Members, ...] = ()
     default_communicator: CommunicatorId | Literal["create"] | None = "create"
     """What carries accelerator edges and collectives that name no communicator."""

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from compiled_dag.arrival import await_process
 from compiled_dag.errors import GraphError
 from compiled_dag.gpus import gpus_of, physical_gpus
-from compiled_dag.ir import Reach
-from compiled_dag.passes.transports import ring_candidates
+from compiled_dag.ir import Pinning, Reach
+from compiled_dag.passes.copies import copying_actors
+from compiled_dag.passes.transports import resolve_transports, ring_candidates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,8 +45,11 @@ def probed(captured: Captured, timeout_s: float) -> Captured:
             await_process(captured.host, actor, deadline, timeout_s)
     graph = dataclasses.replace(graph, gpus=tuple(map(gpus_of, captured.actors)))
     pairs = ring_candidates(graph)
-    found = _Rounds(captured, deadline, timeout_s).ask(pairs) if pairs else ()
-    return dataclasses.replace(captured, graph=dataclasses.replace(graph, reach=tuple(found)))
+    rounds = _Rounds(captured, deadline, timeout_s)
+    graph = dataclasses.replace(graph, reach=tuple(rounds.ask(pairs)) if pairs else ())
+    actors = copying_actors(graph, resolve_transports(graph))
+    pinning = tuple(rounds.ask_pinning(actors)) if actors else ()
+    return dataclasses.replace(captured, graph=dataclasses.replace(graph, pinning=pinning))
 
 
 class _Rounds:
@@ -68,6 +72,13 @@ class _Rounds:
             return self._match(pairs, offers)
         finally:
             self._all(probe.finish, dict.fromkeys(everybody, ()))
+
+    def ask_pinning(self, actors: Sequence[ActorId]) -> list[Pinning]:
+        """Return whether each actor's GPU can use memory of the host."""
+        from compiled_dag.cuda import probe  # noqa: PLC0415  see ask
+
+        refused = self._all(probe.pin, dict.fromkeys(actors, ()))
+        return [Pinning(actor=actor, refused=refused[actor]) for actor in actors]
 
     def _match(self, pairs: Sequence[Pair], offers: Mapping[ActorId, Offer]) -> list[Reach]:
         from compiled_dag.cuda import probe  # noqa: PLC0415  see ask

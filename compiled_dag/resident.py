@@ -170,7 +170,7 @@ class GraphResident:
         means = self._carriers.means(spec)
         reader = open_reader(self._graph, spec, package.participant, label, means)
         self._carriers.keep(reader)
-        if spec.transport.has_ring and self._carriers.receives_aside:
+        if self._carriers.receives_aside and spec.transport.is_for_gpu(package.participant):
             self._arriving[slot] = reader.arrive
         if spec.transport.views:
             self._lenders[channel] = reader

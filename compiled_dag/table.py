@@ -274,6 +274,8 @@ def _transport_text(transport: Transport) -> str:
     switches = [name for name in _SWITCHES if getattr(transport, name)]
     number = transport.communicator
     by = [] if number is None else [f"communicator={number}"]
+    if transport.copying:
+        by.append(f"copying={_numbers(transport.copying)}")
     words = (transport.mechanism, transport.device, *switches, *by, "|", transport.reason)
     return " ".join(words)
 
@@ -284,7 +286,8 @@ def _parse_transport(text: str) -> Transport:
     if mechanism not in get_args(Mechanism) or device not in get_args(DeviceName):
         msg = f"no such transport: {mechanism} {device}"
         raise ValueError(msg)
-    numbers = [int(word[len("communicator=") :]) for word in rest if "=" in word]
+    named = dict(word.split("=") for word in rest if "=" in word)
+    number = named.get("communicator")
     return Transport(
         mechanism=mechanism,  # type: ignore[arg-type]  # checked above
         device=device,  # type: ignore[arg-type]  # checked above
@@ -292,7 +295,8 @@ def _parse_transport(text: str) -> Transport:
         direct_return="direct_return" in rest,
         host_ordered="host_ordered" in rest,
         views="views" in rest,
-        communicator=CommunicatorId(numbers[0]) if numbers else None,
+        communicator=CommunicatorId(int(number)) if number else None,
+        copying=_parse_numbers(named.get("copying", "-")),
         reason=reason,
     )
 

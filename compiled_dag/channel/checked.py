@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from compiled_dag.channel.codec import Encoded
     from compiled_dag.channel.graph_segment import GraphSegment
     from compiled_dag.channel.layout import ChannelSpec
+    from compiled_dag.channel.pickling import ToBytes
     from compiled_dag.channel.transport import Transport
 
 _SHOWN = 8
@@ -86,15 +87,19 @@ class Promises:
         self._known: tuple[tensors.Look, ...] | None = None
         """The tensors of the first value, where all are to be alike."""
 
-    def encode(self, value: Any) -> Encoded:
+    def encode(self, value: Any, to_bytes: ToBytes | None = None) -> Encoded:
         """Encode `value` if it keeps the promises; an `Error` always does.
+
+        Args:
+            value: The value.
+            to_bytes: What makes header and buffer of dense tensors; None: `tensor.to_bytes`.
 
         Raises:
             BrokenPromiseError: It does not.
             TypeError: It cannot be pickled.
         """
         with self._checking(value) as met:
-            return codec.encode(value, met)
+            return codec.encode(value, met, to_bytes)
 
     def encode_apart(
         self, value: Any, belongs: Callable[[Any], bool] = tensors.is_plain

@@ -14,15 +14,18 @@ import io
 import pickle
 from enum import IntEnum
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from compiled_dag.channel import array as arrays
 from compiled_dag.channel import tensor as tensors
-from compiled_dag.channel.pickling import Apart, Buffer, pickled
+from compiled_dag.channel.pickling import Apart, Buffer, ToBytes, pickled
 from compiled_dag.outcome import Error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    Land: TypeAlias = Callable[[tensors.Header, Buffer], Any]
+    """Makes a tensor of header and bytes."""
 
 dumps, loads = pickle.dumps, pickle.loads
 
@@ -69,12 +72,13 @@ _FIRST_PRIVATE = (0,)
 _PLAIN = frozenset({str, bool, int, float, complex, type(None)})
 
 
-def encode(value: Any, met: list[Any] | None = None) -> Encoded:
+def encode(value: Any, met: list[Any] | None = None, to_bytes: ToBytes | None = None) -> Encoded:
     """Turn `value` into a head and buffers.
 
     Args:
         value: Anything that can be pickled.
         met: Where to note every tensor inside, in the order they are met.
+        to_bytes: What makes header and buffer of dense tensors; None: `tensor.to_bytes`.
 
     Raises:
         TypeError: Part of the value cannot be pickled; the message names the path to it.
@@ -94,9 +98,9 @@ def encode(value: Any, met: list[Any] | None = None) -> Encoded:
     elif tensors.is_tensor(kind) and tensors.is_plain(value):
         if met is not None:
             met.append(value)
-        header, data = tensors.to_bytes(value)
+        header, data = (to_bytes or tensors.to_bytes)(value)
         return Encoded(Kind.TENSOR, dumps(header, 5), [data], _FIRST_PRIVATE)
-    return Encoded(Kind.PICKLE, *pickled(value, met))
+    return Encoded(Kind.PICKLE, *pickled(value, met, to_bytes=to_bytes))
 
 
 def copied(encoded: Encoded) -> Encoded:
@@ -175,29 +179,36 @@ class _Joiner(pickle.Unpickler):
 
 def decode_onto(device: str, kind: int, head: bytes, buffers: Sequence[Buffer]) -> Any:
     """Rebuild a value as `decode` does, its tensors on `device` (see `tensor.from_buffer`)."""
+    return decode_by(partial(tensors.from_buffer, device=device), kind, head, buffers)
+
+
+def decode_by(land: Land, kind: int, head: bytes, buffers: Sequence[Buffer]) -> Any:
+    """Rebuild a value as `decode` does, its tensors by what `land` makes of header and bytes."""
     if kind == Kind.TENSOR:
-        return tensors.from_buffer(parsed(head), buffers[0], device)
+        return land(parsed(head), buffers[0])
     if kind == Kind.PICKLE:
-        return _Lander(device, head, buffers).load()
+        return _Lander(land, head, buffers).load()
     return decode(kind, head, buffers)
 
 
 class _Lander(pickle.Unpickler):
-    """Rebuilds tensors on one device."""
+    """Rebuilds tensors in a way of its own."""
 
-    def __init__(self, device: str, head: bytes, buffers: Sequence[Buffer]) -> None:
+    def __init__(self, land: Land, head: bytes, buffers: Sequence[Buffer]) -> None:
         super().__init__(io.BytesIO(head), buffers=buffers)
-        self._device = device
+        self._land = land
 
     def find_class(self, module: str, name: str) -> Any:
         found = super().find_class(module, name)
-        if found is tensors.from_buffer or found is tensors.parameter_from_buffer:
-            return partial(_landed, found, self._device)
+        if found is tensors.from_buffer:
+            return self._land
+        if found is tensors.parameter_from_buffer:
+            return partial(_landed_parameter, self._land)
         return found
 
 
-def _landed(rebuild: Any, device: str, header: Any, buffer: Any, **named: Any) -> Any:
-    return rebuild(header, buffer, device, **named)
+def _landed_parameter(land: Land, header: Any, buffer: Any, *, requires_grad: bool) -> Any:
+    return tensors.parameter_of(land(header, buffer), requires_grad)
 
 
 def parsed(head: bytes) -> Any:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Callable
 from functools import partial
 from types import CodeType, FunctionType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import cloudpickle
 
@@ -20,9 +21,10 @@ from compiled_dag.channel import tensor as tensors
 from compiled_dag.lending import LENDERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 Buffer = Any  # anything with the buffer protocol, one-dimensional bytes
+ToBytes: TypeAlias = Callable[[Any], tuple[tensors.Header, Buffer]]
 
 _NO_FILE: Final = "<dynamic-code>"
 
@@ -48,13 +50,19 @@ class Apart(NamedTuple):
     """Tells which they are."""
 
 
-def pickled(value: Any, met: list[Any] | None = None, apart: Apart | None = None) -> Pickled:
+def pickled(
+    value: Any,
+    met: list[Any] | None = None,
+    apart: Apart | None = None,
+    to_bytes: ToBytes | None = None,
+) -> Pickled:
     """Pickle `value`.
 
     Args:
         value: Anything that can be pickled.
         met: Where to note every tensor inside, in the order they are met.
         apart: Which tensors inside to leave out; None: none, all go into buffers.
+        to_bytes: What makes header and buffer of dense tensors; None: `tensor.to_bytes`.
 
     Raises:
         TypeError: Part of the value cannot be pickled; the message names the path to it.
@@ -64,7 +72,7 @@ def pickled(value: Any, met: list[Any] | None = None, apart: Apart | None = None
     lent: list[Any] = []
     try:
         pickler = _Pickler if apart is None else partial(_ApartPickler, apart)
-        head = _pickle_with(pickler, value, buffers, private, lent, met)
+        head = _pickle_with(pickler, to_bytes, value, buffers, private, lent, met)
         if b"__main__" not in head:
             return Pickled(head, buffers, tuple(private), lent)
     except Exception:  # noqa: BLE001, S110  pickle raises many types; cloudpickle decides below
@@ -74,7 +82,7 @@ def pickled(value: Any, met: list[Any] | None = None, apart: Apart | None = None
             found.clear()
     try:
         cloud_pickler = _CloudPickler if apart is None else partial(_ApartCloudPickler, apart)
-        head = _pickle_with(cloud_pickler, value, buffers, private, lent, met)
+        head = _pickle_with(cloud_pickler, to_bytes, value, buffers, private, lent, met)
     except Exception as error:
         path = _path_to_culprit(value)
         msg = f"cannot send {path}: it cannot be pickled ({type(error).__name__}: {error})"
@@ -84,6 +92,7 @@ def pickled(value: Any, met: list[Any] | None = None, apart: Apart | None = None
 
 def _pickle_with(
     pickler: Callable[..., Any],
+    to_bytes: ToBytes | None,
     value: Any,
     buffers: list[Buffer],
     private: list[int],
@@ -98,6 +107,7 @@ def _pickle_with(
     made = pickler(file, 5, buffer_callback=keep)
     made.note_private = lambda: private.append(len(buffers))
     made.lent = lent
+    made.to_bytes = to_bytes or tensors.to_bytes
     if met is not None:
         made.met = met
     made.dump(value)
@@ -118,9 +128,9 @@ def _reduce(pickler: _Pickler | _CloudPickler, value: Any) -> Any:
     parameter = tensors.is_parameter(kind)
     if not (parameter or tensors.is_tensor(kind)) or not tensors.is_plain(value):
         return NotImplemented
-    header, data = tensors.to_bytes(value)
+    header, data = pickler.to_bytes(value)
     pickler.note_private()
-    arguments = (header, pickle.PickleBuffer(data.data))
+    arguments = (header, pickle.PickleBuffer(data))
     if not parameter:
         return tensors.from_buffer, arguments
     rebuild = partial(tensors.parameter_from_buffer, requires_grad=value.requires_grad)
@@ -129,6 +139,7 @@ def _reduce(pickler: _Pickler | _CloudPickler, value: Any) -> Any:
 
 class _Pickler(pickle.Pickler):
     note_private: Any = None
+    to_bytes: ToBytes
     lent: list[Any]
     met: list[Any] | None = None
 
@@ -138,6 +149,7 @@ class _Pickler(pickle.Pickler):
 
 class _CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]  # it comes without types
     note_private: Any = None
+    to_bytes: ToBytes
     lent: list[Any]
     met: list[Any] | None = None
 

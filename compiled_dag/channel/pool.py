@@ -15,6 +15,8 @@ from compiled_dag.errors import MemoryCapError
 from compiled_dag.shm.segment import Mapping, require_memory, round_up
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from compiled_dag.channel.graph_segment import GraphSegment
 
 
@@ -62,6 +64,8 @@ class Pool:
         self._free: list[tuple[Extent, int]] = []
         self._busy: deque[tuple[Extent, int]] = deque()
         self._end = self._place.region
+        self.on_punch: Callable[[Mapping], None] | None = None
+        """Called with an extent's mapping before its memory is given back."""
 
     def take(self, nbytes: int, use: int) -> tuple[Extent, int, int]:
         """Return extent, slot, and the use it was in before, for a message of `nbytes`.
@@ -207,6 +211,8 @@ class Pool:
         """Give back the memory of outgrown extents that nobody reads any more."""
         held = self._held()
         for extent in [extent for extent in self._retired if extent.index not in held]:
+            if self.on_punch is not None:
+                self.on_punch(extent.mapping)
             # The release words stay: a slow reader may still look at them through its mapping.
             self._graph.segment.punch(
                 extent.offset + extent.first_slot, extent.size - extent.first_slot

@@ -68,7 +68,7 @@ class Reader(ChannelInterface):
         self._place = place
         self._position = position
         self._label = label
-        self._only_reader = len(spec.readers) == 1
+        self._only_reader = self._lends_private = len(spec.readers) == 1
         self.words = graph.words
         self._signed = graph.view.cast("q")
         self._doubles = graph.view.cast("d")
@@ -201,7 +201,7 @@ class Reader(ChannelInterface):
             position = start + round_up(end - start, ALIGN)
             length = entry >> 1
             end = position + length
-            if entry & 1 and not self._only_reader:
+            if entry & 1 and not self._lends_private:
                 buffers.append(bytearray(view[position:end]))
                 continue
             part = np.ndarray((length,), np.uint8, held, position - start)

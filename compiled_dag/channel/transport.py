@@ -36,6 +36,8 @@ class Transport:
     """Of a ring: whether hosts wait for GPUs, because these cannot share events."""
     views: bool = False
     """Of a ring: whether readers get tensors that are in it, not copies."""
+    copying: tuple[int, ...] = ()
+    """Of host memory: the participants that pin it, and have their GPUs copy from it or to it."""
     node: str = field(default="", compare=False)
     """Whose values these are, as messages call it."""
     writer: str = field(default="", compare=False)
@@ -55,6 +57,10 @@ class Transport:
     def has_ring(self) -> bool:
         """Whether GPUs copy tensors to and from a ring (`compiled_dag.cuda.ring`)."""
         return self.mechanism in {"cuda_ipc", "pinned"}
+
+    def is_for_gpu(self, reader: int) -> bool:
+        """Tell whether a reader's GPU copies tensors for it, on a stream of its choice."""
+        return self.has_ring or reader in self.copying
 
     @property
     def has_group(self) -> bool:

@@ -62,6 +62,8 @@ class Writer(ChannelInterface):
         self._depth = spec.depth
         self._sequence_word = place.control // 8 + at.SEQUENCE
         self._ack_words = [place.reader(number) // 8 for number in range(len(spec.readers))]
+        self._most_inline = at.INLINE
+        """Largest body that needs no payload slot."""
         self._taken: tuple[Extent, int, int] | None = None
         self._lent: deque[tuple[int, Sequence[Any]]] = deque()
         """What is lent with which message (see `Encoded.lent`)."""
@@ -194,7 +196,7 @@ class Writer(ChannelInterface):
         lengths = [memoryview(buffer).nbytes for buffer in buffers]
         size = body_size(len(head), lengths)
         words = self._words
-        if size <= at.INLINE:
+        if size <= self._most_inline:
             target, start = self._view, base * 8 + at.DESCRIPTOR
             words[base] = kind
         else:
@@ -215,12 +217,27 @@ class Writer(ChannelInterface):
             position += 8 * len(table)
         end = position + len(head)
         target[position:end] = head
-        for buffer, length in zip(buffers, lengths, strict=True):
-            position = start + round_up(end - start, ALIGN)
-            end = position + length
-            target[position:end] = buffer
+        if buffers:
+            self._copy_in(target, start, end, buffers, lengths)
         if lent:
             self._last_lent = self.published() + 1
             self._lent.append((self._last_lent, lent))
             if self.on_lent is not None:
                 self.on_lent()
+
+    def _copy_in(
+        self, target: memoryview, start: int, end: int, buffers: list[Any], lengths: list[int]
+    ) -> None:
+        """Copy a message's buffers behind its head.
+
+        Args:
+            target: Where the message is.
+            start: Its first byte there.
+            end: Behind the last byte of its head.
+            buffers: The buffers.
+            lengths: Their bytes.
+        """
+        for buffer, length in zip(buffers, lengths, strict=True):
+            position = start + round_up(end - start, ALIGN)
+            end = position + length
+            target[position:end] = buffer

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from compiled_dag.cuda.device import Device
-    from compiled_dag.cuda.driver import Event
+    from compiled_dag.cuda.driver import Driver, Event
     from compiled_dag.host import ActorContext
     from compiled_dag.operation import Backend
 
@@ -132,12 +132,7 @@ class _Side:
 
     def attempt(self, what: str, run: Callable[[], bytes]) -> tuple[bytes, str]:
         """Return what `run` returns, or why it failed."""
-        try:
-            with Translating(self.driver, what):
-                return run(), ""
-        except (DeviceError, MemoryCapError, OSError) as error:
-            text = _text(error)
-            return b"", text if text.startswith(what) else f"{what}: {text}"
+        return attempt(self.driver, what, run)
 
     def export_memory(self) -> bytes:
         """Fill and export the memory."""
@@ -183,14 +178,7 @@ class _Side:
 
     def pin(self) -> bytes:
         """Pin memory that processes share, and unpin it."""
-        segment = Segment.create("compiled-dag-probe", GRANULE)
-        try:
-            mapping = segment.map(0, GRANULE)
-            self.driver.register(mapping.address, GRANULE)
-            self.driver.unregister(mapping.address)
-        finally:
-            segment.close()
-        return b""
+        return _pin(self.driver)
 
 
 def offer(context: ActorContext, payload: bytes, fds: Sequence[int]) -> bytes:  # noqa: ARG001
@@ -259,11 +247,42 @@ def settle(context: ActorContext, payload: bytes, fds: Sequence[int]) -> bytes: 
     return pickle.dumps(tuple([refusal for _, refusal in tried]))
 
 
+def pin(context: ActorContext, payload: bytes, fds: Sequence[int]) -> bytes:  # noqa: ARG001
+    """Pin memory that processes share (a `SystemCall`); returns what refused it, pickled."""
+    try:
+        device = open_device()
+        _, refusal = attempt(device.driver, "pinning memory", partial(_pin, device.driver))
+    except (DeviceError, MemoryCapError) as error:
+        refusal = _text(error)
+    return pickle.dumps(refusal)
+
+
 def finish(context: ActorContext, payload: bytes, fds: Sequence[int]) -> bytes:  # noqa: ARG001
     """Free what was made (a `SystemCall`); when nobody has it open any more."""
     made = context.resources.pop(_KEY, None)
     if made is not None:
         made.close()
+    return b""
+
+
+def attempt(driver: Driver, what: str, run: Callable[[], bytes]) -> tuple[bytes, str]:
+    """Return what `run` returns, or why it failed."""
+    try:
+        with Translating(driver, what):
+            return run(), ""
+    except (DeviceError, MemoryCapError, OSError) as error:
+        text = _text(error)
+        return b"", text if text.startswith(what) else f"{what}: {text}"
+
+
+def _pin(driver: Driver) -> bytes:
+    segment = Segment.create("compiled-dag-probe", GRANULE)
+    try:
+        mapping = segment.map(0, GRANULE)
+        driver.register(mapping.address, GRANULE)
+        driver.unregister(mapping.address)
+    finally:
+        segment.close()
     return b""
 
 

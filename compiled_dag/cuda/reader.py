@@ -29,7 +29,37 @@ if TYPE_CHECKING:
     from compiled_dag.cuda.ring import Seat
 
 
-class CudaReader(Reader):
+class DeviceReader(Reader):
+    """Says what it means that the GPU fails in reading."""
+
+    def __init__(self, seat: Seat, participant: int, label: str) -> None:
+        """Open a reading end.
+
+        Args:
+            seat: Where it is.
+            participant: Who reads.
+            label: What messages call the reader.
+        """
+        super().__init__(seat.graph, seat.spec, participant, label)
+        self._seat = seat
+        self._device = seat.device
+        self._calling = Translating(seat.device.driver, f"reading {seat.spec.label}")
+
+    def _failure(self, cause: Exception) -> Error:
+        """Return what goes in place of a value; raises what is not of this value alone."""
+        if isinstance(cause, ChannelClosedError):
+            raise cause
+        if isinstance(cause, DeviceError):
+            if cause.is_lost:
+                raise cause
+            self._seat.await_news()
+        if isinstance(cause, (MemoryCapError, DeviceError)):
+            place = Place(method=f"reading {self.spec.label}", actor=self._label)
+            return Error.capture(cause, place, execution=self.sequence)
+        return super()._failure(cause)
+
+
+class CudaReader(DeviceReader):
     """Copies tensors out of the channel's ring, and reads the rest as always."""
 
     def __init__(self, seat: Seat, participant: int, label: str) -> None:
@@ -43,11 +73,8 @@ class CudaReader(Reader):
         Raises:
             DeviceError: The GPU's events cannot be shared.
         """
-        super().__init__(seat.graph, seat.spec, participant, label)
-        self._seat = seat
+        super().__init__(seat, participant, label)
         self.ring = ReceivingRing(seat, participant)
-        self._device = seat.device
-        self._calling = Translating(seat.device.driver, f"reading {seat.spec.label}")
         self._host_device = seat.spec.transport.device
         self.rebuild = self._rebuild
 
@@ -95,16 +122,3 @@ class CudaReader(Reader):
         """Have the current stream wait for the copies of the last message."""
         with self._calling:
             self._device.driver.wait(self._device.stream(), self.ring.arrived)
-
-    def _failure(self, cause: Exception) -> Error:
-        """Return what goes in place of a value; raises what is not of this value alone."""
-        if isinstance(cause, ChannelClosedError):
-            raise cause
-        if isinstance(cause, DeviceError):
-            if cause.is_lost:
-                raise cause
-            self._seat.await_news()
-        if isinstance(cause, (MemoryCapError, DeviceError)):
-            place = Place(method=f"reading {self.spec.label}", actor=self._label)
-            return Error.capture(cause, place, execution=self.sequence)
-        return super()._failure(cause)

@@ -132,16 +132,22 @@ class Seat:
         await_news(self.waiter, self.graph)
         self.graph.guard()
 
-    def await_gpu(self, event: Event) -> None:
+    def await_gpu(self, event: Event, site: Site | None = None) -> None:
         """Have this host wait until an event is done; raises as `check_open`."""
-        await_gpu(self.device.driver, event, self.waiter, self.graph.guard)
+        await_gpu(self.device.driver, event, self.waiter, self.graph.guard, site)
 
     def wait(self, ready: Callable[[], bool], deadline: float) -> bool:
         """Wait until `ready()`, for peers or for the GPU, also in a graph that has ended."""
         return self.waiter.until(ready, _no_guard, deadline, Site(calm=True, slice_s=_LOOK_S))
 
 
-def await_gpu(driver: Driver, event: Event, waiter: Waiter, guard: Callable[[], None]) -> None:
+def await_gpu(
+    driver: Driver,
+    event: Event,
+    waiter: Waiter,
+    guard: Callable[[], None],
+    site: Site | None = None,
+) -> None:
     """Have this host wait until an event is done.
 
     It looks again and again, since a GPU rings no doorbell, and blocking in CUDA cannot be ended.
@@ -151,10 +157,16 @@ def await_gpu(driver: Driver, event: Event, waiter: Waiter, guard: Callable[[], 
         event: The event.
         waiter: The thread's.
         guard: Raises to end the wait.
+        site: Of `looking`, where waits are usual; None: where they are not.
     """
     if not driver.is_done(event):
-        site = Site(calm=True, slice_s=_LOOK_S)
+        site = site or Site(calm=True, slice_s=_LOOK_S)
         waiter.until(lambda: driver.is_done(event), guard, None, site)
+
+
+def looking() -> Site:
+    """Return a place where a host waits for its GPU again and again."""
+    return Site(slice_s=_LOOK_S)
 
 
 def offsets(sizes: list[int]) -> tuple[list[int], int]:

@@ -1,9 +1,9 @@
 """Pass: tensors are received while the method before the one that needs them runs.
 
-A read from a device ring goes in front of the compute step before it, and of that only: copies for
-the next method and the kernels of this one are then on the GPU at the same time. No step is moved
-across another that communicates, so everybody's communication stays in the one order; what can
-change is only that an actor's host waits for a value before it calls a method, not after. That
+A read whose tensors the GPU copies goes in front of the compute step before it, and of that only:
+copies for the next method and the kernels of this one are then on the GPU at the same time. No step
+is moved across another that communicates, so everybody's communication stays in the one order; what
+can change is only that an actor's host waits for a value before it calls a method, not after. That
 nobody waits for ever is proved as always (`compiled_dag.simulate`).
 """
 
@@ -20,17 +20,19 @@ if TYPE_CHECKING:
 
 
 def prefetch_reads(program: Program) -> Program:
-    """Return `program` with reads from device rings one method earlier, where they can be."""
+    """Return `program` with reads for GPUs one method earlier, where they can be."""
     driver, *actors = program.steps
-    moved = (_earlier(steps, program.channels) for steps in actors)
+    moved = (_earlier(steps, program.channels, n) for n, steps in enumerate(actors, 1))
     return dataclasses.replace(program, steps=(driver, *moved))
 
 
-def _earlier(steps: tuple[Step, ...], channels: tuple[ChannelSpec, ...]) -> tuple[Step, ...]:
+def _earlier(
+    steps: tuple[Step, ...], channels: tuple[ChannelSpec, ...], participant: int
+) -> tuple[Step, ...]:
     found: list[Step] = []
     for step in steps:
         place = len(found)
-        if isinstance(step, Read) and channels[step.channel].transport.has_ring:
+        if isinstance(step, Read) and channels[step.channel].transport.is_for_gpu(participant):
             place = _place(found)
         found.insert(place, step)
     return tuple(found)

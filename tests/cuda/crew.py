@@ -26,6 +26,15 @@ class Stage:
     def make_many(self, n: int) -> Any:
         return {"a": [self.make(n), "text"], "b": (self.make(n + 1), n), "cpu": torch.ones(3)}
 
+    def host_numbers(self, n: int, dies: bool = False) -> Any:
+        if dies:
+            os._exit(3)
+        return torch.arange(n, dtype=torch.int32)
+
+    def keep_host(self, value: Any) -> Any:
+        value += 1
+        return self.show(value)
+
     def add(self, value: Any, number: int = 1) -> Any:
         device = open_device()
         made = device.new(("int32", tuple(value.shape)))

@@ -6,7 +6,8 @@ the process with a message, so that a protocol which is right here relies on not
 * memory is a memfd; a handle is the exporter's process id and descriptor. It cannot be opened by
   who exported it; opened twice it counts. Freeing what a living process has open is a violation.
 * a stream is a thread that does its work in order, late: after random pauses. A copy is a copy of
-  what is there *then*; memory that is gone by then is a violation.
+  what is there *then*; memory that is gone by then is a violation. So is memory of the host that is
+  not pinned: all but reading a little, which is done before the call returns.
 * an event is two words in shared memory: how often it was recorded, and up to where that is done.
   A wait binds to the latest record at the time of the call. The event of a process that died
   is never done.
@@ -57,6 +58,9 @@ VIOLATION: Final = 66
 _HANDLE: Final = struct.Struct("QQQQ")
 _INVALID, _MEMORY, _NOT_SUPPORTED, _ALREADY_MAPPED = 1, 2, 801, 208
 _CAPTURING: Final = 900
+_REGISTERED: Final = 712
+_TAKEN_OVER: Final = 64 * 1024
+"""Of memory that is not pinned: so much is read before `copy` returns."""
 _USERS: Final = 64
 """Words in the first page of shared memory that name processes which have it open."""
 _FIRST_USER: Final = 8
@@ -323,6 +327,8 @@ class FakeDriver:
     def register(self, address: int, nbytes: int) -> None:
         if self._settings.refuses_pinning:
             raise FakeCudaError(_NOT_SUPPORTED, "operation not supported")
+        if self._ranges.has(address, 1):
+            raise FakeCudaError(_REGISTERED, "part of it is registered already")
         self._ranges.add(address, nbytes)
 
     def unregister(self, address: int) -> None:
@@ -380,13 +386,18 @@ class FakeDriver:
 
     def copy(self, target: int, source: int, nbytes: int, stream: int) -> None:
         self._note("copy")
+        taken: Any = None
+        if not self._ranges.has(source, nbytes):
+            if nbytes > _TAKEN_OVER:
+                violation(f"copying {nbytes} bytes from memory that is not pinned: slow")
+            taken = ctypes.create_string_buffer(ctypes.string_at(source, nbytes), nbytes)
 
         def work() -> None:
-            for address in (target, source):
+            for address in (target,) if taken else (target, source):
                 if not self._ranges.has(address, nbytes):
                     violation(f"copying {nbytes} bytes at {address:#x}, which is no memory by now")
             if not (self._settings.spoils_imports and source in self._opened):
-                ctypes.memmove(target, source, nbytes)
+                ctypes.memmove(target, taken or source, nbytes)
 
         self.streams[stream].put(work)
 

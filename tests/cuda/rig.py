@@ -20,10 +20,12 @@ from compiled_dag.channel.graph_segment import GraphSegment
 from compiled_dag.channel.layout import ChannelSpec
 from compiled_dag.channel.transport import Mechanism, Transport
 from compiled_dag.cuda import leaving, ring
+from compiled_dag.cuda.landing import LandingReader
 from compiled_dag.cuda.reader import CudaReader
 from compiled_dag.cuda.ring import Seat
-from compiled_dag.cuda.views import ViewReader
+from compiled_dag.cuda.staging import StagingWriter
 from compiled_dag.cuda.writer import CudaWriter
+from compiled_dag.ends import open_reader, open_writer
 from compiled_dag.errors import ChannelClosedError
 from compiled_dag.outcome import Place
 from compiled_dag.shm.board import Board, Doorbell
@@ -32,6 +34,10 @@ from tests.cuda.fake import FakeDevice, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from compiled_dag.channel.reader import Reader
+    from compiled_dag.channel.writer import Writer
+    from compiled_dag.ir import DeviceName
 
 WRITER = 1
 DTYPES = (torch.int32, torch.float32, torch.bfloat16, torch.uint8, torch.int64)
@@ -59,6 +65,12 @@ class Plan:
     host_ordered: bool = False
     overlaps: bool = False
     views: bool = False
+    copying: tuple[int, ...] = ()
+    """In host memory: participants with a GPU."""
+    device: DeviceName = "default"
+
+    def is_on_gpu(self, participant: int) -> bool:
+        return self.mechanism != "host" or participant in self.copying
 
     def shapes(self, lap: int) -> list[tuple[torch.dtype, tuple[int, ...]]]:
         """Return what tensors the message of a lap has."""
@@ -94,6 +106,7 @@ class Rig:
         readers = tuple(range(2, plan.readers + 2))
         transport = Transport(
             mechanism=plan.mechanism, host_ordered=plan.host_ordered, views=plan.views,
+            copying=plan.copying, device=plan.device,
             node="Worker.f (node 1)", writer="Worker(1)",
         )  # fmt: skip
         self.spec = ChannelSpec(
@@ -205,23 +218,31 @@ class End:
         left = leaving.leave(self.rings)
         return 0 if broken or not left.rings else 5
 
-    def writer(self) -> CudaWriter:
-        made = CudaWriter(
-            self.seat,
+    @property
+    def is_on_gpu(self) -> bool:
+        return self.plan.is_on_gpu(self.participant)
+
+    def writer(self) -> Writer:
+        made = open_writer(
+            self.graph,
+            self.spec,
             Place(method="Worker.f", actor="Worker(1)"),
+            means=self.seat if self.is_on_gpu else None,
             slot_bytes=self.plan.slot_bytes,
             cap_bytes=self.plan.cap_bytes,
         )
-        self.rings.append(made.ring)
+        if isinstance(made, (CudaWriter, StagingWriter)):
+            self.rings.append(made.ring)
         return made
 
-    def reader(self) -> CudaReader:
-        kind = ViewReader if self.plan.views else CudaReader
-        made = kind(self.seat, self.participant, f"Reader({self.participant})")
-        self.rings.append(made.ring)
+    def reader(self) -> Reader:
+        label, means = f"Reader({self.participant})", self.seat if self.is_on_gpu else None
+        made = open_reader(self.graph, self.spec, self.participant, label, means)
+        if isinstance(made, (CudaReader, LandingReader)):
+            self.rings.append(made.ring)
         return made
 
-    def messages(self, reader: CudaReader, count: int) -> Iterator[Any]:
+    def messages(self, reader: Reader, count: int) -> Iterator[Any]:
         """Yield what comes."""
         words, word = self.graph.words, reader.sequence_word
         for _ in range(count):
@@ -246,13 +267,11 @@ class End:
 
 def send_all(end: End) -> None:
     """Be the writer of a plan."""
-    writer, device = end.writer(), end.device
+    writer = end.writer()
     for lap in range(end.plan.laps):
         tensors = []
         for dtype, shape in end.plan.shapes(lap):
-            made = device.new((str(dtype)[6:], shape))
-            device.launch(lambda made, lap=lap: fill(made, lap), made)
-            tensors.append(made)
+            tensors.append(_made(end, dtype, shape, lap))
         value = tensors[0] if len(tensors) == 1 else {"lap": lap, "tensors": tensors}
         end.await_window(lap)
         writer.stage(value)
@@ -260,12 +279,26 @@ def send_all(end: End) -> None:
         writer.publish()
 
 
-def _look_at(device: FakeDevice, shapes: Any, value: Any, lap: int, wrong: list[int]) -> None:
+def _made(end: End, dtype: torch.dtype, shape: tuple[int, ...], lap: int) -> torch.Tensor:
+    if not end.is_on_gpu:
+        made = torch.empty(shape, dtype=dtype)
+        fill(made, lap)
+        return made
+    made = end.device.new((str(dtype)[6:], shape))
+    end.device.launch(lambda made: fill(made, lap), made)
+    return made
+
+
+def _look_at(end: End, shapes: Any, value: Any, lap: int, wrong: list[int]) -> None:
     found = [value] if isinstance(value, torch.Tensor) else value["tensors"]
     assert [(one.dtype, tuple(one.shape)) for one in found] == shapes, (lap, shapes)
     for one in found:
-        assert device.holds(one)
-        device.launch(lambda one, lap=lap: is_right(one, lap) or wrong.append(lap), one)
+        if not end.is_on_gpu:
+            assert is_right(one, lap)
+            one.add_(1)  # it is the reader's own
+            continue
+        assert end.device.holds(one)
+        end.device.launch(lambda one: is_right(one, lap) or wrong.append(lap), one)
 
 
 def receive_all(end: End) -> None:
@@ -275,7 +308,7 @@ def receive_all(end: End) -> None:
     is_slow = end.participant in end.plan.slow
     for value in end.messages(reader, end.plan.laps):  # enumerate() would keep it
         lap = reader.sequence - 1
-        _look_at(device, end.plan.shapes(lap), value, lap, wrong)
+        _look_at(end, end.plan.shapes(lap), value, lap, wrong)
         del value
         if is_slow and not lap % 7:
             device.synchronize()
