@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 AUTO: Final = "auto"
-BUILT_IN: Final = ("gloo", "nccl", "shm")
+BUILT_IN: Final = ("gloo", "nccl", "shm", "cuda_ipc")
 _ALIASES: Final = {"torch_gloo": "gloo"}
 _registered: dict[str, Any] = {}
 
@@ -70,6 +70,10 @@ def is_backend_available(name: str) -> bool:
         return False
     if key == "nccl":
         return torch.distributed.is_nccl_available() and torch.cuda.is_available()
+    if key == "cuda_ipc":
+        from importlib.util import find_spec  # noqa: PLC0415  only for those who ask
+
+        return torch.cuda.is_available() and find_spec("cupy") is not None
     return key != "gloo" or torch.distributed.is_gloo_available()
 
 

@@ -48,8 +48,10 @@ class _Operation:
     backend is touched. The inputs are left as they are. `input_nodes` has one node per actor; a
     node's position is its rank. `transport` is what does it: ``"gloo"``, ``"nccl"``, ``"shm"``
     (shared memory: for CPU tensors, and faster than gloo), or a `Communicator` of the same actors;
-    None (or ``"auto"``, ``"accelerator"``) for NCCL where every actor has a GPU of its own, and
-    gloo otherwise. With ``"shm"`` all ranks get the same bits, added in the order of the ranks.
+    None (or ``"auto"``, ``"accelerator"``) for NCCL where every actor has a GPU of its own,
+    ``"cuda_ipc"`` where all share one (its memory is shared; gloo if that is refused, which
+    `explain` tells), and gloo otherwise. With ``"shm"`` and ``"cuda_ipc"`` all ranks get the same
+    bits, added in the order of the ranks.
 
     **Several tensors in one operation**: `input_nodes` may be several lists of nodes, each with
     the same actors in the same order, called buckets. All tensors of a rank, which have one dtype,

@@ -41,8 +41,9 @@ def create_collective_group(
 
     Args:
         actors: Handles; an actor's position is its rank, unless `ranks` says otherwise.
-        backend: ``"auto"`` (NCCL where every actor has a physical GPU of its own, gloo otherwise),
-            ``"gloo"``, ``"nccl"``, ``"shm"``, or one that was registered
+        backend: ``"auto"`` (NCCL where every actor has a physical GPU of its own, ``"cuda_ipc"``
+            where all share one, gloo otherwise), ``"gloo"``, ``"nccl"``, ``"shm"``,
+            ``"cuda_ipc"``, or one that was registered
             (`register_collective_backend`). ``"torch_gloo"`` is gloo.
         name: What the actors will call it; None makes one up.
         ranks: The rank of each actor.

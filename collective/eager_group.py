@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import cloudpickle
 
 from collective import header as head
+from collective.cuda_area import Area
 from collective.group import memory_for
 from collective.header import PEER, GroupHeader
 from collective.join import join_member, leave_member
@@ -42,6 +43,7 @@ class EagerGroup:
         group_id: int,
         name: str,
         backend: str,
+        may_fall_back: bool,
         timeout_s: float,
         created: bool,
     ) -> None:
@@ -53,13 +55,15 @@ class EagerGroup:
             lines: Board line of each rank.
             group_id: Its number.
             name: What users call it.
-            backend: What carries its operations.
+            backend: What is to carry its operations.
+            may_fall_back: Whether gloo will do where "cuda_ipc" is refused.
             timeout_s: Of every operation.
             created: Whether it is made from outside, not by its ranks.
         """
         self.id = group_id
         self.name = name
-        self.backend = backend
+        self._chosen = backend
+        self._may_fall_back = may_fall_back
         self.created = created
         self.actor_ids: tuple[ActorId, ...] = tuple(actor.actor_id for actor in actors)
         self.failure: Exception | None = None
@@ -80,6 +84,12 @@ class EagerGroup:
             self._pairs.close()
             raise
         self._header = GroupHeader(segment.fd, len(actors), host.board, lines)
+        self._area = Area(self._header) if backend == "cuda_ipc" else None
+
+    @property
+    def backend(self) -> str:
+        """What carries its operations, once all have joined."""
+        return "gloo" if self._area is not None and self._area.refusal else self._chosen
 
     @property
     def fds(self) -> tuple[int, ...]:
@@ -105,7 +115,8 @@ class EagerGroup:
             rank=rank,
             processes=self._lines,
             labels=self._labels,
-            backend=self.backend,
+            backend=self._chosen,
+            may_fall_back=self._may_fall_back,
             made_by=made_by,
             timeout_s=self._timeout_s,
             join_timeout_s=join_timeout_s,

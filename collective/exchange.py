@@ -75,7 +75,7 @@ class Meetings(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Kind:
+class Kind:
     """How an operation lays and reads."""
 
     parted: bool
@@ -83,15 +83,15 @@ class _Kind:
     read: Literal["combined", "joined", "root"]
 
 
-_KINDS: Final = {
-    "allreduce": _Kind(parted=False, read="combined"),
-    "reduce": _Kind(parted=False, read="combined"),
-    "reducescatter": _Kind(parted=True, read="combined"),
-    "allgather": _Kind(parted=False, read="joined"),
-    "gather": _Kind(parted=False, read="joined"),
-    "all_to_all": _Kind(parted=True, read="joined"),
-    "broadcast": _Kind(parted=False, read="root"),
-    "scatter": _Kind(parted=True, read="root"),
+KINDS: Final = {
+    "allreduce": Kind(parted=False, read="combined"),
+    "reduce": Kind(parted=False, read="combined"),
+    "reducescatter": Kind(parted=True, read="combined"),
+    "allgather": Kind(parted=False, read="joined"),
+    "gather": Kind(parted=False, read="joined"),
+    "all_to_all": Kind(parted=True, read="joined"),
+    "broadcast": Kind(parted=False, read="root"),
+    "scatter": Kind(parted=True, read="root"),
 }
 
 
@@ -188,7 +188,7 @@ class Exchange:
         if plan.arithmetic is not NUMPY or plan.slice or plan.pieces != 1:
             return None
         divisor = self.world_size if look[1] == "AVG" else 1
-        own = self._rank if len(plan.rows[0]) == _FEW and not _KINDS[look[0]].parted else None
+        own = self._rank if len(plan.rows[0]) == _FEW and not KINDS[look[0]].parted else None
         return SmallShortcut(plan, self._meetings, shape, shape_of_result, divisor, own)
 
     def arithmetic(self, look: Look) -> Arithmetic:
@@ -295,7 +295,7 @@ class Exchange:
     def _make_plan(
         self, name: str, op: str | None, root: int, dtype: torch.dtype, length: int
     ) -> Plan:
-        kind, ranks, itemsize = _KINDS[name], self.world_size, dtype.itemsize
+        kind, ranks, itemsize = KINDS[name], self.world_size, dtype.itemsize
         arithmetic = arithmetic_for(dtype, length * itemsize)
         sides = [self._side(side, arithmetic, dtype) for side in (0, 1)]
         room, parts, size = sides[0].shape[1], 1, 0

@@ -10,7 +10,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from collective import cuda_area
 from collective import header as head
+from collective.forming import make_backend, meet_ranks
 from collective.header import GroupHeader, Preflight
 from collective.process_group import gloo_needs_calm
 from collective.slots import memory_bytes
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 
     from collective.process_group import ProcessGroup
     from compiled_dag.host import Actor, ActorContext, ActorId, Host, Pending, SystemCall
-    from compiled_dag.shm.waiter import Waiter
 
 _group_ids = itertools.count(1)
 _STACKS_S = 0.3
@@ -47,6 +48,8 @@ class Join:
     timeout_s: float
     pairs: bool
     """Whether ranks are to send to each other: then each does so once, to have it connected."""
+    may_fall_back: bool
+    """Whether gloo will do where "cuda_ipc" is refused."""
 
 
 class DriverGroup:
@@ -61,8 +64,18 @@ class DriverGroup:
         communicator: CommunicatorPart | None = None,
         *,
         pairs: bool = False,
+        may_fall_back: bool = False,
     ) -> None:
-        """Form the group and wait until every rank has joined; `pairs` as in `Join`.
+        """Form the group and wait until every rank has joined.
+
+        Args:
+            host: The session.
+            actors: By rank.
+            backend: What is to carry its operations.
+            deadline: When to give up.
+            communicator: The user's, which does the work.
+            pairs: As in `Join`.
+            may_fall_back: Whether gloo will do where "cuda_ipc" is refused.
 
         Raises:
             ActorDiedError: A member is dead, or dies meanwhile.
@@ -70,7 +83,9 @@ class DriverGroup:
         """
         self.id = host.process << 32 | next(_group_ids)
         self.leave: SystemCall = leave_group
-        self.needs_calm = backend == "gloo" and gloo_needs_calm(len(actors))
+        self.settled: tuple[str, str] | None = None
+        """What it runs on instead of `backend`, and why; None if there is no such thing."""
+        self._may_fall_back = may_fall_back
         self._host = host
         self._actors = tuple(actors)
         self._communicator = communicator
@@ -86,6 +101,11 @@ class DriverGroup:
         except BaseException:
             self.close(time.monotonic() + _ROLLBACK_S)
             raise
+        why_not_shared = cuda_area.Area(self._header).refusal if backend == "cuda_ipc" else ""
+        if why_not_shared:
+            self.settled = "gloo", why_not_shared
+        on_gloo = backend == "gloo" or self.settled is not None
+        self.needs_calm = on_gloo and gloo_needs_calm(len(actors))
 
     @property
     def memory_fd(self) -> int:
@@ -145,6 +165,7 @@ class DriverGroup:
                 communicator=self._communicator,
                 timeout_s=max(0.0, deadline - time.monotonic()),
                 pairs=self._pairs,
+                may_fall_back=self._may_fall_back,
             )
             fds = (self._header.segment.fd,)
             replies.append(self._host.submit(actor.actor_id, join_group, pickle.dumps(join), fds))
@@ -189,6 +210,8 @@ def memory_for(backend: str, actors: Sequence[Actor]) -> int:
     Raises:
         MemoryCapError: It is not there.
     """
+    if backend == "cuda_ipc":
+        return cuda_area.memory_bytes(len(actors))
     if backend != "shm":
         return 0
     nbytes = memory_bytes(len(actors))
@@ -210,9 +233,11 @@ def open_group(
     backend: str,
     deadline: float,
     communicator: CommunicatorPart | None = None,
+    *,
+    may_fall_back: bool = False,
 ) -> DriverGroup:
     """Form a group of `actors`, ranks in this order."""
-    return DriverGroup(host, actors, backend, deadline, communicator)
+    return DriverGroup(host, actors, backend, deadline, communicator, may_fall_back=may_fall_back)
 
 
 # --- what the driver has an actor run -------------------------------------------------------------
@@ -251,49 +276,15 @@ def _make_group(
 
         part = join.communicator
         return CommunicatorGroup(end_in(context, part.graph_id, part.number), part.ranks)
-    waiter = context.waiter
-    return make_backend(join.backend, header, preflight, join.rank, waiter, join.timeout_s)
-
-
-def make_backend(
-    backend: str,
-    header: GroupHeader,
-    preflight: Preflight,
-    rank: int,
-    waiter: Waiter,
-    timeout_s: float,
-) -> ProcessGroup:
-    """Return one rank's end of a backend of ours; returns when it is usable.
-
-    Raises:
-        RuntimeError: The backend failed.
-        CollectiveTimeoutError: The ranks did not find each other in time.
-        ChannelClosedError: The driver has given the group up.
-    """
-    if backend == "shm":
-        from collective.shm_group import SharedMemoryGroup  # noqa: PLC0415
-
-        return SharedMemoryGroup.join(header, preflight, rank, waiter)
-    from collective.store import SharedMemoryStore  # noqa: PLC0415
-    from collective.torch_group import make_group  # noqa: PLC0415
-
-    store = SharedMemoryStore(header, waiter, timeout_s)
-    return make_group(backend, store, rank, header.world_size, waiter)
-
-
-def meet_ranks(header: GroupHeader, rank: int, timeout_s: float, waiter: Waiter) -> None:
-    """Wait for all ranks where the end of the group is noticed: inside a backend it is not.
-
-    Raises:
-        ChannelClosedError: The driver has given the group up.
-        TimeoutError: Not all ranks came in time.
-    """
-    header.arrive(rank)
-    deadline = time.monotonic() + timeout_s
-    if not waiter.until(lambda: not header.absent(), header.guard, deadline):
-        msg = f"ranks {header.absent()} did not arrive within {timeout_s:.1f} s"
-        raise TimeoutError(msg)
-    header.guard()
+    return make_backend(
+        join.backend,
+        header,
+        preflight,
+        join.rank,
+        context.waiter,
+        join.timeout_s,
+        may_fall_back=join.may_fall_back,
+    )
 
 
 def leave_group(context: ActorContext, payload: bytes, fds: Sequence[int]) -> bytes:  # noqa: ARG001

@@ -23,8 +23,9 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from collective.backends import AUTO
+from collective.choice import choose_backend, why_not
 from collective.eager_group import EagerGroup
-from collective.ops import choose_backend, why_not_nccl
 from compiled_dag.errors import (
     ActorDiedError,
     CollectiveError,
@@ -101,13 +102,15 @@ class Groups:
         deadline = time.monotonic() + timeout_s
         known = [self._actor_of(actor_id) for actor_id in actors]
         lines = tuple(self._line(actor, deadline) for actor in known)
-        backend = _chosen(backend, known)  # now it is known which GPUs they have
+        asked, backend = backend, _chosen(backend, known)  # now it is known which GPUs they have
         name = name or str(uuid.uuid4())
         group_id = self._new_id()
         try:
             with self._changed:
                 self._check_new(name, backend, known)
-                group = self._open(group_id, name, backend, known, lines, timeout_s, created=True)
+                group = self._open(
+                    group_id, name, asked, backend, known, lines, timeout_s, created=True
+                )
             group.join_all(made_by, deadline)
             return GroupInfo(group.name, group.backend, group.actor_ids)
         except BaseException:  # Ctrl-C too, on any line
@@ -253,7 +256,14 @@ class Groups:
             # At once: they have asked; and who has the lock must not wait for the supervision.
             lines = tuple(self._line(actor, time.monotonic()) for actor in actors)
             group = self._open(
-                self._new_id(), name, backend, actors, lines, timeout_s, created=False
+                self._new_id(),
+                name,
+                meeting.backend,
+                backend,
+                actors,
+                lines,
+                timeout_s,
+                created=False,
             )
         except (ValueError, CollectiveError, ActorDiedError, OSError) as error:
             self._give_up(name, meeting, error)
@@ -286,6 +296,7 @@ class Groups:
         self,
         group_id: int,
         name: str,
+        asked: str,
         backend: str,
         actors: Sequence[Actor],
         lines: tuple[int, ...],
@@ -300,6 +311,7 @@ class Groups:
             group_id=group_id,
             name=name,
             backend=backend,
+            may_fall_back=asked == AUTO,
             timeout_s=timeout_s,
             created=created,
         )
@@ -375,13 +387,13 @@ def _chosen(backend: str, actors: Sequence[Actor]) -> str:
     """Return the backend for `actors`.
 
     Raises:
-        ValueError: It is NCCL, and cannot run on them.
+        ValueError: It is for GPUs, and cannot run on them.
     """
-    if backend == "auto":
+    if backend == AUTO:
         return choose_backend(actors)
-    why = why_not_nccl(actors) if backend == "nccl" else None
+    why = why_not(backend, actors)
     if why is not None:
         names = ", ".join(actor.label for actor in actors)
-        msg = f"a group of {names} cannot be on backend='nccl': {why}. Use backend='auto'"
+        msg = f"a group of {names} cannot be on backend={backend!r}: {why}. Use backend='auto'"
         raise ValueError(msg)
     return backend

@@ -17,7 +17,7 @@ class CommunicatorHandle:
     name: str
     """What its members call it: the `group_name` of their operations."""
     backend: str
-    """``"gloo"``, ``"nccl"``, ``"shm"``, or a registered one."""
+    """``"gloo"``, ``"nccl"``, ``"shm"``, ``"cuda_ipc"``, or a registered one."""
     _actors: tuple[Any, ...]
 
     def __init__(self, actors: Any, name: str, backend: str) -> None:

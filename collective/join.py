@@ -7,7 +7,7 @@ import pickle
 import threading
 from typing import TYPE_CHECKING, Any, cast
 
-from collective.group import make_backend, meet_ranks
+from collective.forming import make_backend, meet_ranks
 from collective.header import GroupHeader, Preflight
 from collective.home import find_home
 from compiled_dag.shm.segment import Segment
@@ -123,7 +123,15 @@ def _make_backend(
         size = header.world_size
         return RegisteredGroup(part.backend, part.made_by, size, part.rank, part.name)
     timeout_s = part.join_timeout_s
-    return make_backend(part.backend, header, flight, part.rank, waiter, timeout_s)
+    return make_backend(
+        part.backend,
+        header,
+        flight,
+        part.rank,
+        waiter,
+        timeout_s,
+        may_fall_back=part.may_fall_back,
+    )
 
 
 def _close_all(fds: Sequence[int]) -> None:

@@ -56,7 +56,7 @@ class Member:
         self.name = part.name
         self.rank = part.rank
         self.world_size = len(part.processes)
-        self.backend = part.backend
+        self.backend = end.process_group.backend
         self.timeout_s = part.timeout_s
         self.group_id = part.group_id
         self._home = home

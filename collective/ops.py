@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from compiled_dag.outcome import Place
 
 
-Backend: TypeAlias = Literal["gloo", "nccl", "shm"]
+Backend: TypeAlias = Literal["gloo", "nccl", "shm", "cuda_ipc"]
 
 
 class ReduceOp(Enum):
@@ -84,17 +84,22 @@ class Operation:
         """Return what the user wants, or else what suits the actors' GPUs.
 
         Raises:
-            GraphError: NCCL is wanted and cannot run.
+            GraphError: It is wanted and cannot run.
         """
-        if self.transport == "nccl":
-            check_nccl(str(self), actors)
-        return self.transport or choose_backend(actors)
+        from collective.choice import check_backend, choose_backend  # noqa: PLC0415  not to draw
+
+        if self.transport is None:
+            return choose_backend(actors)
+        check_backend(str(self), self.transport, actors)
+        return self.transport
 
     def why(self, actors: Sequence[Actor]) -> str:
         """Return why `backend` is what it is for these actors."""
         if self.transport is not None:
             return f"transport={self.transport!r} was asked for"
-        return why_not_nccl(actors) or "every actor has a physical GPU of its own"
+        from collective.choice import why_chosen  # noqa: PLC0415  drawing needs none of it
+
+        return why_chosen(actors)
 
     def advice(self, actors: Sequence[Actor]) -> str:
         """Return what would serve these actors better than the default, or an empty text."""
@@ -114,7 +119,10 @@ class Operation:
         backend = "communicator" if communicator else self.backend(actors)
         from collective.group import open_group  # noqa: PLC0415  drawing needs none of it
 
-        return open_group(host, actors, backend, deadline, communicator)
+        may_fall_back = self.transport is None
+        return open_group(
+            host, actors, backend, deadline, communicator, may_fall_back=may_fall_back
+        )
 
     def bind_rank(
         self, context: ActorContext, group_id: int, rank: int, places: Sequence[Place]
@@ -130,56 +138,6 @@ class Operation:
         return part(context, group_id, rank, places, self)
 
 
-def choose_backend(actors: Sequence[Actor]) -> str:
-    """Return the default backend for `actors`.
-
-    NCCL refuses two ranks on one GPU, so it is chosen only where every actor has its own.
-    """
-    gpus = [actor.physical_gpus[:1] for actor in actors]
-    if all(gpus) and len(set(gpus)) == len(gpus):
-        return "nccl"
-    return "gloo"
-
-
-def check_nccl(what: str, actors: Sequence[Actor]) -> None:
-    """Refuse NCCL where it cannot run.
-
-    Raises:
-        GraphError: An actor has no physical GPU, two share one, or torch has no NCCL.
-    """
-    why = why_not_nccl(actors)
-    if why is not None:
-        names = ", ".join(actor.label for actor in actors)
-        msg = (
-            f"{what} of {names} is to run on transport='nccl', and cannot: {why}. "
-            "Use transport='auto'"
-        )
-        raise GraphError(msg)
-
-
-def why_not_nccl(actors: Sequence[Actor]) -> str | None:
-    """Return why NCCL cannot run on `actors`, or None."""
-    from compiled_dag.gpus import physical_gpus  # noqa: PLC0415  drawing needs none of it
-
-    holder: dict[str, str] = {}
-    for actor in actors:
-        found = physical_gpus(actor)
-        if found is None:
-            continue  # whatever it will be: its group is formed once it is known
-        if not found:
-            fake = f"the GPU of {actor.label} is fake"
-            return fake if actor.num_gpus else f"{actor.label} has no GPU"
-        gpu = found[0]
-        if gpu in holder:
-            return f"{holder[gpu]} and {actor.label} share GPU {gpu}, which NCCL refuses"
-        holder[gpu] = actor.label
-    try:
-        import torch.distributed  # noqa: PLC0415  only where somebody insists on NCCL
-    except ImportError:
-        return "torch is not installed"
-    return None if torch.distributed.is_nccl_available() else "this build of torch has no NCCL"
-
-
 def parse_transport(transport: object) -> tuple[Backend | None, Communicator | None]:
     """Return the backend or the communicator that `transport` is; neither is our choice.
 
@@ -191,11 +149,11 @@ def parse_transport(transport: object) -> tuple[Backend | None, Communicator | N
     match transport:
         case None | "auto" | "accelerator":
             return None, None
-        case "gloo" | "nccl" | "shm":
+        case "gloo" | "nccl" | "shm" | "cuda_ipc":
             return transport, None
     msg = (
-        f"transport={transport!r}: use None, 'auto', 'accelerator', 'gloo', 'nccl', 'shm', or an "
-        "instance of compiled_dag.Communicator"
+        f"transport={transport!r}: use None, 'auto', 'accelerator', 'gloo', 'nccl', 'shm', "
+        "'cuda_ipc', or an instance of compiled_dag.Communicator"
     )
     raise ValueError(msg)
 

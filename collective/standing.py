@@ -39,6 +39,8 @@ class MemberPart:
     labels: tuple[str, ...]
     """What messages call each rank's actor."""
     backend: str
+    may_fall_back: bool
+    """Whether gloo will do where "cuda_ipc" is refused."""
     made_by: Any
     """A class registered for the backend (`collective.backends`), or None."""
     timeout_s: float
@@ -212,9 +214,15 @@ class Patience:
             raise TimeoutError
         return True
 
-    def until(self, ready: Callable[[], bool], guard: Guard, deadline: float | None) -> bool:
+    def until(
+        self,
+        ready: Callable[[], bool],
+        guard: Guard,
+        deadline: float | None,
+        site: Site | None = None,
+    ) -> bool:
         """Wait until `ready()`; see `Waiter.until`."""
-        return self._home.waiter.until(ready, guard, deadline)
+        return self._home.waiter.until(ready, guard, deadline, site)
 
     def twin(self) -> Patience:
         """Return it itself: every thread waits by a waiter of its own."""

@@ -71,7 +71,7 @@ def make_group(
         from collective.nccl_group import NcclGroup  # noqa: PLC0415  few groups need it
 
         return NcclGroup(store, rank, world_size, waiter)
-    msg = f"no backend {backend!r}: use 'gloo', 'nccl' or 'shm'"
+    msg = f"no backend {backend!r}: use 'gloo', 'nccl', 'shm' or 'cuda_ipc'"
     raise ValueError(msg)
 
 

@@ -36,7 +36,7 @@ from compiled_dag.tickets import Member, Tickets
 from compiled_dag.trace.log import Log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from compiled_dag.capture import Captured
     from compiled_dag.host import Activity, Actor, ActorId, Pending, SystemCall
@@ -194,6 +194,11 @@ class Deployment:
     def name(self) -> str:
         """What messages call the graph: its number, in hex."""
         return f"{self.graph_id:x}"
+
+    @property
+    def settled(self) -> Mapping[OperationId, tuple[str, str]]:
+        """Backends of operations that do not run on what was chosen for them, and why."""
+        return self._groups.settled
 
     @property
     def needs_calm(self) -> bool:

@@ -235,7 +235,8 @@ class CompiledDAG:
         """
         from compiled_dag.explain import explain  # noqa: PLC0415  for people who look: not hot
 
-        return explain(self._captured, self._program, self.memory())
+        settled = self._deployment.settled
+        return explain(self._captured, self._program, self.memory(), settled)
 
     def visualize(
         self,

@@ -11,9 +11,10 @@ from compiled_dag.links import links
 from compiled_dag.plan import why_not_captured
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from compiled_dag.capture import Captured
+    from compiled_dag.ir import OperationId
     from compiled_dag.memory import ChannelMemory, GraphMemory
     from compiled_dag.operation import CollectiveOp
     from compiled_dag.program import OperationSpec, Program
@@ -113,8 +114,20 @@ class Explanation:
         return "\n".join(lines)
 
 
-def explain(captured: Captured, program: Program, memory: GraphMemory) -> Explanation:
-    """Explain `program`, which was compiled from what was `captured`."""
+def explain(
+    captured: Captured,
+    program: Program,
+    memory: GraphMemory,
+    settled: Mapping[OperationId, tuple[str, str]],
+) -> Explanation:
+    """Explain a graph.
+
+    Args:
+        captured: What it was compiled from.
+        program: The program.
+        memory: What its channels take.
+        settled: Backends of operations that do not run on what was chosen for them, and why.
+    """
     nodes = captured.graph.nodes
     return Explanation(
         edges=tuple(
@@ -130,7 +143,7 @@ def explain(captured: Captured, program: Program, memory: GraphMemory) -> Explan
             for link in links(captured.graph, program)
         ),
         collectives=tuple(
-            _collective(captured, program, spec, op)
+            _collective(captured, program, spec, op, settled.get(spec.id))
             for spec, op in zip(program.operations, captured.operations, strict=True)
         ),
         workers=tuple(_workers(captured)),
@@ -156,10 +169,17 @@ def _workers(captured: Captured) -> Iterator[Worker]:
 
 
 def _collective(
-    captured: Captured, program: Program, spec: OperationSpec, op: CollectiveOp
+    captured: Captured,
+    program: Program,
+    spec: OperationSpec,
+    op: CollectiveOp,
+    settled: tuple[str, str] | None,
 ) -> Collective:
     actors = [captured.actors[member - 1] for member in spec.members]
     backend, why, advice = op.backend(actors), op.why(actors), op.advice(actors)
+    if settled is not None:
+        why = f"{why}, and {backend} was refused: {settled[1]}"
+        backend = settled[0]
     if spec.communicator is not None:
         backend = captured.graph.communicators[spec.communicator].transport
         why, advice = "a communicator of the user's was given", ""

@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, cast
 
 from compiled_dag.communicators import DriverCommunicators, leave_communicators, used_by
+from compiled_dag.errors import GraphError
 from compiled_dag.host import EDGE_GROUPS, offered
 from compiled_dag.package import EdgePart, RankPart
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from compiled_dag.capture import Captured
     from compiled_dag.host import Actor, SystemCall
     from compiled_dag.ir import CommunicatorId, NodeId, OperationId
-    from compiled_dag.operation import Backend, EdgeGroups, Group
+    from compiled_dag.operation import Backend, CollectiveOp, EdgeGroups, Group
     from compiled_dag.outcome import Place
     from compiled_dag.program import Program
 
@@ -38,6 +39,8 @@ class Groups:
         self._program = program
         self._groups: list[Group] = []
         self._edges: list[EdgePart] = []
+        self.settled: dict[OperationId, tuple[str, str]] = {}
+        """Backends of operations that do not run on what was chosen for them, and why."""
         self._communicators = DriverCommunicators(
             graph_id, captured.host, captured.communicators, used_by(program)
         )
@@ -113,12 +116,26 @@ class Groups:
                 group = opened[key] = op.open_group(captured.host, actors, deadline, by)
                 self._groups.append(group)
                 leave_word(actors, group.memory_fd, group.leave, str(group.id).encode())
+            settled = opened[key].settled
+            if settled is not None:
+                self._settle(spec.id, op, settled)
             of_ranks = tuple(places[node] for node in spec.nodes)
             for rank, member in enumerate(spec.members):
                 parts[member][spec.id] = RankPart(
                     op=op, group_id=opened[key].id, rank=rank, places=of_ranks
                 )
         return parts
+
+    def _settle(self, operation: OperationId, op: CollectiveOp, settled: tuple[str, str]) -> None:
+        """Take note of another backend than the one that was chosen.
+
+        Raises:
+            GraphError: The user insists on that one.
+        """
+        if op.transport is not None:
+            msg = f"{op} is to run on transport={op.transport!r}, and cannot: {settled[1]}"
+            raise GraphError(msg)
+        self.settled[operation] = settled
 
     def end(self) -> None:
         """Break the groups and wake all ranks."""

@@ -42,6 +42,11 @@ class Group(Protocol):
         ...
 
     @property
+    def settled(self) -> tuple[str, str] | None:
+        """The backend it runs on instead of the one that was chosen, and why, if there is one."""
+        ...
+
+    @property
     def needs_calm(self) -> bool:
         """Whether its backend suffers from waits that yield the core instead of sleeping."""
         ...

@@ -85,7 +85,7 @@ ALIGN: Final = 256
 """Of tensors in a slot."""
 CLOSE_S = 2.0
 """How long an end waits for its peers to close what they have open, when the graph ends."""
-_LOOK_S: Final = 0.001
+LOOK_S: Final = 0.001
 """How often to look whether a GPU is done: it cannot ring a doorbell."""
 
 
@@ -116,7 +116,7 @@ class Seat:
 
     def is_gone(self, participant: int) -> bool:
         """Tell whether a participant's process is dead, and so has nothing open."""
-        return _is_dead(self.graph.pid(participant))
+        return is_dead(self.graph.pid(participant))
 
     def check_open(self) -> None:
         """Refuse to import anything of a graph that has ended; see the module's head.
@@ -138,7 +138,7 @@ class Seat:
 
     def wait(self, ready: Callable[[], bool], deadline: float) -> bool:
         """Wait until `ready()`, for peers or for the GPU, also in a graph that has ended."""
-        return self.waiter.until(ready, _no_guard, deadline, Site(calm=True, slice_s=_LOOK_S))
+        return self.waiter.until(ready, _no_guard, deadline, Site(calm=True, slice_s=LOOK_S))
 
 
 def await_gpu(
@@ -160,13 +160,13 @@ def await_gpu(
         site: Of `looking`, where waits are usual; None: where they are not.
     """
     if not driver.is_done(event):
-        site = site or Site(calm=True, slice_s=_LOOK_S)
+        site = site or Site(calm=True, slice_s=LOOK_S)
         waiter.until(lambda: driver.is_done(event), guard, None, site)
 
 
 def looking() -> Site:
     """Return a place where a host waits for its GPU again and again."""
-    return Site(slice_s=_LOOK_S)
+    return Site(slice_s=LOOK_S)
 
 
 def offsets(sizes: list[int]) -> tuple[list[int], int]:
@@ -187,7 +187,7 @@ def _no_guard() -> None:
     """The graph has ended already."""
 
 
-def _is_dead(pid: int) -> bool:
+def is_dead(pid: int) -> bool:
     """Tell whether a process has ended; 0 is one that has not come up, and has opened nothing."""
     if not pid:
         return True

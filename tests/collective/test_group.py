@@ -106,7 +106,7 @@ def test_a_backend_that_fails_on_one_rank_ends_the_compile_and_leaves_nothing(
 def test_an_unknown_backend_is_refused_by_name(host) -> None:
     actor = host.actor(Worker())
     with pytest.raises(
-        (GraphError, ValueError), match="no backend 'mpi': use 'gloo', 'nccl' or 'shm'"
+        (GraphError, ValueError), match="no backend 'mpi': use 'gloo', 'nccl', 'shm' or 'cuda_ipc'"
     ):
         DriverGroup(host, [actor], "mpi", soon())
     assert actor.resources == {}

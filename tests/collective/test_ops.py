@@ -6,8 +6,9 @@ import pickle
 import pytest
 
 from collective import Operation, ReduceOp
+from collective.choice import choose_backend
 from collective.kinds import ALLREDUCE
-from collective.ops import choose_backend, parse_inputs, parse_reduce_op, parse_transport
+from collective.ops import parse_inputs, parse_reduce_op, parse_transport
 from compiled_dag import GraphError
 from tests.communicators import PaperCommunicator
 from tests.graphs import PaperActor, PaperHost
@@ -62,7 +63,9 @@ def test_inputs_are_a_list_or_tuple(inputs) -> None:
     [
         ([(), ()], "gloo"),
         ([("gpu0",), ()], "gloo"),
-        ([("gpu0",), ("gpu0",)], "gloo"),
+        ([("gpu0",), ("gpu0",)], "cuda_ipc"),
+        ([("gpu0",), ("gpu0",), ("gpu1",)], "gloo"),
+        ([("gpu0",), ("gpu0",), ()], "gloo"),
         ([("gpu0",), ("gpu1",)], "nccl"),
         ([("gpu0", "gpu1"), ("gpu1",)], "nccl"),
         ([("gpu0",)], "nccl"),
@@ -103,7 +106,8 @@ def test_a_transport_may_be_a_communicator() -> None:
 @pytest.mark.parametrize("transport", ["mpi", 1, b"gloo", ReduceOp.SUM])
 def test_another_transport_is_refused_with_the_valid_ones(transport) -> None:
     with pytest.raises(
-        ValueError, match="use None, 'auto', 'accelerator', 'gloo', 'nccl', 'shm', or an"
+        ValueError,
+        match="use None, 'auto', 'accelerator', 'gloo', 'nccl', 'shm', 'cuda_ipc', or an",
     ):
         parse_transport(transport)
 

@@ -43,5 +43,7 @@ def test_integers_have_no_average(backend, dtype) -> None:
 
 
 def test_an_unknown_backend_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="no backend 'mpi': use 'gloo', 'nccl' or 'shm'"):
+    with pytest.raises(
+        ValueError, match="no backend 'mpi': use 'gloo', 'nccl', 'shm' or 'cuda_ipc'"
+    ):
         make_group("mpi", None, 0, 1, None)

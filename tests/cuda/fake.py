@@ -569,3 +569,12 @@ class FakeRecording:
 def open_device() -> FakeDevice:
     """Make this process's GPU: what ``COMPILED_DAG_CUDA=tests.cuda.fake:open_device`` calls."""
     return FakeDevice(Settings(os.environ.get(SETTINGS, "")))
+
+
+def open_ordered_device() -> FakeDevice:
+    """Do the same where torch's own operations are to be in order with the stream."""
+    from tests.cuda.ordered import order_torch
+
+    device = open_device()
+    order_torch(device)
+    return device
