@@ -27,7 +27,10 @@ DTYPES = [
     *(*FLOATS, *COMPLEX, "bool", "int8", "uint8", "int32", "int64"),
     *("int16", "uint16", "uint32", "uint64"),
 ]
-LACKING = {"gloo": ("int16", "uint16", "uint32", "uint64")}
+LACKING = {
+    "gloo": ("int16", "uint16", "uint32", "uint64"),
+    "cuda_ipc": ("uint16", "uint32", "uint64"),
+}
 """Dtypes that a backend cannot reduce."""
 
 
@@ -84,7 +87,7 @@ def refusal(
             or (op in BITWISE and is_float)
             or (op == "AVG" and not is_float)
             or (op in ("MAX", "MIN") and dtype in COMPLEX)
-            or (op == "PRODUCT" and dtype in COMPLEX and backend != "shm")
+            or (op == "PRODUCT" and dtype in COMPLEX and backend not in ("shm", "cuda_ipc"))
         ):
             return TypeError
     has_rows = kind.divides or kind.result == "joined"
