@@ -111,6 +111,14 @@ class OwnBuffer:
             self._retired.remove(old)
             self._memory.drop(old.pointer)
 
+    def mark(self) -> None:
+        """Have the events stand for all that the current stream has to do by now, too.
+
+        Freeing waits for the whole GPU: for ever, where a stream waits for a rank that has died.
+        """
+        if self.done:
+            self._driver.record(self.done[0], self._device.stream())
+
     def is_idle(self) -> bool:
         """Tell whether the GPU has done all that the events stand for."""
         return all(map(self._driver.is_done, (*self.ready, *self.done)))

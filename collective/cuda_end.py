@@ -72,7 +72,9 @@ class End:
         Waits a moment for the GPU and for peers if they let go too: `together`, or because the
         driver has ended the group. What is not free by then is left (`sweep`).
         """
-        self.is_over = True
+        if not self.is_over:
+            self.is_over = True
+            self.own.mark()
         waits = together or self._header.stopped()
         deadline = closing_deadline() if waits else time.monotonic()
         is_free = self.let_go(deadline)

@@ -178,6 +178,18 @@ def test_ten_thousand_operations_in_a_row(start) -> None:
     assert get([rank.memory.remote() for rank in ranks]) == [0, 0]
 
 
+def test_gpus_wait_for_each_other_and_hosts_for_none(start) -> None:
+    ranks = start()
+    lengths = (
+        [3, 5, 2, 300_000, 4, 5, 6, 600_000, 1_200_000, 7, 8, 9] + [3000] * 50 + [2_500_000, 1, 2]
+    )
+    collective.create_collective_group(ranks, "cuda_ipc", name="slow")
+    assert get([rank.spread_often.remote(lengths, "slow") for rank in ranks]) == [0] * W
+    with draw(ranks).experimental_compile() as graph:  # which frees what was left
+        check(graph, ranks, [3])
+    assert get([rank.memory.remote() for rank in ranks]) == [0] * W
+
+
 @pytest.mark.parametrize(
     ("settings", "backend"), [("", "cuda_ipc"), ("no_memory", "gloo"), ("no_events", "gloo")]
 )
