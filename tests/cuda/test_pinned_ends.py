@@ -147,3 +147,11 @@ def receive_one(end: End) -> None:
 
 def test_memory_that_cannot_be_pinned_is_an_error_of_its_value() -> None:
     assert set(play(plan(TO_HOSTS), refuse_to_pin, receive_one).values()) == {0}
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_a_hundred_thousand_laps(way) -> None:
+    long = plan(way, laps=100_000, depth=8, most=9000, grows=False, settings="pause_us=0")
+    assert set(play(long).values()) == {0}

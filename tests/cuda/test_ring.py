@@ -212,7 +212,9 @@ def test_a_death_ends_the_others_whatever_the_ring_is_in(victim, options) -> Non
 
 @pytest.mark.soak
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("views", [False, True])
 @pytest.mark.parametrize("readers", [1, 2])
-def test_a_hundred_thousand_laps(readers) -> None:
+def test_a_hundred_thousand_laps(readers, views) -> None:
     plan = Plan(laps=100_000, readers=readers, depth=8, most=300, settings="pause_us=0")
+    plan.views = views
     assert set(play(plan).values()) == {0}
