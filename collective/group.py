@@ -17,7 +17,7 @@ from collective.header import GroupHeader, Preflight
 from collective.process_group import gloo_needs_calm
 from collective.slots import memory_bytes
 from compiled_dag.communicators import CommunicatorPart, end_in
-from compiled_dag.errors import ActorDiedError, ChannelClosedError, GraphError
+from compiled_dag.errors import ActorDiedError, GraphError
 from compiled_dag.host import with_stack
 from compiled_dag.shm.segment import require_memory
 
@@ -174,7 +174,9 @@ class DriverGroup:
     def _await_join(self, actor: Actor, reply: Pending, backend: str, deadline: float) -> None:
         try:
             reply.result(deadline)
-        except (TimeoutError, RuntimeError, ChannelClosedError) as error:
+        except ActorDiedError:
+            raise
+        except Exception as error:
             self._check_alive()  # a death is why the others did not get on
             labels = ", ".join(actor.label for actor in self._actors)
             msg = f"the {backend} group of {labels} did not form: {self._why(actor, error)}"

@@ -222,6 +222,8 @@ class Reach:
     """About memory of the host that both GPUs read and write."""
     backend: Backend = ""
     """What process groups of such devices run on; empty if they can be in none."""
+    no_group: str = ""
+    """Why one of them did not form."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,9 +15,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from compiled_dag.arrival import await_process
 from compiled_dag.errors import GraphError
 from compiled_dag.gpus import gpus_of, physical_gpus
+from compiled_dag.host import EDGE_GROUPS, offered
 from compiled_dag.ir import Pinning, Reach
 from compiled_dag.passes.copies import copying_actors
-from compiled_dag.passes.transports import resolve_transports, ring_candidates
+from compiled_dag.passes.transports import (
+    group_candidates,
+    resolve_transports,
+    ring_candidates,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +30,8 @@ if TYPE_CHECKING:
     from compiled_dag.capture import Captured
     from compiled_dag.cuda.probe import Offer, Taken
     from compiled_dag.host import ActorId, SystemCall
+    from compiled_dag.ir import Graph
+    from compiled_dag.operation import Backend, EdgeGroups
 
     Pair: TypeAlias = tuple[ActorId, ActorId]
 
@@ -47,9 +54,37 @@ def probed(captured: Captured, timeout_s: float) -> Captured:
     pairs = ring_candidates(graph)
     rounds = _Rounds(captured, deadline, timeout_s)
     graph = dataclasses.replace(graph, reach=tuple(rounds.ask(pairs)) if pairs else ())
+    for backend, ends in group_candidates(graph):
+        graph = _grouped(captured, graph, backend, ends, deadline)
     actors = copying_actors(graph, resolve_transports(graph))
     pinning = tuple(rounds.ask_pinning(actors)) if actors else ()
     return dataclasses.replace(captured, graph=dataclasses.replace(graph, pinning=pinning))
+
+
+def _grouped(
+    captured: Captured, graph: Graph, backend: Backend, ends: tuple[ActorId, ...], deadline: float
+) -> Graph:
+    """Return the graph with what became of a group that was formed, and ended at once.
+
+    Much can keep NCCL from it: a small /dev/shm, no network interface, what a sandbox forbids.
+    """
+    find = offered(EDGE_GROUPS)
+    assert find is not None, "no session offers groups, and one has bound the nodes"
+    groups: EdgeGroups = find()
+    actor_of = dict(zip(graph.actors, captured.actors, strict=True))
+    try:
+        group = groups.open_group(captured.host, [actor_of[e] for e in ends], backend, deadline)
+    except GraphError as error:
+        if isinstance(error.__cause__, TimeoutError):
+            raise  # somebody is busy: that tells nothing of the backend
+        why = str(error).splitlines()[0]
+        reach = tuple(
+            dataclasses.replace(one, no_group=why) if {one.writer, one.reader} <= {*ends} else one
+            for one in graph.reach or ()
+        )
+        return dataclasses.replace(graph, reach=reach)
+    group.close(deadline)
+    return graph
 
 
 class _Rounds:

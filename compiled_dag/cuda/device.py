@@ -7,7 +7,7 @@ what the function returns in its place: the tests' GPU in host memory, or anothe
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 from compiled_dag import environment
 from compiled_dag.errors import DeviceError, MemoryCapError
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from compiled_dag.channel.tensor import Look
     from compiled_dag.cuda.driver import Driver, Pointer, Stream
     from compiled_dag.operation import Backend
+
+
+MIG: Final = " MIG "
+"""In the names of what are parts of GPUs."""
 
 
 class Recording(Protocol):
@@ -197,7 +201,8 @@ class TorchDevice:
         self.name = str(facts.name)
         distributed = library.distributed
         has_nccl = distributed.is_available() and distributed.is_nccl_available()
-        self.backend: Backend = "nccl" if has_nccl else ""
+        # NCCL takes the instances of one GPU (MIG) for one GPU, which it refuses.
+        self.backend: Backend = "nccl" if has_nccl and MIG not in self.name else ""
 
     def holds(self, tensor: torch.Tensor) -> bool:
         """See `Device`."""

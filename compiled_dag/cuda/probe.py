@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from compiled_dag.cuda.device import open_device
+from compiled_dag.cuda.device import MIG, open_device
 from compiled_dag.cuda.driver import GRANULE, Translating
 from compiled_dag.errors import DeviceError, MemoryCapError
 from compiled_dag.shm.segment import Segment
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 _KEY: Final = "offer of GPU memory"
 _PATTERN: Final = bytes(range(1, 129)) * 8
 _WAIT_S: Final = 5.0
-_MIG: Final = " MIG "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,7 +219,7 @@ def _take(side: _Side, offered: Offer) -> Taken:
     if offered.memory:
         run = partial(side.import_memory, offered.memory)
         _, no_memory = side.attempt("opening GPU memory", run)
-        if no_memory and _MIG in offered.name + side.device.name:
+        if no_memory and MIG in offered.name + side.device.name:
             no_memory += " (MIG instances share no memory)"
     if offered.event:
         run = partial(side.answer_event, offered.event)

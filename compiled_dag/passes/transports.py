@@ -9,7 +9,7 @@ asked.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from compiled_dag.channel.transport import Transport
 from compiled_dag.communicator import HOST_TRANSPORT
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from compiled_dag.channel.transport import Mechanism
     from compiled_dag.host import ActorId
     from compiled_dag.ir import Reach
+    from compiled_dag.operation import Backend
 
 
 def resolve_transports(graph: Graph) -> Transports:
@@ -74,6 +75,24 @@ def ring_candidates(graph: Graph) -> tuple[tuple[ActorId, ActorId], ...]:
     for value, readers in remote_readers(graph).items():
         edges.resolve(graph.nodes[value], tuple(sorted(readers)))
     return tuple(edges.candidates)
+
+
+def group_candidates(graph: Graph) -> tuple[tuple[Backend, tuple[ActorId, ...]], ...]:
+    """Return the groups that carry tensors, as far as known: backend and ends, by rank; each once.
+
+    Raises:
+        GraphError: As `resolve_transports`.
+        GraphUsageError: As `resolve_transports`.
+    """
+    found: dict[tuple[Backend, tuple[ActorId, ...]], None] = {}
+    edges, place = _Edges(graph), graph.actors.index
+    for value, readers in remote_readers(graph).items():
+        node = graph.nodes[value]
+        transport = edges.resolve(node, tuple(sorted(readers)))
+        if transport.has_group:
+            backend = cast("Backend", transport.mechanism)
+            found[backend, tuple(sorted((node.actor, *readers), key=place))] = None
+    return tuple(found)
 
 
 class _Ends(NamedTuple):
@@ -243,8 +262,11 @@ def _ring_of(
         return "cuda_ipc", "; ".join(dict.fromkeys(one.where for one in reach))
     backend = reach[0].backend
     firsts = {each[0] for each in gpus if each}
+    no_group = _first(one.no_group for one in reach)
     if backend and len(firsts) == len(gpus) and all(one.backend == backend for one in reach):
-        return backend, f"{no_memory}; every end has a GPU of its own"
+        if not no_group:
+            return backend, f"{no_memory}; every end has a GPU of its own"
+        no_memory += f"; {no_group}"
     no_pinning = _first(one.no_pinning for one in reach)
     if not no_pinning:
         return "pinned", no_memory

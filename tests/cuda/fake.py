@@ -90,7 +90,7 @@ class Settings:
         self.pause_s = float(words.get("pause_us", 200)) / 1e6
         self.refuses_memory = "no_memory" in words
         self.refuses_events = "no_events" in words
-        self.refuses_groups = "no_groups" in words
+        self.backend = words.get("backend", "gloo")
         self.refuses_pinning = "no_pinning" in words
         self.is_mig = "mig" in words
         self.spoils_imports = "spoils_imports" in words
@@ -454,7 +454,7 @@ class FakeDevice:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"
         self.uuid = f"GPU-fake-{visible}"
         self.name = "Fake GPU" + " MIG 1g.5gb" * settings.is_mig
-        self.backend = "" if settings.refuses_groups else "gloo"
+        self.backend = settings.backend
         self._noting: FakeRecording | None = None
 
     def add_stream(self) -> int:

@@ -56,7 +56,7 @@ def test_tensors_anywhere_in_a_value_and_what_is_none_of_the_gpus(start) -> None
 @pytest.mark.filterwarnings("ignore:num_gpus=")
 @pytest.mark.parametrize(
     ("num_gpus", "settings", "transport"),
-    [(2, "no_memory", "pinned"), (3, "no_memory,no_groups", "pinned")],
+    [(2, "no_memory", "pinned"), (3, "no_memory,backend=", "pinned")],
 )
 def test_ends_that_share_a_gpu_or_can_be_in_no_group_have_a_ring_in_host_memory(
     start, num_gpus, settings, transport
@@ -65,6 +65,16 @@ def test_ends_that_share_a_gpu_or_can_be_in_no_group_have_a_ring_in_host_memory(
     with hop(first, second, third).experimental_compile() as graph:
         assert edges(graph)["Stage.make", "Stage.show"].transport == transport
         assert get(graph.execute(3)) == [("gpu", [0, 1, 2])] * 2
+
+
+@pytest.mark.proc
+def test_a_group_that_does_not_form_is_done_without_and_explained(start) -> None:
+    first, second = start(2, num_gpus=2, settings="no_memory,backend=nccl")  # there is no NCCL
+    with hop(first, second).experimental_compile() as graph:
+        edge = edges(graph)["Stage.make", "Stage.show"]
+        assert edge.transport == "pinned"
+        assert "the nccl group of Stage(1), Stage(2) did not form: Stage(1): " in edge.why
+        assert get(graph.execute(3)) == [("gpu", [0, 1, 2])]
 
 
 @pytest.mark.proc

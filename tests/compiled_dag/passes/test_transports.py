@@ -10,7 +10,11 @@ from compiled_dag import GraphError, GraphUsageError, InputNode, MultiOutputNode
 from compiled_dag.capture import capture
 from compiled_dag.channel.transport import Transport
 from compiled_dag.ir import Reach
-from compiled_dag.passes.transports import resolve_transports, ring_candidates
+from compiled_dag.passes.transports import (
+    group_candidates,
+    resolve_transports,
+    ring_candidates,
+)
 from tests.communicators import Bare, PaperCommunicator
 from tests.graphs import PaperActor, PaperHost, paper, program_of
 
@@ -172,7 +176,23 @@ def test_gpus_that_share_no_memory_send_through_a_group_if_each_end_has_one_of_i
     assert choice_with(ZERO, ONE, two, by_2=able, by_3={"backend": "nccl"}) == found
     assert choice_with(ZERO, ONE, ONE, by_2=able, by_3=able)[0] == "pinned"
     assert choice_with(ZERO, ZERO, by_2=able)[0] == "pinned"
+    failed = {**able, "no_group": "it did not form"}
+    assert choice_with(ZERO, ONE, by_2=failed) == ("pinned", "hinted so; no peer; it did not form")
     assert choice_with(ZERO, ONE, two, by_2=able)[0] == "pinned"
+
+
+def test_each_set_of_ends_has_one_group_whoever_writes() -> None:
+    first, second = actors_with(ZERO, ONE)
+    with InputNode() as inp:
+        there = second.add.bind(first.add.bind(inp).with_tensor_transport("nccl"))
+        output = first.add.bind(there.with_tensor_transport("nccl"))
+    graph = capture(output).graph
+    reach = [
+        Reach(writer=writer, reader=reader, no_memory="no peer", backend="nccl")
+        for writer, reader in ring_candidates(graph)
+    ]
+    graph = dataclasses.replace(graph, reach=tuple(reach))
+    assert group_candidates(graph) == (("nccl", (first.actor_id, second.actor_id)),)
 
 
 def test_who_sends_through_a_group_meets_its_readers() -> None:
