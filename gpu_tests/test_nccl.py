@@ -81,8 +81,8 @@ def test_a_shape_mismatch_leaves_the_graph_usable(ranks):
 
 @pytest.fixture
 def forced(monkeypatch):
-    """Has collectives run on NCCL, past the choice of backend: on one GPU that takes gloo."""
-    monkeypatch.setattr("collective.ops.choose_backend", lambda actors: "nccl")
+    """Has collectives run on NCCL, past the choice of backend, which takes another on one GPU."""
+    monkeypatch.setattr("collective.choice.choose_backend", lambda actors: "nccl")
 
 
 @pytest.mark.usefixtures("forced")

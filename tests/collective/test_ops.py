@@ -92,6 +92,7 @@ def test_an_operation_is_data() -> None:
         ("accelerator", (None, None)),
         ("gloo", ("gloo", None)),
         ("nccl", ("nccl", None)),
+        ("cuda_ipc", ("cuda_ipc", None)),
     ],
 )
 def test_a_transport_is_a_backend_or_our_choice(transport, found) -> None:
@@ -145,6 +146,26 @@ def test_nccl_is_not_refused_before_it_is_known_which_gpus_there_will_be(monkeyp
     waiting = PaperActor(1, host=host)
     waiting.num_gpus = 1.0
     assert allreduce_of(transport="nccl").backend([waiting, PaperActor(2, gpus=["0"])]) == "nccl"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "why"),
+    [
+        ([["gpu0"], ["gpu0"], []], r"Worker\(3\) has no GPU"),
+        ([["gpu0"], ["gpu0"], ["gpu1"]], r"Worker\(1\) is on GPU gpu0 and Worker\(3\) on GPU gpu1"),
+    ],
+)
+def test_cuda_ipc_is_for_actors_that_all_share_one_gpu(gpus, why) -> None:
+    actors = [PaperActor(number, gpus=names) for number, names in enumerate(gpus, 1)]
+    insisting = allreduce_of(transport="cuda_ipc")
+    with pytest.raises(GraphError, match=rf"transport='cuda_ipc', and cannot: {why}"):
+        insisting.backend(actors)
+    assert insisting.backend(actors[:2]) == "cuda_ipc"
+    assert insisting.backend(actors[:1]) == "cuda_ipc"
+    found = allreduce_of().why(actors)
+    assert "share GPU gpu0, which NCCL refuses" in found
+    assert ("on GPU gpu1: cuda_ipc is for" in found) == bool(gpus[2])
+    assert allreduce_of().why(actors[:2]).endswith("share GPU gpu0, which NCCL refuses")
 
 
 @pytest.mark.parametrize("has_nccl", [True, False])

@@ -93,6 +93,7 @@ class Settings:
         self.backend = words.get("backend", "gloo")
         self.refuses_pinning = "no_pinning" in words
         self.is_mig = "mig" in words
+        self.is_other = "other" in words
         self.spoils_imports = "spoils_imports" in words
 
 
@@ -452,7 +453,7 @@ class FakeDevice:
         """Of tensors, by address."""
         self.current = self.add_stream()
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"
-        self.uuid = f"GPU-fake-{visible}"
+        self.uuid = f"GPU-fake-{visible}" + "-other" * settings.is_other
         self.name = "Fake GPU" + " MIG 1g.5gb" * settings.is_mig
         self.backend = settings.backend
         self._noting: FakeRecording | None = None

@@ -33,6 +33,19 @@ def on_gpu(source: torch.Tensor, *, strided: bool = False) -> torch.Tensor:
     return made_of
 
 
+class HostRank:
+    """A rank that brings tensors in host memory, and may have no GPU that can be used."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def on_host(self, length: int) -> torch.Tensor:
+        return torch.full((length,), float(self.rank))
+
+    def ends(self, value: torch.Tensor) -> tuple[int, float, float]:
+        return value.numel(), float(value.min()), float(value.max())
+
+
 class GpuRank:
     """One rank. Nothing here waits for the GPU but `show` and `die_at`."""
 
@@ -158,6 +171,6 @@ def begin(monkeypatch, count=3, num_gpus=1, settings=""):
     monkeypatch.setenv("COMPILED_DAG_CUDA", "tests.cuda.fake:open_ordered_device")
     monkeypatch.setenv(SETTINGS, settings)
     monkeypatch.setattr(gpus, "count_devices", lambda: num_gpus)
-    runtime.init(num_gpus=count)
+    runtime.init(num_gpus=count or 1)
     kind = runtime.remote(GpuRank).options(num_gpus=1)
     return [kind.remote(rank) for rank in range(count)]

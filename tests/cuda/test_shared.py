@@ -23,7 +23,8 @@ from compiled_dag import (
     TaskError,
 )
 from tests.collective.everything import W
-from tests.cuda.ranks import GpuRank, begin
+from tests.cuda.fake import SETTINGS
+from tests.cuda.ranks import GpuRank, HostRank, begin
 from tests.live import LONG_S
 
 pytestmark = [pytest.mark.proc, pytest.mark.filterwarnings("ignore:num_gpus=")]
@@ -224,6 +225,26 @@ def test_what_cannot_be_shared_goes_by_gloo_and_is_explained(start, settings, re
         assert get([rank.memory.remote() for rank in ranks]) == [0] * W
     with pytest.raises(GraphError, match=f"cannot share the memory of their GPU: .*{reason}"):
         draw(ranks, transport="cuda_ipc").experimental_compile()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        (SETTINGS, "other", "rank 0 is on GPU-fake-0, and rank 1 on GPU-fake-0-other"),
+        ("COMPILED_DAG_CUDA", "tests.cuda.fake:nothing", "rank 1 failed at using its GPU: environ"),
+    ],
+)
+def test_ranks_say_themselves_which_gpu_they_have(start, variable, value, reason) -> None:
+    start(0, num_gpus=1)
+    kind = runtime.remote(HostRank).options(num_gpus=0.25)
+    env = {"env_vars": {variable: value}}
+    ranks = [kind.remote(0), kind.options(num_gpus=0.25, runtime_env=env).remote(1)]
+    ranks.append(kind.remote(2))
+    with draw(ranks, make="on_host").experimental_compile() as graph:
+        ((backend, why),) = backends(graph)
+        assert backend == "gloo"
+        assert reason in why
+        check(graph, ranks, [3, 4])
 
 
 def test_who_insists_is_told_when_another_operation_has_fallen_back(start) -> None:
