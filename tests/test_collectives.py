@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import runtime
-from collective import all_to_all, allgather, allreduce, broadcast
+from collective import all_to_all, allgather, allreduce, broadcast, reducescatter
 from compiled_dag import InputNode, MultiOutputNode
 from tests.crew import Order, Rank
 from tests.gates import Background
@@ -90,9 +90,28 @@ def draw_buckets(crew):
         return MultiOutputNode([*chain(*found)]).experimental_compile()
 
 
-@pytest.mark.parametrize("draw", [draw_broadcast, draw_buckets])
-def test_a_death_in_an_operation_of_four_is_told_on_all_ranks(session, draw):
-    crew = make_ranks(4)
+def draw_divided(operation):
+    """Return how to draw an operation whose results are parts, or all parts joined."""
+
+    def draw(crew):
+        with InputNode() as inp:
+            found = operation.bind([rank.grad.bind(inp, 4_000_000) for rank in crew])
+            return MultiOutputNode(found).experimental_compile()
+
+    return draw
+
+
+DRAWN = {
+    "broadcast": draw_broadcast,
+    "buckets": draw_buckets,
+    "allgather": draw_divided(allgather),
+    "reducescatter": draw_divided(reducescatter),
+}
+
+
+@pytest.mark.parametrize("drawn", DRAWN)
+def test_a_death_in_an_operation_of_four_is_told_on_all_ranks(session, drawn):
+    draw, crew = DRAWN[drawn], make_ranks(4)
     for victim in (1, 3):
         with draw(crew) as graph:
             runtime.get(graph.execute(0), timeout=LONG_S)
