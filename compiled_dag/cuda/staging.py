@@ -102,3 +102,4 @@ class StagingWriter(CheckedWriter):
             finally:
                 done = self._pins.note(stream, self._sources)
             self._seat.await_gpu(done, self._site)
+            self._pins.sweep()

@@ -113,6 +113,8 @@ def count_pins(end: End) -> None:
     (writer,) = (ring for ring in end.rings if isinstance(ring, Pins))
     assert 1 <= len({one.address for one in writer._pinned.values()}) <= 2
     assert all(not address % PAGE for address in writer._pinned)
+    assert not writer._copies
+    assert len(writer._spare) == 1
 
 
 def test_what_is_outgrown_is_unpinned() -> None:
