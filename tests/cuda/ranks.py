@@ -16,6 +16,7 @@ from collective.join import find_member
 from compiled_dag.cuda.device import open_device
 from runtime import gpus
 from tests.collective.everything import DRAWN
+from tests.cuda.drawn import Player
 from tests.cuda.fake import SETTINGS
 
 
@@ -149,6 +150,10 @@ class GpuRank:
         gate.set()
         self.device.synchronize()
         return len(wrong)
+
+    def play(self, seed: int, count: int, groups: dict[str, list[int]]) -> list[str]:
+        """See `tests.cuda.drawn`."""
+        return [str(one) for one in Player(self.rank, groups, seed).play(count)]
 
     def gather_eagerly(self, group: str) -> tuple[list[float], float]:
         """Do an allgather and an average on GPU tensors."""

@@ -179,6 +179,17 @@ def test_ten_thousand_operations_in_a_row(start) -> None:
     assert get([rank.memory.remote() for rank in ranks]) == [0, 0]
 
 
+def test_operations_at_random_of_groups_that_overlap(start) -> None:
+    ranks = start(4, settings="pause_us=300")
+    groups = {"all": [0, 1, 2, 3], "few": [2, 0], "odd": [3, 1, 2]}
+    for turn in (1, 2):
+        found = get([rank.play.remote(turn, 200, groups) for rank in ranks])
+        assert found == [[]] * 4
+    with draw(ranks).experimental_compile() as graph:  # which frees what was left
+        check(graph, ranks, [3])
+    assert get([rank.memory.remote() for rank in ranks]) == [0] * 4
+
+
 def test_gpus_wait_for_each_other_and_hosts_for_none(start) -> None:
     ranks = start()
     lengths = (
