@@ -59,7 +59,6 @@ class LandingReader(DeviceReader):
             self._slot = None
 
     def _rebuild(self, kind: int, head: bytes, buffers: Sequence[Any]) -> Any:
-        self._landed = []
         self._awaited = None
         with self._calling:
             self._pins.sweep()
@@ -88,11 +87,11 @@ class LandingReader(DeviceReader):
 
     def _note(self, buffers: Sequence[Any]) -> None:
         """Keep what tensors are copied from, and have the current stream wait for them later."""
-        own = self._seat.receive
+        own, landed, self._landed = self._seat.receive, self._landed, []
         if own is None:
             self._pins.note(self._device.stream(), buffers)
             return
-        for one in self._landed:
+        for one in landed:
             self._device.lend(one)
         self._awaited = self._pins.note(own, buffers)
 

@@ -121,6 +121,20 @@ def test_what_is_outgrown_is_unpinned() -> None:
     assert set(play(plan(TO_HOSTS), send=count_pins).values()) == {0}
 
 
+def keep_nothing(end: End) -> None:
+    """Receive as always; the reader, which lives on, keeps no tensor."""
+    reader = end.reader()
+    end.reader = lambda: reader
+    receive_all(end)
+    assert not end.device.blocks
+
+
+@pytest.mark.parametrize("overlaps", [False, True])
+def test_what_was_read_is_the_users_alone(overlaps) -> None:
+    codes = play(plan(TO_GPUS, laps=19, overlaps=overlaps), receive=keep_nothing)
+    assert set(codes.values()) == {0}
+
+
 def refuse_to_pin(end: End) -> None:
     """Be a GPU that can pin nothing any more, once."""
     register, refused = end.device.driver.register, []
