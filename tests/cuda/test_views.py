@@ -97,6 +97,18 @@ def test_a_view_that_is_kept_stays_and_its_reader_gets_copies(start, method, cap
     assert get([stage.memory.remote() for stage in (first, second, third)]) == [0, 0, 0]
 
 
+def test_recorded_methods_get_views_too(start) -> None:
+    first, second, third = start(3, settings="pause_us=1000")
+    with InputNode() as inp:
+        value = viewed(first.make.bind(inp))
+        recorded = second.add.options(cuda_graph=True).bind(value, 10)
+        output = MultiOutputNode([third.show.bind(viewed(recorded)), third.show.bind(value)])
+    with output.experimental_compile() as graph:
+        refs = [graph.execute(4) for _ in range(10)]
+        for found in map(get, refs):
+            assert found == [numbers(4, 10), numbers(4)]
+
+
 def test_an_error_in_the_middle_is_of_its_execution_alone(start) -> None:
     first, second, third = start(3)
     with InputNode() as inp:
