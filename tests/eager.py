@@ -38,11 +38,25 @@ class Member:
         collective.allreduce(tensor, name)
         return float(tensor[0])
 
-    def long(self, name: str = "default", elements: int = 1 << 24) -> int:
+    def bring(self, name: str, elements: int, dtype: str) -> float:
+        """Return the sum of so many ones of every rank."""
+        tensor = torch.ones(elements, dtype=getattr(torch, dtype))
+        collective.allreduce(tensor, name)
+        return float(tensor[-1])
+
+    def long(self, name: str = "default", operation: str = "allreduce") -> int:
         """Do large operations until one fails."""
-        tensor, count = torch.zeros(elements), 0
+        tensor, count = torch.zeros(1 << 23), 0
+        size = collective.get_collective_group_size(name)
+        parts = [torch.zeros(1 << 22) for _ in range(2 * size)]
         while True:
-            collective.allreduce(tensor, name)
+            match operation:
+                case "allreduce":
+                    collective.allreduce(tensor, name)
+                case "reducescatter":
+                    collective.reducescatter(parts[0], parts[size:], name)
+                case "all_to_all":
+                    collective.all_to_all(parts[:size], parts[size:], name)
             count += 1
 
     def from_threads(self, name: str = "default", count: int = 4) -> list[float]:

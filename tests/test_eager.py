@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -14,6 +15,7 @@ import runtime
 from compiled_dag import (
     ActorDiedError,
     CollectiveError,
+    CollectiveMismatchError,
     CollectiveTimeoutError,
     InputNode,
     MultiOutputNode,
@@ -247,16 +249,53 @@ def test_who_waits_for_a_rank_that_is_killed_hears_of_it_at_once(session, world_
     assert get([one.total.remote("g") for one in others]) == [world_size - 1.0] * len(others)
 
 
-def test_a_rank_that_is_killed_in_the_middle_of_an_operation_is_the_cause(session) -> None:
-    members = make(3)
-    collective.create_collective_group(members, name="g")
+@pytest.mark.parametrize("operation", ["allreduce", "reducescatter", "all_to_all"])
+@pytest.mark.parametrize("backend", ["gloo", "shm"])
+def test_a_rank_that_is_killed_in_the_middle_of_an_operation_is_the_cause(
+    session, backend, operation
+) -> None:
+    members = make(4)
+    collective.create_collective_group(members, backend, "g")
     pid = get(members[-1].pid.remote())
-    refs = [one.long.remote("g") for one in members]
+    refs = [one.long.remote("g", operation) for one in members]
     header = header_of_the_group()
     wait_until(lambda: header.words[header.line(0)] > 2)
     os.kill(pid, signal.SIGKILL)
     for ref in refs[:-1]:
         assert isinstance(error_of(ref).cause, ActorDiedError)
+
+
+@pytest.mark.parametrize("odd", [(4, "float32"), (3, "int32")], ids=["shape", "dtype"])
+@pytest.mark.parametrize("backend", ["gloo", "shm"])
+def test_ranks_that_bring_different_tensors_are_told_and_go_on(session, backend, odd) -> None:
+    members = make(3)
+    collective.create_collective_group(members, backend, "g")
+    pids = get([one.pid.remote() for one in members])
+    brought = [(3, "float32"), odd, (3, "float32")]
+    refs = [one.bring.remote("g", *what) for one, what in zip(members, brought, strict=True)]
+    for error in map(error_of, refs):
+        assert isinstance(error, CollectiveMismatchError)
+        odd_ones = [line for line in str(error.cause).splitlines() if "<-- differs" in line]
+        assert len(odd_ones) == 1
+        assert "Member(2)" in odd_ones[0]
+    assert get([one.bring.remote("g", 3, "int64") for one in members]) == [3.0] * 3
+    assert get([one.pid.remote() for one in members]) == pids
+
+
+def test_a_rank_that_is_killed_before_it_has_joined_ends_the_making(session, tmp_path) -> None:
+    *others, victim = make(3)
+    pid = get(victim.pid.remote())
+    busy = victim.be_busy_until.remote(str(tmp_path / "never"))
+    killer = threading.Timer(0.3, os.kill, (pid, signal.SIGKILL))
+    killer.start()
+    with pytest.raises(ActorDiedError, match=r"Member\(3\).*SIGKILL"):
+        collective.create_collective_group([*others, victim], name="g")
+    killer.join()
+    with pytest.raises(ActorDiedError):
+        get(busy)
+    assert lifecycle.current().groups._groups == {}
+    collective.create_collective_group(others, name="g")
+    assert get([one.total.remote("g") for one in others]) == [2.0, 2.0]
 
 
 def test_a_rank_that_is_stopped_in_the_middle_of_an_operation_is_late(session) -> None:
