@@ -90,40 +90,50 @@ class Deployment:
             for actor in self.actors
         )
         processes = (self.host.process, *lines)
-        segment = GraphSegment.create(len(processes), program.channels, self.graph_id)
-        self.segment = GraphSegment(
-            segment.fd, self.host.board, processes, program.channels, program.participants
-        )
-        self.gauge = Gauge(self.segment, program.participants, options.max_memory_bytes)
-        self.log = Log(len(program.steps[0]), max(map(len, program.steps)), self.segment.words)
-        """What the driver does with the graph."""
-        self.observer = Observer(
-            self.host,
-            self.actors,
-            program,
-            {node.id: node.describe() for node in captured.graph.nodes},
-            self.segment,
-            self.name,
-            self.log,
-        )
-        self._unwatch = self.host.watch(self._on_death)
-        self._unwatch_waits = self.host.watch_waits(self.observer.waits)
-        self._stay = self.host.at_shutdown(self._shut_down)
+        self._unwatch = self._unwatch_waits = self._stay = _nothing
         self._bequests: list[Callable[[], None]] = []
         """How to take back what is to be done if this process dies, and its claim."""
-        # Here, not in the owner: Ctrl-C may come before it has this.
-        close_when_collected = weakref.finalize(owner, self.abandon)
-        close_when_collected.atexit = False  # the session's end closes it, and waits
+        segment = GraphSegment.create(len(processes), program.channels, self.graph_id)
         try:
-            self._check_alive()
-            self._bequests.append(self.host.claim(self.graph_id, self.actors))
-            memory = self.segment.segment.fd
-            self._leave_word(self.actors, memory, unload_graph, str(self.graph_id).encode())
-            parts = self._groups.open(self.places, memory, deadline, self._leave_word)
-            self._load(processes, parts, options, deadline)
+            self.segment = GraphSegment(
+                segment.fd, self.host.board, processes, program.channels, program.participants
+            )
+            self.gauge = Gauge(self.segment, program.participants, options.max_memory_bytes)
+            self.log = Log(len(program.steps[0]), max(map(len, program.steps)), self.segment.words)
+            """What the driver does with the graph."""
+            self.observer = Observer(
+                self.host,
+                self.actors,
+                program,
+                {node.id: node.describe() for node in captured.graph.nodes},
+                self.segment,
+                self.name,
+                self.log,
+            )
+        except BaseException:  # Ctrl-C too: `close` needs all of these
+            segment.close()
+            raise
+        try:
+            self._bring_up(owner, processes, options, deadline)
         except BaseException:
             self.close(_ROLLBACK_S)
             raise
+
+    def _bring_up(
+        self, owner: object, processes: tuple[int, ...], options: CompileOptions, deadline: float
+    ) -> None:
+        self._unwatch = self.host.watch(self._on_death)
+        self._unwatch_waits = self.host.watch_waits(self.observer.waits)
+        self._stay = self.host.at_shutdown(self._shut_down)
+        # Here, not in the owner: Ctrl-C may come before it has this.
+        close_when_collected = weakref.finalize(owner, self.abandon)
+        close_when_collected.atexit = False  # the session's end closes it, and waits
+        self._check_alive()
+        self._bequests.append(self.host.claim(self.graph_id, self.actors))
+        memory = self.segment.segment.fd
+        self._leave_word(self.actors, memory, unload_graph, str(self.graph_id).encode())
+        parts = self._groups.open(self.places, memory, deadline, self._leave_word)
+        self._load(processes, parts, options, deadline)
 
     def _check_alive(self) -> None:
         """Deaths before the watch began do not reach it."""

@@ -68,13 +68,17 @@ class GraphSegment:
         layout = Layout.of(num_participants, channels)
         require_memory(layout.control_bytes, f"a graph of {len(channels)} channels")
         segment = Segment.create("compiled-dag-graph", layout.size)
-        mapping = segment.map(0, layout.control_bytes)
-        mapping.populate(0, layout.control_bytes)
-        words = mapping.view().cast("Q")
-        words[at.MAGIC_WORD] = at.MAGIC
-        words[at.EPOCH_WORD] = epoch
-        words[at.STATE_WORD] = at.OPEN
-        return segment
+        try:
+            mapping = segment.map(0, layout.control_bytes)
+            mapping.populate(0, layout.control_bytes)
+            words = mapping.view().cast("Q")
+            words[at.MAGIC_WORD] = at.MAGIC
+            words[at.EPOCH_WORD] = epoch
+            words[at.STATE_WORD] = at.OPEN
+            return segment
+        except BaseException:  # Ctrl-C too, and faulting pages in takes a while
+            segment.close()
+            raise
 
     @property
     def state(self) -> int:

@@ -109,14 +109,16 @@ class Segment:
             os.ftruncate(fd, size)
             # Sealed: a peer that shrank the file would turn every access into a SIGBUS.
             fcntl.fcntl(fd, _F_ADD_SEALS, _SEAL_SEAL | _SEAL_SHRINK | _SEAL_GROW)
-        except OSError as error:
+            return cls(fd)
+        except BaseException as error:  # Ctrl-C too
             os.close(fd)
+            if not isinstance(error, OSError):
+                raise
             msg = (
                 f"shared memory of {size} bytes (sparse) for {name} was refused: "
                 f"{error.strerror}. Raise the file size limit (ulimit -f unlimited)"
             )
             raise MemoryCapError(msg) from error
-        return cls(fd)
 
     def map(self, offset: int, size: int) -> Mapping:
         """Map ``[offset, offset + size)``, both multiples of the page size."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,8 @@ import compiled_dag.fetch
 import compiled_dag.submit
 from collective import allreduce
 from compiled_dag import InputNode, MultiOutputNode
-from tests.gates import Interrupt, ask, one_method, soon
+from compiled_dag.shm.segment import Mapping, Segment
+from tests.gates import Interrupt, ask, interrupt_once, one_method, soon
 from tests.graphs import Worker, chain
 
 BEGINNING = (compiled_dag.driver, compiled_dag.fetch, compiled_dag.submit)
@@ -82,3 +84,35 @@ def test_a_compile_that_was_interrupted_when_the_graph_was_up_is_undone(host, st
         assert_released(host, [actor])
     assert line > 20
     graph.teardown()
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(Segment, "map"), (Mapping, "populate"), (compiled_dag.deployment, "Gauge"),
+     (compiled_dag.deployment, "Log"), (compiled_dag.deployment, "Observer")],
+)  # fmt: skip
+def test_a_compile_that_was_interrupted_while_its_memory_was_made_leaves_none(
+    host, monkeypatch, owner, name, after
+) -> None:
+    actor = host.actor(Worker())
+    one_method(actor).experimental_compile().teardown()  # what the session keeps is there now
+    before = memory_files()
+    interrupt_once(monkeypatch, owner, name, after=after)
+    with pytest.raises(KeyboardInterrupt):
+        one_method(actor).experimental_compile()
+    gc.collect()
+    assert memory_files() == before
+    assert_released(host, [actor])
+    one_method(actor).experimental_compile().teardown()
+
+
+def memory_files() -> list[str]:
+    """List the descriptors of this process that are shared memory."""
+    links = list(Path("/proc/self/fd").iterdir())
+    # One is that of the listing itself, which is gone.
+    return sorted(str(link) for link in links if link.is_symlink() and is_memory(link))
+
+
+def is_memory(link: Path) -> bool:
+    return "memfd:" in str(link.readlink())
