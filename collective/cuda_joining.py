@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from collective.cuda_area import PHASE, PID, REFUSAL, UUID, VERDICT, Area
+from collective.cuda_area import ENDED, PHASE, PID, REFUSAL, UUID, VERDICT, Area
 from collective.cuda_buffer import OwnBuffer
 from collective.cuda_end import End, sweep
 from collective.cuda_group import CudaIpcGroup
@@ -97,6 +97,10 @@ class _Joining:
             return False
         return True
 
+    def opens_nothing(self) -> None:
+        """Say that this rank has nothing open, and never will."""
+        self.area.words[self.area.line(self.rank) + ENDED] = 1
+
     def refuse(self, text: str, device: Device | None = None) -> None:
         """Show why this rank cannot."""
         if device is not None and " MIG " in device.name:
@@ -153,6 +157,7 @@ def _show(joining: _Joining) -> End | None:
         device = open_device()
     except (DeviceError, MemoryCapError) as error:
         joining.refuse(f"using its GPU: {error}")
+        joining.opens_nothing()
         return None
     made: list[OwnBuffer] = []
 
@@ -163,6 +168,7 @@ def _show(joining: _Joining) -> End | None:
     joining.attempt("exporting GPU memory and events", device, export)
     joining.area.show_text(joining.rank, UUID, device.uuid)
     if not made:
+        joining.opens_nothing()
         return None
     area, header = joining.area, joining.header
     return End(header, area, joining.waiter, joining.rank, device, made[0])

@@ -34,6 +34,11 @@ def on_gpu(source: torch.Tensor, *, strided: bool = False) -> torch.Tensor:
     return made_of
 
 
+def taken(device: Any) -> int:
+    """Return the bytes of GPU memory that are taken outside torch."""
+    return int(device.settings.memory - device.driver.free_bytes())
+
+
 class HostRank:
     """A rank that brings tensors in host memory, and may have no GPU that can be used."""
 
@@ -45,6 +50,9 @@ class HostRank:
 
     def ends(self, value: torch.Tensor) -> tuple[int, float, float]:
         return value.numel(), float(value.min()), float(value.max())
+
+    def memory(self) -> int:
+        return taken(open_device())
 
 
 class GpuRank:
@@ -80,7 +88,7 @@ class GpuRank:
 
     def memory(self) -> int:
         """Return the bytes of GPU memory that are taken outside torch."""
-        return int(self.device.settings.memory - self.device.driver.free_bytes())
+        return taken(self.device)
 
     def pid(self) -> int:
         return os.getpid()

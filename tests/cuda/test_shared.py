@@ -78,6 +78,13 @@ def test_it_is_chosen_where_all_share_a_gpu(start) -> None:
     assert get([rank.memory.remote() for rank in ranks]) == [0] * W
 
 
+def test_one_rank_is_enough_for_who_insists(start) -> None:
+    ranks = start(1)
+    with draw(ranks, transport="cuda_ipc").experimental_compile() as graph:
+        assert backends(graph) == [("cuda_ipc", "transport='cuda_ipc' was asked for")]
+        check(graph, ranks, [3, 600_000, 4])
+
+
 def test_memory_grows_with_what_it_is_to_hold_and_the_old_goes(start) -> None:
     ranks = start(settings="pause_us=1000")
     with draw(ranks).experimental_compile() as graph:
@@ -256,6 +263,7 @@ def test_ranks_say_themselves_which_gpu_they_have(start, variable, value, reason
         assert backend == "gloo"
         assert reason in why
         check(graph, ranks, [3, 4])
+        assert get([rank.memory.remote() for rank in (ranks[0], ranks[2])]) == [0, 0]
 
 
 def test_who_insists_is_told_when_another_operation_has_fallen_back(start) -> None:
