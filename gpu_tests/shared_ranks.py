@@ -65,6 +65,17 @@ class GpuRank:
             os.kill(os.getpid(), signal.SIGKILL)
         return value
 
+    def die_in_the_next(self) -> None:
+        """Die in the next operation: others wait on the GPU for a copy that a kernel holds up."""
+        from collective.cuda_group import CudaIpcGroup
+
+        busy(500)
+
+        def run(*_: Any, **__: Any) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        CudaIpcGroup.run = run  # type: ignore[method-assign]
+
     def works(self) -> bool:
         return float(torch.ones(1000, device=DEVICE).sum()) == 1000
 

@@ -122,8 +122,11 @@ def test_the_host_waits_for_no_gpu(start):
         assert sum(waits.values()) <= 2, waits  # the profiler's own, at its beginning and end
 
 
-@pytest.mark.parametrize("victim", range(W))
-def test_a_death_leaves_the_others_and_their_gpu_usable(start, victim):
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("victim", [0, W - 1])
+def test_a_death_leaves_the_others_and_their_gpu_usable(start, victim, inside):
+    if inside and not ON_GPU:
+        pytest.skip("the GPU is what the others wait with")
     ranks = start()
     with InputNode() as inp:
         made = [
@@ -134,9 +137,15 @@ def test_a_death_leaves_the_others_and_their_gpu_usable(start, victim):
         output = MultiOutputNode([r.touch.bind(one) for r, one in zip(ranks, results, strict=True)])
     graph = output.experimental_compile()
     get(graph.execute((1000,), False))
-    for ref in graph.execute((1000,), True):
-        with pytest.raises(GraphActorDiedError):
-            ref.get(timeout=LONG_S)
+    if inside:
+        get(ranks[victim].die_in_the_next.remote())
+    refs = graph.execute((1000,), not inside)
+    with pytest.raises(GraphActorDiedError):
+        refs[victim].get(timeout=LONG_S)
+    if not inside:
+        for ref in refs:
+            with pytest.raises(GraphActorDiedError):
+                ref.get(timeout=LONG_S)
     graph.teardown()
     left = [rank for number, rank in enumerate(ranks) if number != victim]
     assert get([rank.works.remote() for rank in left]) == [True] * (W - 1)
