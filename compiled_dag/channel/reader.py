@@ -19,6 +19,7 @@ from compiled_dag.channel.interface import ChannelInterface
 from compiled_dag.channel.layout import ALIGN
 from compiled_dag.channel.lease import LEASE_BYTES, lease, lease_type
 from compiled_dag.channel.tensor import NoGpuError
+from compiled_dag.channel.warm import LARGE_BYTES, WarmBytes
 from compiled_dag.errors import DeserializationError
 from compiled_dag.outcome import Error, Place
 from compiled_dag.shm.futex import STORES_STAY_IN_ORDER, fence
@@ -85,6 +86,8 @@ class Reader(ChannelInterface):
         self.arrived = 0
         """Index in it."""
         self._extents: dict[int, _Extent] = {}
+        self._warm: WarmBytes | None = None
+        """Memory of private copies of large tensors."""
         self.rebuild = decode
         """Turns kind, head and buffers into a value."""
 
@@ -202,13 +205,24 @@ class Reader(ChannelInterface):
             length = entry >> 1
             end = position + length
             if entry & 1 and not self._lends_private:
-                buffers.append(bytearray(view[position:end]))
+                buffers.append(self._private_copy(view[position:end]))
                 continue
             part = np.ndarray((length,), np.uint8, held, position - start)
             if not entry & 1:
                 part.flags.writeable = False
             buffers.append(part)
         return self.rebuild(kind, head, buffers)
+
+    def _private_copy(self, data: memoryview) -> Any:
+        """Return bytes of this process's own, in memory that was used before where that counts."""
+        nbytes = len(data)
+        if nbytes < LARGE_BYTES:
+            return bytearray(data)
+        if self._warm is None:
+            self._warm = WarmBytes()
+        copy = self._warm.lend(nbytes, kept_bytes=2 * nbytes)
+        copy[:] = data
+        return copy
 
     def _failure(self, cause: Exception) -> Error:
         error: Exception

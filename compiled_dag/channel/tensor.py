@@ -7,9 +7,10 @@ contiguous bytes plus dtype, shape and device kind, detached from autograd.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
 import sys
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +21,17 @@ Header: TypeAlias = tuple[str, tuple[int, ...], str]
 
 Look: TypeAlias = tuple[str, tuple[Any, ...]]
 """dtype name and shape (of a nested tensor, the shapes of its parts)"""
+
+_NUMPY: Final = {
+    *("bool", "uint8", "int8", "int16", "int32", "int64"),
+    *("float16", "float32", "float64", "complex64", "complex128"),
+}
+"""Names of dtypes that numpy has too."""
+
+# Dtypes, shapes and sizes repeat for ever in a graph.
+_CACHE_LIMIT: Final = 512
+_headers: dict[Any, Header] = {}
+_memory_types: dict[int, Any] = {}
 
 
 class NoGpuError(RuntimeError):
@@ -61,6 +73,10 @@ def to_bytes(tensor: torch.Tensor) -> tuple[Header, np.ndarray[Any, np.dtype[np.
     """Return header and bytes of `tensor`; the bytes share its memory where they can."""
     import torch  # noqa: PLC0415  torch is imported by whoever made the tensor
 
+    if tensor.is_cpu and tensor.is_contiguous() and not (tensor.is_conj() or tensor.is_neg()):
+        nbytes = tensor.nbytes
+        if nbytes:  # the usual case, in a third of the time
+            return _header_of(tensor), _bytes_at(tensor, nbytes)
     flat = tensor.detach()
     kind = flat.device.type
     if kind != "cpu":
@@ -71,6 +87,32 @@ def to_bytes(tensor: torch.Tensor) -> tuple[Header, np.ndarray[Any, np.dtype[np.
     flat = flat.contiguous().as_strided((flat.numel(),), (1,))
     header = (str(tensor.dtype)[6:], tuple(tensor.shape), kind)  # "torch.float32"[6:]
     return header, flat.view(torch.uint8).numpy()
+
+
+def _header_of(tensor: torch.Tensor) -> Header:
+    """Return the header of a tensor on the CPU."""
+    key = tensor.dtype, tensor.shape
+    found = _headers.get(key)
+    if found is None:
+        if len(_headers) >= _CACHE_LIMIT:
+            _headers.clear()
+        found = _headers[key] = (str(tensor.dtype)[6:], tuple(tensor.shape), "cpu")
+    return found
+
+
+def _bytes_at(tensor: torch.Tensor, nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return the memory of a contiguous tensor on the CPU, of any dtype; keeps the tensor."""
+    kind: Any = _memory_types.get(nbytes)
+    if kind is None:
+        if len(_memory_types) >= _CACHE_LIMIT:
+            _memory_types.clear()
+        kind = _memory_types[nbytes] = type("Memory", (ctypes.c_ubyte * nbytes,), {})
+    import numpy as np  # noqa: PLC0415  torch has imported it
+
+    memory = kind.from_address(tensor.data_ptr())
+    memory.tensor = tensor
+    found: np.ndarray[Any, np.dtype[np.uint8]] = np.ndarray((nbytes,), np.uint8, memory)
+    return found
 
 
 def from_buffer(header: Header, buffer: Any, device: str = "default") -> torch.Tensor:
@@ -87,6 +129,7 @@ def from_buffer(header: Header, buffer: Any, device: str = "default") -> torch.T
         NoGpuError: It is to land on a GPU and this process has none.
     """
     try:
+        import numpy as np  # noqa: PLC0415  torch needs it for memory of ours
         import torch  # noqa: PLC0415  torch is imported by whoever made the tensor
     except ImportError as error:
         msg = "a torch.Tensor arrived and torch is not installed here: pip install torch"
@@ -95,6 +138,8 @@ def from_buffer(header: Header, buffer: Any, device: str = "default") -> torch.T
     dtype = getattr(torch, dtype_name)
     if 0 in shape:
         tensor = torch.empty(shape, dtype=dtype)
+    elif dtype_name in _NUMPY:
+        tensor = torch.from_numpy(np.ndarray(shape, dtype_name, buffer))  # half as long as below
     else:
         tensor = torch.frombuffer(buffer, dtype=dtype).reshape(shape)
     if (kind if device == "default" else device) == "cuda":

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from collective import warm_memory
-from collective.warm_memory import LARGE_BYTES, WarmMemory
+from collective.warm_memory import WarmMemory
+from compiled_dag.channel.warm import LARGE_BYTES
 
 LARGE = LARGE_BYTES // 4
 
@@ -42,10 +43,10 @@ def test_only_so_much_is_kept(monkeypatch) -> None:
     held = [memory.empty((LARGE,), torch.float32) for _ in range(10)]
     del held
     again = memory.empty((2 * LARGE,), torch.float32)
-    assert len(memory._back) == 3
+    assert len(memory._bytes) == 3
     assert again.numel() == 2 * LARGE
     memory.close()
-    assert len(memory._back) == 0
+    assert len(memory._bytes) == 0
 
 
 def test_results_outlive_the_group() -> None:

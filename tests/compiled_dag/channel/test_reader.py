@@ -137,6 +137,24 @@ def test_several_readers_get_private_tensors_beside_shared_arrays(wire) -> None:
     assert one.used() == 0
 
 
+def test_a_large_private_copy_is_in_memory_that_the_last_one_left(wire) -> None:
+    one = wire(readers=2, slot_bytes=1 << 20)
+    reader, other = one.readers
+    held: list[torch.Tensor] = []
+    places = []
+    for number in range(4):
+        one.writer.write(torch.full((1 << 20,), number, dtype=torch.uint8))
+        tensor = reader.read()
+        assert other.read().data_ptr() != tensor.data_ptr()
+        places.append(tensor.data_ptr())
+        if number == 1:
+            held.append(tensor[5:])
+        del tensor
+    assert places[0] == places[1] != places[2] == places[3]  # but where a view of it is left
+    assert bool((held[0] == 1).all())
+    assert one.used() == 0
+
+
 # --- errors ---------------------------------------------------------------------------------------
 
 
