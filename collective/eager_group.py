@@ -10,7 +10,7 @@ import cloudpickle
 
 from collective import header as head
 from collective.cuda_area import Area
-from collective.group import memory_for
+from collective.group import memory_for, settle
 from collective.header import PEER, GroupHeader
 from collective.join import join_member, leave_member
 from collective.pairs import create_pairs
@@ -161,7 +161,7 @@ class EagerGroup:
         replies = self._ask_to_leave()
         try:
             for reply in replies:
-                _settle(reply, deadline)
+                settle(reply, deadline)
         finally:
             self.close()
 
@@ -222,11 +222,3 @@ class EagerGroup:
             self._header.end(head.CLOSED)
         self._header.close()
         self._pairs.close()
-
-
-def _settle(reply: Pending, deadline: float) -> None:
-    """Wait for a rank to let go; one that is busy or dead has nothing we still need."""
-    try:
-        reply.result(deadline)
-    except (TimeoutError, ActorDiedError):
-        return

@@ -136,7 +136,7 @@ class DriverGroup:
         """Release the group and wait for the ranks until `deadline`. Idempotent."""
         self.release()
         for reply in self._leaving.values():
-            _settle(reply, deadline)
+            settle(reply, deadline)
         self._header.close()
         self._closed = True
         self._leaving.clear()
@@ -221,7 +221,7 @@ def memory_for(backend: str, actors: Sequence[Actor]) -> int:
     return nbytes
 
 
-def _settle(reply: Pending, deadline: float) -> None:
+def settle(reply: Pending, deadline: float) -> None:
     """Wait for a rank to let go; one that is busy or dead has nothing we still need."""
     try:
         reply.result(deadline)

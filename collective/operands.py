@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from collective.record import MAX_DIMS
-from compiled_dag.channel import tensor as tensors
+from collective.refusals import overlaps, why_not_dense
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -137,15 +136,6 @@ class ListOperands(Operands):
         return group.stage(self.kind.name, send.reshape(-1), None, 0), self._result.reshape(-1)
 
 
-def why_not_dense(tensor: torch.Tensor) -> str | None:
-    """Return why a tensor cannot be sent at all, or None."""
-    if not tensors.is_plain(tensor):
-        return f"the layout {tensor.layout} is not supported"
-    if tensor.dim() > MAX_DIMS:
-        return f"{tensor.dim()} dimensions are more than {MAX_DIMS}"
-    return None
-
-
 def as_tensor(value: Any, what: str, *, writes: bool) -> torch.Tensor:
     """Return a user's tensor or array as a tensor over the same memory.
 
@@ -156,14 +146,13 @@ def as_tensor(value: Any, what: str, *, writes: bool) -> torch.Tensor:
 
     Raises:
         ValueError: It is neither, or an array that cannot be written to, or has negative strides.
-        TypeError: torch has no such dtype.
+        TypeError: torch has no such dtype, the layout is not supported, or there are too many
+            dimensions.
     """
     if isinstance(value, torch.Tensor):
         tensor = value.detach()
-        why = why_not_dense(tensor)
-        if why is not None:
-            raise TypeError(f"{what}: {why}")
-        if writes and _overlaps(tensor):
+        _check_dense(tensor, what)
+        if writes and overlaps(tensor):
             msg = f"{what} has elements that share memory (expand?), and is to be written to"
             raise ValueError(msg)
         return tensor
@@ -176,14 +165,15 @@ def as_tensor(value: Any, what: str, *, writes: bool) -> torch.Tensor:
         raise ValueError(msg)
     if not writes and not value.flags.writeable:
         value = value.copy()  # torch warns of what cannot be written to
-    return torch.from_numpy(value)
+    tensor = torch.from_numpy(value)
+    _check_dense(tensor, what)
+    return tensor
 
 
-def _overlaps(tensor: torch.Tensor) -> bool:
-    """Tell whether elements share memory, as those of an expanded tensor do."""
-    return any(
-        stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
-    )
+def _check_dense(tensor: torch.Tensor, what: str) -> None:
+    why = why_not_dense(tensor)
+    if why is not None:
+        raise TypeError(f"{what}: {why}")
 
 
 def as_tensors(value: Any, world_size: int, *, writes: bool) -> list[torch.Tensor]:

@@ -42,17 +42,32 @@ def why_not(
 
 
 def _why_not_one(operation: Operation, group: ProcessGroup, value: torch.Tensor) -> str | None:
-    if not tensors.is_plain(value):
-        return f"the layout {value.layout} is not supported"
-    if value.dim() > MAX_DIMS:
-        return f"{value.dim()} dimensions are more than {MAX_DIMS}"
-    return None if operation.op is None else group.why_not(value, operation.op.value)
+    why = why_not_dense(value)
+    if why is not None or operation.op is None:
+        return why
+    return group.why_not(value, operation.op.value)
+
+
+def why_not_dense(tensor: torch.Tensor) -> str | None:
+    """Return why a tensor cannot be sent at all, or None."""
+    if not tensors.is_plain(tensor):
+        return f"the layout {tensor.layout} is not supported"
+    if tensor.dim() > MAX_DIMS:
+        return f"{tensor.dim()} dimensions are more than {MAX_DIMS}"
+    return None
+
+
+def overlaps(tensor: torch.Tensor) -> bool:
+    """Tell whether elements share memory, as those of an expanded tensor do."""
+    return any(
+        not stride and of > 1 for stride, of in zip(tensor.stride(), tensor.shape, strict=True)
+    )
 
 
 def _why_not_overwritten(value: torch.Tensor) -> str | None:
     if value.is_inference():
         return "inplace=True cannot overwrite a tensor made in torch.inference_mode"
-    if any(not stride and of > 1 for stride, of in zip(value.stride(), value.shape, strict=True)):
+    if overlaps(value):
         return "inplace=True cannot overwrite an expanded tensor, whose elements share memory"
     return None
 

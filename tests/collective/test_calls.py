@@ -212,6 +212,7 @@ BAD = {
     "missing list": (lambda: collective.gather(torch.ones(2), None, 0), ValueError),
     "read-only": (lambda: collective.allreduce(np.broadcast_to(np.ones(1), (4,))), ValueError),
     "expanded": (lambda: collective.allreduce(torch.ones(1).expand(4)), ValueError),
+    "many dimensions": (lambda: collective.broadcast(np.ones((1,) * 17), 0), TypeError),
     "strings": (lambda: collective.broadcast(np.array(["a"]), 0), TypeError),
 }  # fmt: skip
 
