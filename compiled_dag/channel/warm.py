@@ -12,7 +12,7 @@ thread: a deque takes it without a lock. A forked child has copies of its own.
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -20,23 +20,35 @@ LARGE_BYTES: Final = 1 << 20
 _LINE: Final = 64
 
 
-class _Loan(np.ndarray[Any, np.dtype[np.uint8]]):
-    """Bytes that go back when the last array or tensor over them is gone."""
+class _Piece(NamedTuple):
+    """Memory that belongs to nobody at the moment."""
 
-    home: deque[Any] | None = None
-    memory: Any = None
+    raw: bytearray
+    start: int
+    """Where in it the bytes begin: on a line of the cache, as torch's memory does."""
+    nbytes: int
+
+
+class _Loan(np.ndarray[Any, np.dtype[np.uint8]]):
+    """Bytes that go back when the last array or tensor over them is gone.
+
+    Over a bytearray: of arrays over an array numpy keeps only the innermost one alive.
+    """
+
+    home: deque[_Piece] | None = None
+    piece: Any = None
 
     def __del__(self) -> None:
         home = self.home
         if home is not None:
-            home.append(self.memory)
+            home.append(self.piece)
 
 
 class WarmBytes:
     """What one owner has lent, and has back."""
 
     def __init__(self) -> None:
-        self._back: deque[Any] = deque()
+        self._back: deque[_Piece] = deque()
         """The one that came back last is at the end."""
 
     def __len__(self) -> int:
@@ -50,11 +62,12 @@ class WarmBytes:
             nbytes: How many.
             kept_bytes: How many may stay here for later.
         """
-        loan: Any = (memory := self._take(nbytes, kept_bytes)).view(_Loan)
-        loan.home, loan.memory = self._back, memory
+        piece = self._take(nbytes, kept_bytes)
+        loan = _Loan((nbytes,), np.uint8, piece.raw, piece.start)
+        loan.home, loan.piece = self._back, piece
         return loan
 
-    def _take(self, nbytes: int, room: int) -> Any:
+    def _take(self, nbytes: int, room: int) -> _Piece:
         """Return what came back last of that size; let go of what has been here for too long."""
         back, found = self._back, None
         for _ in range(len(back)):
@@ -62,20 +75,18 @@ class WarmBytes:
                 one = back.pop()
             except IndexError:  # another thread has taken it
                 break
-            if found is None and len(one) == nbytes:
+            if found is None and one.nbytes == nbytes:
                 found = one
-            elif len(one) <= room:
-                room -= len(one)
+            elif one.nbytes <= room:
+                room -= one.nbytes
                 back.appendleft(one)
-        return _aligned(nbytes) if found is None else found
+        return _new(nbytes) if found is None else found
 
     def clear(self) -> None:
         """Let go of what is here."""
         self._back.clear()
 
 
-def _aligned(nbytes: int) -> Any:
-    """Return new memory that begins on a line of the cache, as torch's does."""
-    raw = np.empty(nbytes + _LINE, np.uint8)
-    start = -raw.ctypes.data % _LINE
-    return raw[start : start + nbytes]
+def _new(nbytes: int) -> _Piece:
+    raw = bytearray(nbytes + _LINE)
+    return _Piece(raw, -np.frombuffer(raw, np.uint8).ctypes.data % _LINE, nbytes)
