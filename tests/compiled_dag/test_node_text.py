@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 from compiled_dag import InputNode, MultiOutputNode
 from tests.runtime.drawn import Counter, add
 
@@ -75,3 +77,13 @@ def test_a_graph_that_shares_much_prints_short() -> None:
     for _ in range(50):
         node = add.bind(node, node)
     assert len(str(MultiOutputNode([node])).splitlines()) < 1000
+
+
+def test_a_chain_deeper_than_the_stack_is_shown_whole() -> None:
+    with InputNode() as inp:
+        node = inp
+        for _ in range(sys.getrecursionlimit()):
+            node = add.bind(node, 1)
+    lines = str(node).splitlines()
+    assert sum("(FunctionNode, " in line for line in lines) == sys.getrecursionlimit()
+    assert lines[-1] == ")"
