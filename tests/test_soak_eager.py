@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import random
 import signal
@@ -26,16 +27,15 @@ OPERATIONS = 25
 GROWTH_KB = 16_000
 
 
-@contextlib.contextmanager
-def interrupted_after(delay_s):
-    """Interrupt this thread once, inside or at the end."""
+def interrupt(use, delay_s):
+    """Interrupt this thread once, in `use` or just after it; CPython drops it in a `__del__`."""
     main = threading.main_thread().ident
     timer = threading.Timer(delay_s, signal.pthread_kill, (main, signal.SIGINT))
     with contextlib.suppress(KeyboardInterrupt):
         timer.start()
-        yield
+        use()
         timer.join()
-        threading.Event().wait(LONG_S)  # what has been sent comes here at the latest
+        threading.Event().wait(1)  # what has been sent comes here at the latest
     timer.join()
 
 
@@ -68,12 +68,15 @@ class Round:
 
     def create(self, members, backend, name):
         """Make a group; sometimes at the second try."""
+
+        def create():
+            collective.create_collective_group(members, backend, name)
+
         if self.choose.random() < 0.3:
-            with interrupted_after(self.choose.uniform(0, 0.02)):
-                collective.create_collective_group(members, backend, name)
+            interrupt(create, self.choose.uniform(0, 0.02))
             with contextlib.suppress(ValueError):  # it was not made
                 collective.destroy_collective_group(name)
-        collective.create_collective_group(members, backend, name)
+        create()
 
     def work(self):
         """Have all ranks work in all groups; return the calls by group."""
@@ -121,6 +124,9 @@ def outcome(ref):
         return error
 
 
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # as `interrupt` says
 @pytest.mark.parametrize("seed", range(2))
 def test_random_groups_operations_kills_and_interrupts(session, seed):
     choose = random.Random(seed)
@@ -133,10 +139,8 @@ def test_random_groups_operations_kills_and_interrupts(session, seed):
         killer = round_.kill_sometimes()
         calls = round_.work()
         if choose.random() < 0.3:
-            with interrupted_after(choose.uniform(0, 0.1)):
-                for refs in calls.values():
-                    for ref in refs:
-                        outcome(ref)
+            every = [ref for refs in calls.values() for ref in refs]
+            interrupt(lambda refs=every: [outcome(ref) for ref in refs], choose.uniform(0, 0.1))
         done += round_.check(calls)
         if killer is not None:
             killer.join()
@@ -145,20 +149,13 @@ def test_random_groups_operations_kills_and_interrupts(session, seed):
         for files in runtime.get([one.memory_files.remote() for one in crew], timeout=LONG_S):
             assert files == []
         if number == 10:
-            before = settled()
+            before = footprint()
     assert done > 5_000
-    after = settled()
-    assert after[:-1] == before[:-1]
-    assert after[-1] - before[-1] < GROWTH_KB
+    # What was of actors that have died goes a little later than they.
+    wait_until(lambda: all(new <= old for new, old in zip(counts(), before[:-1], strict=True)))
+    assert footprint()[-1] - before[-1] < GROWTH_KB
 
 
-def settled():
-    """Return this process's footprint, once the dead have been buried."""
-    last = [footprint()]
-
-    def same():
-        last.append(footprint())
-        return last[-1][:-1] == last[-2][:-1]
-
-    wait_until(same)
-    return last[-1]
+def counts():
+    gc.collect()
+    return footprint()[:-1]
