@@ -4,6 +4,7 @@
 PYTHON     ?= python3
 DEMO_ARGS  ?=
 TEST_ARGS  ?=
+WORKERS    ?= 2
 RAY_ARGS   ?= compare
 BENCH_ARGS ?=
 OUT        ?= out
@@ -25,9 +26,9 @@ demo: $(STAMP) ## train on handwritten digits through a compiled graph (DEMO_ARG
 	$(STEP) "demo: results go to $(OUT)/demo"
 	@$(BIN)/python examples/train_digits.py --out $(OUT)/demo $(DEMO_ARGS)
 
-test: $(STAMP) ## what CI runs (TEST_ARGS="-k allreduce -x")
+test: $(STAMP) ## what CI runs (TEST_ARGS="-k allreduce -x", WORKERS=0: in one process)
 	$(STEP) "pytest"
-	@$(BIN)/python -m pytest $(TEST_ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TEST_ARGS)
 
 lint: $(STAMP) ## ruff, mypy --strict, import-linter
 	$(STEP) "ruff check"

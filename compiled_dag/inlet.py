@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.channel.codec import encode
 from compiled_dag.ends import open_writer
-from compiled_dag.errors import CapacityExceededError, MemoryCapError
+from compiled_dag.errors import CapacityExceededError, GraphUsageError, MemoryCapError
 from compiled_dag.outcome import Error, Place
 from compiled_dag.program import Program, Write
+from compiled_dag.reentry import refuse_inside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,10 +65,12 @@ class Inlet:
         if member.places:
             tickets = member.tickets
             with tickets.lock:
-                if tickets.holder is not member:
-                    self._take_turns()
+                holder, tickets.holder = tickets.holder, None  # until all is shown
+                if holder is not member:
+                    self._take_turns(holder)
                 for writer, _ in writers:
                     writer.publish()
+                tickets.holder = member
         else:  # the usual case, flat
             for writer, _ in writers:
                 writer.publish()
@@ -99,21 +102,30 @@ class Inlet:
             self._abandon()
             raise
         if self._member.places:
-            with self._member.tickets.lock:
-                if self._member.tickets.holder is not self._member:
-                    self._take_turns()
+            tickets = self._member.tickets
+            with tickets.lock:
+                holder, tickets.holder = tickets.holder, None  # until all is shown
+                if holder is not self._member:
+                    self._take_turns(holder)
                 self._publish()
+                tickets.holder = self._member
         else:
             self._publish()
         if begin_ns:
             self._log.sent(number, begin_ns)
 
-    def _take_turns(self) -> None:
+    def _take_turns(self, holder: Member | None) -> None:
+        member = self._member
         try:
-            self._member.tickets.turn_to(self._member)
-        except CapacityExceededError:
+            if holder is None:  # broken off, or not at its end yet
+                refuse_inside(_SHOWING, self._is_of_same_tickets, f"{member.graph_id:x}", above=2)
+            member.tickets.turn_to(member)
+        except (CapacityExceededError, GraphUsageError):
             self._abandon()
             raise
+
+    def _is_of_same_tickets(self, other: Inlet) -> bool:
+        return other._member.tickets is self._member.tickets and bool(other._member.places)
 
     def _publish(self) -> None:
         for writer, _ in self.writers:
@@ -188,3 +200,6 @@ def _which(writers: Sequence[tuple[Writer, int]], values: Sequence[Any], error: 
         except TypeError as same:
             return f"{writer.spec.label}: {same}"
     return str(error)
+
+
+_SHOWING: Final = {method.__code__ for method in (Inlet.send, Inlet.send_captured)}

@@ -25,6 +25,7 @@ from compiled_dag.channel import layout as at
 from compiled_dag.errors import CapacityExceededError, ExecutionDroppedError, SubmitTimeoutError
 from compiled_dag.fetch import Waits
 from compiled_dag.inlet import Inlet
+from compiled_dag.reentry import refuse_inside
 from compiled_dag.ref import PENDING, CompiledDAGRef, Raised
 from compiled_dag.shm.forks import generation
 
@@ -105,15 +106,17 @@ class Submission:
             TypeError: An input cannot be pickled; nothing was started.
             CapacityExceededError: Too many executions are unfetched, or queued.
             ChannelClosedError: The graph was torn down.
+            GraphUsageError: This interrupts another submission of this thread.
         """
         with self.lock:
-            number, bound = self.next, self._bound
+            bound = self._bound
+            self._bound = _LOOK  # first: what interrupts this from here on must see it
+            number = self.next
             if (
                 number < bound
                 and self._generation == generation[0]
                 and self._words[at.STATE_WORD] == at.OPEN
             ):
-                self._bound = _LOOK
                 self.inlet.send(values, number)
                 for ref in refs:
                     ref._execution = number
@@ -121,9 +124,15 @@ class Submission:
                 self.next = number + 1
                 self._bound = bound
                 return
+            if bound == _LOOK:
+                self._refuse_inside(above=2)
             placed = self.place(refs, values)
         if not placed:
             self._wait_and_place(refs, values)
+
+    def _refuse_inside(self, above: int) -> None:
+        """Refuse a submission that has interrupted another one, of this graph and thread."""
+        refuse_inside(_SUBMITTING, lambda other: other is self, self._deployment.name, above)
 
     def place(self, refs: Sequence[CompiledDAGRef], values: Sequence[Any]) -> bool:
         """Start, queue or refuse an execution; False if it has to wait. Called under the lock."""
@@ -191,7 +200,16 @@ class Submission:
         return self.next - self._room.fetched < self._limit
 
     def attempt(self, refs: Sequence[CompiledDAGRef], values: Sequence[Any]) -> Waits | None:
-        """Start, queue or refuse an execution; if it has to wait, return for what."""
+        """Start, queue or refuse an execution; if it has to wait, return for what.
+
+        Raises:
+            GraphUsageError: This interrupts another submission of this thread.
+        """
+        if self._bound == _LOOK:
+            self._refuse_inside(above=2)
+        return self._attempt(refs, values)
+
+    def _attempt(self, refs: Sequence[CompiledDAGRef], values: Sequence[Any]) -> Waits | None:
         with self.lock:
             if self.place(refs, values):
                 return None
@@ -204,7 +222,7 @@ class Submission:
         deadline, timeout_s = self.deadline(), self._options.submit_timeout_s
         self.results.want_room(1)
         try:
-            while (waits := self.attempt(refs, values)) is not None:
+            while (waits := self._attempt(refs, values)) is not None:
                 report = self._fetching.wait_or_report(waits, timeout_s, deadline)
                 if report is not None:
                     raise self.late_error(report)
@@ -362,3 +380,10 @@ def _number(refs: Sequence[CompiledDAGRef], number: int) -> None:
 
 def _weak(refs: Sequence[CompiledDAGRef]) -> _Refs:
     return tuple([weakref.ref(ref) for ref in refs])
+
+
+_SUBMITTING: Final = {
+    method.__code__
+    for method in (Submission.submit, Submission.place, Submission.feed, Submission._take_back)
+}
+"""What another submission must not run on top of."""

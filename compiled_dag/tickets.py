@@ -118,7 +118,7 @@ class Tickets:
         self.lock = threading.RLock()
         """Around every showing of inputs of graphs that share actors."""
         self.holder: Member | None = None
-        """The graph that took its turns last: it has them on all its shared actors."""
+        """The graph that has the turns on all its shared actors; None while they change."""
         self._members: dict[ActorId, list[Member]] = defaultdict(list)
         self._shared: dict[ActorId, _SharedActor] = {}
 
@@ -192,7 +192,5 @@ class Tickets:
         Raises:
             CapacityExceededError: As `_SharedActor.turn_to`.
         """
-        self.holder = None
         for shared, key in member.places:
             shared.turn_to(key)
-        self.holder = member

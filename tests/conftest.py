@@ -7,6 +7,9 @@ which is captured already when this file is imported.
 from __future__ import annotations
 
 import gc
+import os
+import shutil
+import tempfile
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -32,6 +35,18 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("tests")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each of several workers (``-n``) a temporary folder of its own: leaks are counted there.
+
+    `/dev/shm` they share: what one of them makes there for a moment, others wait for.
+    """
+    if hasattr(config, "workerinput"):
+        folder = tempfile.mkdtemp(prefix="tests-")
+        os.environ["TMPDIR"] = folder
+        tempfile.tempdir = None  # looked up again
+        config.add_cleanup(lambda: shutil.rmtree(folder))
 
 
 def pytest_collection_finish() -> None:
