@@ -57,13 +57,15 @@ def examine(out: TextIO) -> int:
     return 1 if failures else 0
 
 
-def _findings(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """Run one check; what it raises is its finding."""
+def _findings(
+    check: Callable[[], Iterator[Finding]], level: Level = Level.FAILURE
+) -> Iterator[Finding]:
+    """Run one check; what it raises is its finding, as bad as `level`."""
     try:
         yield from check()
     except Exception as error:  # noqa: BLE001  a report of everything wrong needs all checks run
         subject = check.__name__.strip("_").replace("_", " ")
-        yield Finding(Level.FAILURE, subject, f"{type(error).__name__}: {error}")
+        yield Finding(level, subject, f"{type(error).__name__}: {error}")
 
 
 def _python() -> Iterator[Finding]:
@@ -124,18 +126,22 @@ def _gpus() -> Iterator[Finding]:
     if visible:
         from runtime.gpu_examination import devices, sharing  # noqa: PLC0415  loads CUDA
 
-        yield from devices()
-        yield from sharing()
+        for check in (devices, sharing):  # graphs on CPUs do without
+            yield from _findings(check, Level.WARNING)
 
 
 def _cupy(num_gpus: int) -> Iterator[Finding]:
+    advice = "pip install 'compiled-dag[gpu]'"
     if importlib.util.find_spec("cupy") is not None:
-        import cupy  # noqa: PLC0415
-
-        yield Finding(Level.OK, "cupy", cupy.__version__)
+        try:
+            import cupy  # noqa: PLC0415
+        except ImportError as error:  # it is for another CUDA, say
+            yield Finding(Level.WARNING, "cupy", f"cannot be imported: {error}", advice)
+        else:
+            yield Finding(Level.OK, "cupy", cupy.__version__)
     elif num_gpus:
         text = "not installed: device channels need it"
-        yield Finding(Level.WARNING, "cupy", text, "pip install 'compiled-dag[gpu]'")
+        yield Finding(Level.WARNING, "cupy", text, advice)
     else:
         yield Finding(Level.NOTE, "cupy", "not installed; of no use without a GPU")
 

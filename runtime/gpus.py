@@ -74,6 +74,8 @@ def parse_visibility(text: str | None) -> tuple[Visibility, Visibility]:
     Raises:
         ValueError: Another name, or two of one kind.
     """
+    if text is not None and not isinstance(text, str):
+        check_visibility(text)
     with_gpus: list[Visibility] = []
     without: list[Visibility] = []
     for name in [] if text is None else [part.strip() for part in text.split(",")]:

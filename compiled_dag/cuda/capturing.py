@@ -103,10 +103,15 @@ class Capturing:
         inputs = [self._copied(one) for one in found]
         remaining = iter(inputs)
         args, kwargs = _replaced(given, lambda _: next(remaining))
+        made: tuple[Recording, Any] | None = None
+        why = ""
         try:
-            recording, value = self._device.record(lambda: self._method(*args, **kwargs))
+            made = self._device.record(lambda: self._method(*args, **kwargs))
         except Exception as error:  # noqa: BLE001  user code, and what CUDA refuses inside of it
-            return self._give_up(f"it raised {type(error).__name__}: {error}", given)
+            why = f"it raised {type(error).__name__}: {error}"
+        if made is None:  # the error is gone, with the memory that its frames held
+            return self._give_up(why, given)
+        recording, value = made
         try:
             if self._copies:
                 self._look_of(value, [])

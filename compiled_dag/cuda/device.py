@@ -6,6 +6,7 @@ what the function returns in its place: the tests' GPU in host memory, or anothe
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 MIG: Final = " MIG "
 """In the names of what are parts of GPUs."""
+_CAPTURE: Final = "thread_local"
+"""What other threads do on the GPU goes on while one records."""
 
 
 class Recording(Protocol):
@@ -271,13 +274,32 @@ class TorchDevice:
 
     def record(self, work: Callable[[], Any]) -> tuple[Recording, Any]:
         """See `Device`."""
-        graph = self._torch.cuda.CUDAGraph()
-        capture = self._torch.cuda.graph(
-            graph, stream=self._recording_stream(), capture_error_mode="thread_local"
-        )
-        with capture:
-            value = work()
+        cuda, stream = self._torch.cuda, self._recording_stream()
+        graph, pool = cuda.CUDAGraph(), cuda.graph_pool_handle()
+        capture = cuda.graph(graph, pool, stream, capture_error_mode=_CAPTURE)
+        # A capture that CUDA refuses to end leaves its stream the current one.
+        with cuda.stream(cuda.current_stream(self._where)):
+            try:
+                with capture:
+                    value = work()
+            except BaseException:
+                self._leave_capture(pool)
+                raise
         return _TorchRecording(graph), value
+
+    def _leave_capture(self, pool: Any) -> None:
+        """Have torch see that a capture is over which failed.
+
+        torch 2.11 does not where CUDA refuses to end one: its allocator keeps all memory that other
+        streams have used, and its generator makes no random numbers, until another capture ends.
+        """
+        with contextlib.suppress(RuntimeError):  # it has seen it
+            self._torch._C._cuda_endAllocateToPool(self._where.index, pool)  # noqa: SLF001
+        with self._torch.cuda.stream(self._recording_stream()):
+            other = self._torch.cuda.CUDAGraph()
+            other.capture_begin(capture_error_mode=_CAPTURE)
+            self._torch.zeros(1, device=self._where)  # torch warns of nothing at all
+            other.capture_end()
 
 
 class _TorchRecording:

@@ -7,6 +7,8 @@ makes of it only `gpu_tests` can tell.
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +17,7 @@ import torch
 import runtime
 from compiled_dag import InputNode, MultiOutputNode, table
 from compiled_dag.cuda.capturing import WARM, Capturing
+from compiled_dag.cuda.device import TorchDevice
 from compiled_dag.program import Compute
 from tests.cuda.fake import FakeDevice, Settings
 from tests.cuda.graphs import get
@@ -173,6 +176,114 @@ def test_what_it_raises_is_raised(bench) -> None:
     for _ in range(8):
         with pytest.raises(KeyError):
             failing(bench.number(1))
+
+
+def test_what_it_raises_has_nothing_to_do_with_the_recording_before(bench) -> None:
+    def fails(value):
+        if bench.runs > WARM:
+            raise KeyError(bench.runs)
+        return value
+
+    add = bench.recorded(fails)
+    for _ in range(WARM):
+        add(bench.number(1))
+    with pytest.raises(KeyError) as raised:
+        add(bench.number(1))
+    assert raised.value.args == (WARM + 2,)
+    assert raised.value.__context__ is None
+
+
+class Torch211:
+    """What torch 2.11 does around captures, where CUDA refuses to end one that was invalidated."""
+
+    def __init__(self) -> None:
+        self.current = "main"
+        self.open_pools: list[int] = []
+        self.draws_into_capture = self.is_invalid = False
+        self.cuda = SimpleNamespace(
+            CUDAGraph=partial(Torch211Graph, self),
+            Stream=lambda _device: "recorder",
+            current_stream=lambda _device: self.current,
+            graph=self.graph,
+            graph_pool_handle=lambda: 7,
+            stream=self.stream,
+        )
+        self._C = SimpleNamespace(_cuda_endAllocateToPool=self.end_allocate)
+
+    @contextmanager
+    def stream(self, stream):
+        before, self.current = self.current, stream
+        try:
+            yield
+        finally:
+            self.current = before
+
+    @contextmanager
+    def graph(self, graph, pool, stream, capture_error_mode):
+        before, self.current = self.current, stream
+        graph.capture_begin(pool, capture_error_mode)
+        try:
+            yield
+        finally:
+            graph.capture_end()
+            self.current = before  # not where capture_end raises, as in torch
+
+    def end_allocate(self, device, pool):
+        assert device == 0
+        if pool not in self.open_pools:
+            raise RuntimeError("not currently recording to mempool_id")
+        self.open_pools.remove(pool)
+
+    def zeros(self, _count, *, device):
+        assert device == torch.device("cuda", 0)
+        assert self.current == "recorder"
+
+    def item(self):
+        """Wait for the GPU: that invalidates a capture."""
+        self.is_invalid = True
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+
+class Torch211Graph:
+    replay = None
+
+    def __init__(self, torch_211) -> None:
+        self.torch = torch_211
+
+    def capture_begin(self, pool=8, capture_error_mode="global") -> None:
+        assert capture_error_mode == "thread_local"
+        self.pool = pool
+        self.torch.open_pools.append(pool)
+        self.torch.draws_into_capture = True
+
+    def capture_end(self) -> None:
+        if self.torch.is_invalid:
+            self.torch.is_invalid = False
+            raise RuntimeError("operation failed due to a previous error during capture")
+        self.torch.open_pools.remove(self.pool)
+        self.torch.draws_into_capture = False
+
+
+@pytest.mark.parametrize("why", ["", "raises", "waits"])
+def test_a_capture_leaves_torch_as_it_was(why) -> None:
+    library = Torch211()
+    device = object.__new__(TorchDevice)
+    device._torch, device._where, device._recorder = library, torch.device("cuda", 0), None
+
+    def work() -> str:
+        assert library.current == "recorder"
+        if why:
+            library.item() if why == "waits" else int("no number")
+        return "done"
+
+    if why:
+        with pytest.raises((RuntimeError, ValueError)):
+            device.record(work)
+    else:
+        assert device.record(work)[1] == "done"
+    assert library.current == "main"
+    assert not library.open_pools
+    assert not library.draws_into_capture
 
 
 def test_the_memory_of_a_recording_is_given_back_at_the_end(bench) -> None:

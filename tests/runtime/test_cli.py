@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 import re
 import resource
+import sys
 
 import pytest
 
 from compiled_dag import GraphError
-from runtime import cli, doctor, gloo_examination
+from runtime import cli, doctor, gloo_examination, gpu_examination, gpus
 from runtime.doctor import Finding, Level
 
 
@@ -146,3 +148,23 @@ def test_gloo_that_fails_is_a_warning_with_a_remedy(monkeypatch) -> None:
     assert code == 0
     assert "GraphError: Unable to find address for: lo" in report
     assert "transport='shm' does without" in report
+
+
+def test_gpus_that_cannot_be_used_are_warnings(monkeypatch) -> None:
+    """Graphs on CPUs do without them."""
+
+    def refuse():
+        raise RuntimeError("CUDA driver initialization failed")
+        yield
+
+    monkeypatch.setitem(sys.modules, "cupy", None)  # importing it is an ImportError
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: object())
+    monkeypatch.setattr(gpus, "driver_devices", lambda: ("0",))
+    monkeypatch.setattr(gpus, "count_devices", lambda: 1)
+    for check in ("devices", "sharing"):
+        monkeypatch.setattr(gpu_examination, check, refuse)
+    code, report = only(doctor._gpus)
+    assert code == 0
+    assert "WARN  cupy        cannot be imported: " in report
+    assert "pip install 'compiled-dag[gpu]'" in report
+    assert report.count("RuntimeError: CUDA driver initialization failed") == 2

@@ -63,7 +63,7 @@ def test_session_visibility(text, expected):
     assert gpus.parse_visibility(text) == expected
 
 
-@pytest.mark.parametrize("text", ["all", "none,inherit", "assigned_first,assigned_only", ""])
+@pytest.mark.parametrize("text", ["all", "none,inherit", "assigned_first,assigned_only", "", 3])
 def test_session_visibility_is_checked(text):
     with pytest.raises(ValueError, match="assigned_first"):
         gpus.parse_visibility(text)
