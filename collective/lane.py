@@ -183,5 +183,22 @@ class Lane:
             thread.join(max(0.0, deadline - time.monotonic()))
 
 
+def from_here(operate: Callable[[], None]) -> Callable[[], None]:
+    """Return what does the same in another thread, on the GPU's stream that is current in this one.
+
+    So it follows what made its tensors, and what is enqueued after it has ended follows it.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return operate
+    stream = torch.cuda.current_stream()
+
+    def operate_there() -> None:
+        with torch.cuda.stream(stream):
+            operate()
+
+    return operate_there
+
+
 def _closed(name: str) -> Any:
     return CollectiveError(f"{name} was destroyed before the operation began")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from collective.courier import Courier
 from collective.header import OPEN, Preflight
-from collective.lane import Lane, Work
+from collective.lane import Lane, Work, from_here
 from collective.record import describe, mismatch_text
 from collective.standing import AGAIN, BrokenError, Noted, Standing
 from compiled_dag.errors import (
@@ -134,7 +134,7 @@ class Member:
             return None
         if self._standing.closed:
             raise self._standing.destroyed(text)
-        work = lane.add(Work(self._standing.of(text), operate, lambda: noted))
+        work = lane.add(Work(self._standing.of(text), from_here(operate), lambda: noted))
         if async_op:
             return work
         work.wait()

@@ -18,7 +18,7 @@ DTYPES = [
 
 
 class GpuRank:
-    """One rank; nothing here waits for the GPU but `show`, `num_wrong` and `profiled`."""
+    """One rank; nothing here waits for the GPU but `show`, `num_wrong`, `profiled`, and the ends of others."""
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
@@ -46,6 +46,19 @@ class GpuRank:
             collective.allreduce(value, group)
             self.wrong += (value != sum(range(size)) + size * (number % 7)).sum()
         return int(self.wrong)
+
+    def reduce_aside(self, count: int, group: str) -> int:
+        """Do that on a stream of its own, without waiting for what makes the tensors."""
+        size = collective.get_collective_group_size(group)
+        self.wrong.zero_()
+        torch.cuda.synchronize()
+        with torch.cuda.stream(torch.cuda.Stream()):
+            for _ in range(count):
+                busy(1)
+                value = torch.full((100_000,), float(self.rank), device=DEVICE)
+                collective.allreduce(value, group, async_op=True).wait()
+                self.wrong += (value != sum(range(size))).sum()
+            return int(self.wrong)
 
     def profiled(self, count: int, group: str) -> dict[str, int]:
         """Do that under torch's profiler, beside a kernel; return how often each call was made."""

@@ -112,6 +112,13 @@ def test_many_in_a_row_of_sizes_that_grow(start):
     assert get([rank.reduce_often.remote(count, lengths, "row") for rank in ranks]) == [0] * W
 
 
+@pytest.mark.skipif(not ON_GPU, reason="the CPU has no streams")
+def test_operations_on_threads_are_on_the_callers_stream(start):
+    ranks = start()
+    collective.create_collective_group(ranks, "cuda_ipc", name="aside")
+    assert get([rank.reduce_aside.remote(50, "aside") for rank in ranks]) == [0] * W
+
+
 @pytest.mark.skipif(not ON_GPU, reason="what the host waits for is seen on a GPU only")
 def test_the_host_waits_for_no_gpu(start):
     ranks = start()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
 
 import collective
 from collective import ReduceOp
+from collective.member import Member
 from compiled_dag import CollectiveError, CollectiveMismatchError, TaskError
 from tests.collective.members import members, raised  # noqa: F401  a fixture
 from tests.collective.oracle import BITWISE, DTYPES, REDUCE, numbers, small
@@ -280,6 +284,41 @@ def test_operations_that_nobody_waits_for_are_done_in_order(members) -> None:  #
         return repr(works[0])
 
     assert members(2).run_all(each) == ["<allreduce(SUM) of group 'default', done>"] * 2
+
+
+def test_on_a_thread_the_stream_is_the_callers(members, monkeypatch) -> None:  # noqa: F811
+    """What torch keeps per thread, of GPUs that are not here."""
+    current = threading.local()
+    seen: list[str] = []
+
+    @contextmanager
+    def stream(name):
+        before, current.name = current_stream(), name
+        yield
+        current.name = before
+
+    def current_stream():
+        return getattr(current, "name", "default")
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_stream", current_stream)
+    monkeypatch.setattr(torch.cuda, "stream", stream)
+    operate = Member._operate
+
+    def noted(self, *arguments):
+        seen.append(current_stream())
+        operate(self, *arguments)
+
+    monkeypatch.setattr(Member, "_operate", noted)
+
+    def body(rank):
+        with stream(f"rank {rank}"):
+            work = collective.allreduce(torch.ones(2), async_op=True)
+        collective.barrier()
+        work.wait()
+
+    members(2).run_all(body)
+    assert sorted(seen) == ["default", "default", "rank 0", "rank 1"]
 
 
 def test_messages_both_ways_need_no_order(members) -> None:  # noqa: F811
