@@ -18,7 +18,7 @@ DTYPES = [
 
 
 class GpuRank:
-    """One rank; nothing here waits for the GPU but `show`, `num_wrong`, `profiled`, and the ends of others."""
+    """One rank; nothing here waits for the GPU but `show`, `profiled`, and where others end."""
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
