@@ -54,6 +54,14 @@ class CollectiveBinding:
         self.communicator = communicator
         self.outputs: tuple[CollectiveOutputNode, ...] = ()
 
+    @property
+    def actor_handles(self) -> list[Any]:
+        """The actors, by rank: handles, or the nodes of those that the graph is to make."""
+        return [self.home(rank).parent for rank in range(len(self.buckets[0]))]
+
+    def __str__(self) -> str:
+        return f"{self.op} of {', '.join(self.home(r).label for r in range(len(self.buckets[0])))}"
+
     def inputs(self, rank: int) -> tuple[DAGNode, ...]:
         """Return what a rank brings, by bucket; nothing if its actor stands for it."""
         entries = (bucket[rank] for bucket in self.buckets)
@@ -88,6 +96,11 @@ class CollectiveOutputNode(CallNode):
     def num_returns(self) -> int:
         """How many tensors the rank gets."""
         return self._num_results
+
+    @property
+    def collective_op(self) -> CollectiveBinding:
+        """The operation that it is one rank's part of."""
+        return self._binding
 
     def get_method_name(self) -> str:
         """Return the name of the operation."""

@@ -307,6 +307,18 @@ class CompiledDAG:
 
         return page.export(snapshot.take(self._deployment, self._results.log), filename)
 
+    if not TYPE_CHECKING:  # mypy would take any name
+
+        def __getattr__(self, name: str) -> NoReturn:
+            advice = ""
+            if name == "get_channel_details":
+                advice = (
+                    ": there are no channel objects to ask about. explain() says how every value "
+                    "travels, and visualize(channel_details=True) draws it"
+                )
+            msg = f"{type(self).__name__!r} object has no attribute {name!r}{advice}"
+            raise AttributeError(msg)
+
     def __enter__(self) -> CompiledDAG:
         return self
 

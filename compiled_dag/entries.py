@@ -20,7 +20,8 @@ class Inputs:
         self._entries = program.entries
         self._whole = next((entry.slot for entry in program.entries if entry.key is None), None)
         positions = [entry.key for entry in program.entries if isinstance(entry.key, int)]
-        self._num_positional = 1 if self._whole is not None else max(positions, default=-1) + 1
+        least = [key + 1 if key >= 0 else -key for key in positions]  # inp[-1]: the last of these
+        self._num_positional = 1 if self._whole is not None else max(least, default=0)
 
     def slots(self, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:
         """Return the driver's slots, filled.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from compiled_dag.errors import GraphUsageError
@@ -17,8 +18,9 @@ INPUT_NODE_KEY: Final = "dag_input_node"
 class InputNode(DAGNode):
     """What `execute` will be given. Use it as ``with InputNode() as inp:``.
 
-    ``inp`` is the one positional argument; ``inp[0]`` the first of several, ``inp.name`` and
-    ``inp["name"]`` keyword arguments. Names of real node attributes are reachable by ``["..."]``.
+    ``inp`` is the one positional argument; ``inp[0]`` the first of several (``inp[-1]`` the last),
+    ``inp.name`` and ``inp["name"]`` keyword arguments. Names of real node attributes are reachable
+    by ``["..."]``.
     """
 
     def __init__(self, *args: Any, input_type: Any = None, **kwargs: Any) -> None:
@@ -35,6 +37,10 @@ class InputNode(DAGNode):
     def input_attribute_nodes(self) -> dict[int | str, InputAttributeNode]:
         """The fields that were asked for, by key."""
         return dict(self._fields)
+
+    def get_result_type(self) -> str | None:
+        """Return the name of `input_type`, if that is one class: ``"str"``, ``"numpy.ndarray"``."""
+        return _type_name(self.input_type) if isinstance(self.input_type, type) else None
 
     @property
     def _label(self) -> str:
@@ -55,9 +61,6 @@ class InputNode(DAGNode):
     def __getitem__(self, key: Any) -> InputAttributeNode:
         if isinstance(key, bool) or not isinstance(key, (int, str)):
             msg = f"inp[{key!r}]: the key of an input is an int (positional) or a str (keyword)"
-            raise GraphUsageError(msg)
-        if isinstance(key, int) and key < 0:
-            msg = f"inp[{key}]: positions of inputs count from 0"
             raise GraphUsageError(msg)
         return self._field(key, by_attribute=False)
 
@@ -105,6 +108,15 @@ class InputAttributeNode(DAGNode):
         """Position or name of the input."""
         return self._key
 
+    def get_result_type(self) -> str | None:
+        """Return the name of its type, if the `input_type` of the InputNode has its key."""
+        kinds = self._input.input_type
+        return (
+            _type_name(kinds[self._key])
+            if isinstance(kinds, Mapping) and self._key in kinds
+            else None
+        )
+
     @property
     def _input(self) -> Any:
         return self._bound_other_args_to_resolve[INPUT_NODE_KEY]
@@ -112,3 +124,10 @@ class InputAttributeNode(DAGNode):
     @property
     def _label(self) -> str:
         return f"input[{self._key!r}]"
+
+
+def _type_name(kind: Any) -> str:
+    """Return what `pydoc.locate` finds a type by."""
+    name: str = getattr(kind, "__name__", str(kind))
+    module = getattr(kind, "__module__", "builtins")
+    return name if module == "builtins" or not hasattr(kind, "__name__") else f"{module}.{name}"

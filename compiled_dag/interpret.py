@@ -28,12 +28,22 @@ class DAGInputData:
         self._kwargs = kwargs
 
     def __getitem__(self, key: int | str) -> Any:
-        if isinstance(key, int):
-            return self._args[key]
-        if isinstance(key, str):
-            return self._kwargs[key]
+        try:
+            if isinstance(key, int):
+                return self._args[key]
+            if isinstance(key, str):
+                return self._kwargs[key]
+        except LookupError as error:
+            msg = f"there is no input {key!r}: execute got {self._given()}"
+            raise type(error)(msg) from None
         msg = f"inputs are positional (int) or keyword (str), not {key!r}"
         raise ValueError(msg)
+
+    def _given(self) -> str:
+        """Say what there is."""
+        count = len(self._args)
+        names = ", ".join(map(repr, self._kwargs)) or "no keywords"
+        return f"{count} positional input{'s' * (count != 1)} and {names}"
 
 
 def interpret(output: DAGNode, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,9 +77,7 @@ def _run(node: DAGNode, whole: Any, results: dict[str, Any]) -> Any:
         case InputNode():
             return whole
         case InputAttributeNode():
-            if node._by_attribute and not isinstance(whole, DAGInputData):
-                return getattr(whole, str(node._key))
-            return whole[node._key]
+            return _field(node, whole)
         case ElementNode():
             return results[node._call._stable_uuid][node._index]
         case CollectiveOutputNode():
@@ -82,6 +90,23 @@ def _run(node: DAGNode, whole: Any, results: dict[str, Any]) -> Any:
     if isinstance(node, MultiOutputNode):
         return args
     return _remote(node, results)(*args, **kwargs)
+
+
+def _field(node: InputAttributeNode, whole: Any) -> Any:
+    """Return an input of several, or an item or attribute of the one; names it if it is missing."""
+    if isinstance(whole, DAGInputData):
+        return whole[node._key]
+    try:
+        return getattr(whole, str(node._key)) if node._by_attribute else whole[node._key]
+    except (KeyError, IndexError, AttributeError) as error:
+        if type(error) not in (KeyError, IndexError, AttributeError):
+            raise  # of the user's own class
+        how = f"inp.{node._key}" if node._by_attribute else f"inp[{node._key!r}]"
+        msg = (
+            f"{how}, bound at {node._source}, is not in the one value that execute got, "
+            f"of type {type(whole).__name__}: {error}"
+        )
+        raise type(error)(msg) from error
 
 
 def _remote(node: DAGNode, results: dict[str, Any]) -> Callable[..., Any]:

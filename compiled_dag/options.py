@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal, get_args
@@ -99,6 +100,15 @@ class DAGContext:
             setattr(cls.get_current(), name, value)
 
     @classmethod
+    def source(cls, field: str) -> str:
+        """Return what messages call a value of the current context: the variable that gave it."""
+        variable = environment.lookup(field.upper())
+        made, now = DAGContext._made, DAGContext._current
+        if variable is not None and getattr(made, field, None) is getattr(now, field):
+            return f"environment variable {variable.name}"
+        return f"DAGContext.{field}"
+
+    @classmethod
     def from_environment(cls) -> DAGContext:
         """Return a new context with what the environment says now; raises as `get_current`."""
         given = {}
@@ -113,12 +123,22 @@ def _parse(variable: str, text: str, default: Any) -> Any:
     if isinstance(default, str):
         return text
     if isinstance(default, bool):
-        return text.lower() in {"1", "true"}
+        return _parse_switch(variable, text)
     try:
         return float(text) if isinstance(default, float) else int(text)
     except ValueError as error:
         msg = f"environment variable {variable}={text!r} is not a number"
         raise ValueError(msg) from error
+
+
+def _parse_switch(variable: str, text: str) -> bool:
+    """Return whether it is on: 1 and true are, all else is not; unlikely words get a warning."""
+    if text.lower() in {"1", "true"}:
+        return True
+    if text.lower() not in {"0", "false", "no", "off", ""}:
+        msg = f"environment variable {variable}={text!r} counts as off: 1 or true are on"
+        warnings.warn(msg, RuntimeWarning, stacklevel=2)
+    return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +217,8 @@ class CompileOptions:
             if value is None:
                 value = getattr(context, field)
             if not check(value):
-                msg = f"{option}={value!r} is not {allowed}"
+                source = option if given.get(option) is not None else DAGContext.source(field)
+                msg = f"{source}={value!r} is not {allowed}"
                 raise GraphError(msg)
             resolved[name] = value
         resolved["has_chosen_buffer"] = (

@@ -79,8 +79,12 @@ class Schedule(Mapping[str, tuple[Op, ...]]):
         """Return the schedule that `str` printed.
 
         Raises:
+            TypeError: `text` is no text.
             ValueError: Malformed text; names the line.
         """
+        if not isinstance(text, str):
+            msg = f"Schedule.parse takes the text of a schedule, not {text!r}"
+            raise TypeError(msg)
         return _parse(text)
 
     def verify(self) -> None:

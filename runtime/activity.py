@@ -9,8 +9,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from compiled_dag.host import Activity, Wait
+from compiled_dag.host import Activity, ActorId, Wait
 from compiled_dag.shm.board import (
+    ACTOR_BIT,
     AWAITED,
     AWAITED_AT,
     CLAIMED,
@@ -26,7 +27,6 @@ from runtime.task import Task
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from compiled_dag.host import ActorId
     from runtime.objects import ObjectRef
     from runtime.session import Session
 
@@ -73,11 +73,11 @@ def running(process: ActorProcess) -> tuple[str, float]:
 
 
 def wait_of(process: ActorProcess) -> Wait | None:
-    """Return what a process's main thread waits for in a `get` or a collective, if it does."""
-    in_group = _wait_in_group(process)
+    """Return what a process's main thread waits for in a `get`, a compile or a collective."""
+    elsewhere = _wait_in_group(process) or _wait_in_compile(process)
     ref = _awaited(process)
-    if in_group is not None or ref is None:
-        return in_group
+    if elsewhere is not None or ref is None:
+        return elsewhere
     board, maker = process.session.board, _maker(ref)
     return Wait(
         actor_id=process.actor_id,
@@ -106,10 +106,25 @@ def _wait_in_group(process: ActorProcess) -> Wait | None:
     return process.session.groups.wait_in(number ^ GROUP_BIT, process.actor_id, for_s)
 
 
+def _wait_in_compile(process: ActorProcess) -> Wait | None:
+    board = process.session.board
+    number = board.words[board.word_index(process.line, AWAITED)]
+    if not ACTOR_BIT <= number < GROUP_BIT or process.gone:
+        return None
+    other = process.session.processes[ActorId(number ^ ACTOR_BIT)]
+    return Wait(
+        actor_id=process.actor_id,
+        on=other.actor_id,
+        text=f"actor {other.label} to take its part of a graph, or to let go of it",
+        for_s=_for_s(board.words[board.word_index(process.line, AWAITED_AT)]),
+        by="compile",
+    )
+
+
 def _awaited(process: ActorProcess) -> ObjectRef | None:
     board = process.session.board
     number = board.words[board.word_index(process.line, AWAITED)]
-    ref: ObjectRef | None = process.peer.held(number) if 0 < number < GROUP_BIT else None
+    ref: ObjectRef | None = process.peer.held(number) if 0 < number < ACTOR_BIT else None
     return None if ref is None or ref.done else ref
 
 

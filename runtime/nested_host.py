@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.errors import GraphError
 from compiled_dag.host import Activity
+from compiled_dag.shm.board import ACTOR_BIT
 from runtime import context
 from runtime.messages import Died, WatchDeaths
 
@@ -121,6 +122,7 @@ class NestedHost:
         pickled = pickle.dumps(function)
         return _Relayed(
             self._session,
+            actor_id,
             what,
             self._session.asking.post("relay", actor_id, pickled, payload, fds=fds),
         )
@@ -264,8 +266,9 @@ class NestedHost:
 class _Relayed:
     """The `Pending` of `NestedHost.submit`."""
 
-    def __init__(self, session: NestedSession, what: str, number: int) -> None:
+    def __init__(self, session: NestedSession, actor_id: ActorId, what: str, number: int) -> None:
         self._session = session
+        self._actor_id = actor_id
         self._what = what
         self._number = number
         self._answer: bytes | None = None
@@ -275,7 +278,11 @@ class _Relayed:
         """Wait for the reply, as `compiled_dag.host.Pending` says."""
         if self._answer is None and self._error is None:
             try:
-                self._answer = self._session.asking.answer(self._number, deadline)
+                self._session.note_number(ACTOR_BIT | self._actor_id)
+                try:
+                    self._answer = self._session.asking.answer(self._number, deadline)
+                finally:
+                    self._session.note_number(0)
             except TimeoutError:
                 raise TimeoutError(f"{self._what} did not answer in time") from None
             except BaseException as error:

@@ -105,6 +105,7 @@ class Questions:
     ) -> Later:
         """Have an actor run a function of this project's own."""
         session, id_ = self._session, ActorId(actor_id)
+        session.waits.arm()  # who asks will wait for that, as in a call
 
         def carry_out(answer: Callable[[Any], None]) -> None:
             try:

@@ -21,6 +21,14 @@ _SHAPES: Final = {
     "collective": "hexagon",
 }
 
+_NAMES: Final = """
+bmp canon cgimage cmap cmapx cmapx_np dot dot_json eps exr fig gd gd2 gif gtk gv ico imap imap_np
+ismap jp2 jpe jpeg jpg json json0 pct pdf pic pict plain plain-ext png pov ps ps2 psd sgi svg
+svg_inline svgz tga tif tiff tk vml vmlz vrml wbmp webp x11 xdot xdot1.2 xdot1.4 xdot_json xlib
+"""
+FORMATS: Final = frozenset(_NAMES.split())
+"""Of Graphviz: what is asked for is looked at before the package is."""
+
 
 def dot_text(drawing: Drawing, *, details: bool = False) -> str:
     """Return the graph; nodes are called by their numbers.
@@ -65,13 +73,13 @@ def render(source: str, filename: str, picture_format: str, *, view: bool = Fals
         ImportError: The package, or the program, is missing; says how to install it.
         ValueError: Graphviz knows no such format.
     """
-    graphviz = require_graphviz()
-    if picture_format.lower() not in graphviz.FORMATS:
+    if str(picture_format).lower() not in FORMATS:  # None too
         msg = (
             f"format={picture_format!r}: use 'ascii', 'mermaid', or a format of Graphviz such as "
             "'png', 'svg', 'pdf'"
         )
         raise ValueError(msg)
+    graphviz = require_graphviz()
     graphviz.Source(source, filename=filename, format=picture_format).render(view=view)
 
 

@@ -12,7 +12,7 @@ from compiled_dag.errors import GraphUsageError
 from compiled_dag.input_node import InputAttributeNode, InputNode
 from compiled_dag.node import DAGNode
 from compiled_dag.output_node import MultiOutputNode
-from compiled_dag.picture.dot import quoted, require_graphviz
+from compiled_dag.picture.dot import FORMATS, quoted, require_graphviz
 
 if TYPE_CHECKING:
     import os
@@ -44,13 +44,13 @@ def plot(dag: DAGNode, to_file: str | os.PathLike[str] | None = None) -> Any:
     if not isinstance(dag, DAGNode):
         msg = f"plot takes the last node of a graph, not {type(dag).__name__}"
         raise GraphUsageError(msg)
-    graphviz = require_graphviz()
     path = None if to_file is None else Path(to_file)
     picture_format = path.suffix[1:].lower() if path is not None else ""
     picture_format = picture_format or _DEFAULT_FORMAT
-    if picture_format not in graphviz.FORMATS:
+    if picture_format not in FORMATS:
         msg = f"to_file={str(to_file)!r}: Graphviz knows no format {picture_format!r}"
         raise ValueError(msg)
+    graphviz = require_graphviz()
     data: bytes = graphviz.Source(plot_dot(dag), format=picture_format).pipe()
     if path is not None:
         path.write_bytes(data)

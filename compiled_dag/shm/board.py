@@ -8,7 +8,8 @@
     +128  u64 claimed       process i, before it begins a call or task (see `runtime.pool`)
     +136  u64 claimed at    process i: when (monotonic, ns)
     +144  u64 awaited       process i: the reference that a `get` on its main thread waits for, or
-                            GROUP_BIT and the collective group that it waits in, or 0
+                            GROUP_BIT and the collective group that it waits in, or ACTOR_BIT
+                            and the actor that is to do something for its graph, or 0
     +152  u64 awaited at    process i: since when (monotonic, ns)
     +160  u64 concurrent    process i: 1 if its calls run elsewhere than on its main thread
     +168  u64 sent          process i: twice the messages it has sent, and 1 while it sends one
@@ -55,6 +56,8 @@ CONCURRENT: Final = 20
 SENT: Final = 21
 GROUP_BIT: Final = 1 << 62
 """Marks, in AWAITED, the number of a group."""
+ACTOR_BIT: Final = 1 << 61
+"""Marks, in AWAITED, the number of an actor."""
 REVOKED: Final = 24
 CANCELLED: Final = 25
 CANCELS: Final = 26

@@ -323,6 +323,16 @@ def test_a_graph_shows_its_actors_options_program_and_state(host) -> None:
     assert repr(graph).endswith("torn down>")
 
 
+def test_what_a_graph_lacks_is_refused_with_what_to_use(host) -> None:
+    with InputNode() as inp:
+        output = host.actor(Worker(1)).add.bind(inp)
+    with output.experimental_compile() as graph:
+        with pytest.raises(AttributeError, match=r"'get_channel_details': .* explain\(\) says how"):
+            graph.get_channel_details(None, "")
+        with pytest.raises(AttributeError, match="'CompiledDAG' object has no attribute 'run'$"):
+            graph.run()
+
+
 @pytest.mark.parametrize("carried", [pickle.dumps, cloudpickle.dumps, copy.copy])
 def test_a_graph_stays_in_the_process_that_compiled_it(host, carried) -> None:
     with InputNode() as inp:

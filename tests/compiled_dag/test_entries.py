@@ -34,6 +34,11 @@ def test_fields_go_to_their_slots() -> None:
     assert slots[:4] == ["a", "c", 1, 2]
 
 
+def test_negative_positions_count_from_the_end() -> None:
+    assert inputs_of("-1 v0", "0 v1", "1 v2").slots(["a", "b"], {})[:3] == ["b", "a", "b"]
+    assert inputs_of("-1 v0").slots(["a"], {})[0] == "a"
+
+
 @pytest.mark.parametrize(
     ("entries", "count", "text"),
     [
@@ -42,6 +47,7 @@ def test_fields_go_to_their_slots() -> None:
         (("0 v0", "2 v1"), 2, "takes 3 positional inputs, execute got 2"),
         (("'rate' v0",), 1, "takes 0 positional inputs and the keyword 'rate', execute got 1"),
         (("'b' v0", "'a' v1", "0 v2"), 2, "1 positional input and the keywords 'b', 'a', execute"),
+        (("0 v0", "-3 v1"), 2, "takes 3 positional inputs, execute got 2"),
         ((), 1, "takes 0 positional inputs, execute got 1"),
     ],
 )

@@ -57,6 +57,57 @@ def test_a_single_positional_input_is_looked_into(host) -> None:
     assert value(by_attribute.execute(Worker(3))) == (3,)
 
 
+def test_negative_positions_count_from_the_end(host) -> None:
+    worker = host.actor(Worker())
+    with InputNode() as inp:
+        output = worker.join.bind(inp[-1], inp[0])
+    assert value(output.execute([1, 2, 3])) == value(output.execute(1, 2, 3)) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("key", "kind", "text"),
+    [
+        ("z", KeyError, "no input 'z': execute got 2 positional inputs and 'rate'"),
+        (2, IndexError, "no input 2: execute got 2 positional inputs and 'rate'"),
+        (-3, IndexError, "no input -3: execute got 2 positional inputs"),
+    ],
+)
+def test_a_missing_input_is_named_with_what_was_given(host, key, kind, text) -> None:
+    with InputNode() as inp:
+        output = host.actor(Worker()).echo.bind(inp[key])
+    with pytest.raises(kind, match=text):
+        output.execute(1, 2, rate=3)
+
+
+@pytest.mark.parametrize(
+    ("given", "take", "kind", "text"),
+    [
+        ({"y": 1}, lambda inp: inp["z"], KeyError, r"inp\['z'\], bound at .*of type dict: 'z'"),
+        ([1], lambda inp: inp[1], IndexError, r"inp\[1\], bound at .*of type list"),
+        (1, lambda inp: inp.z, AttributeError, r"inp.z, bound at test_interpret.py:.* int"),
+    ],
+)
+def test_what_the_one_input_lacks_is_named(host, given, take, kind, text) -> None:
+    with InputNode() as inp:
+        output = host.actor(Worker()).echo.bind(take(inp))
+    with pytest.raises(kind, match=text):
+        output.execute(given)
+
+
+def test_a_lookup_error_of_the_users_own_stays_as_it_is(host) -> None:
+    class MissingError(KeyError):
+        pass
+
+    class Config:
+        def __getitem__(self, key):
+            raise MissingError(key)
+
+    with InputNode() as inp:
+        output = host.actor(Worker()).echo.bind(inp["z"])
+    with pytest.raises(MissingError, match="^'z'$"):
+        output.execute(Config())
+
+
 def test_the_whole_of_several_inputs_is_input_data(host) -> None:
     gate = Gate()
     with InputNode() as inp:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import pickle
 import sys
+from fractions import Fraction
 
 import pytest
 
@@ -48,9 +49,22 @@ def test_a_field_is_named_by_an_int_or_a_str(key) -> None:
         inp[key]
 
 
-def test_positions_of_inputs_are_not_negative() -> None:
-    with InputNode() as inp, pytest.raises(GraphUsageError, match="count from 0"):
-        inp[-1]
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(str, "str"), (Fraction, "fractions.Fraction"), (None, None), ({0: int}, None)],
+)
+def test_the_type_of_the_input_has_its_name(kind, name) -> None:
+    with InputNode(input_type=kind) as inp:
+        assert inp.get_result_type() == name
+
+
+def test_the_types_of_fields_have_their_names() -> None:
+    with InputNode(input_type={0: int, "rate": list[int], "at": Fraction, "or": int | str}) as inp:
+        fields = (inp[0], inp.rate, inp["at"], inp["or"], inp[1])
+    names = ["int", "list", "fractions.Fraction", "int | str", None]
+    assert [field.get_result_type() for field in fields] == names
+    with InputNode(input_type=str) as inp:
+        assert inp[0].get_result_type() is None
 
 
 def test_an_input_cannot_be_iterated() -> None:
@@ -180,6 +194,16 @@ def test_a_collective_gives_one_node_per_rank_on_that_ranks_actor() -> None:
         nodes = bind_collective(Op(), [[first.grad.bind(inp), second.grad.bind(inp)]])
     assert all(isinstance(node, DAGNode) for node in nodes)
     assert [node._label for node in nodes] == ["sum, rank 0", "sum, rank 1"]
+
+
+def test_a_node_of_a_collective_has_the_operation_and_that_its_actors() -> None:
+    workers = paper(2)
+    with InputNode() as inp:
+        nodes = bind_collective(Op(), [[worker.grad.bind(inp) for worker in workers]])
+    operation = nodes[0].collective_op
+    assert operation is nodes[1].collective_op
+    assert operation.actor_handles == workers
+    assert str(operation) == "sum of Worker(1), Worker(2)"
 
 
 def test_a_collective_needs_inputs() -> None:

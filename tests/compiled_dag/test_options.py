@@ -92,6 +92,26 @@ def test_a_malformed_variable_is_named_with_its_value(monkeypatch) -> None:
         DAGContext.get_current()
 
 
+def test_a_value_out_of_range_is_called_by_where_it_comes_from(monkeypatch) -> None:
+    monkeypatch.setenv("COMPILED_DAG_GET_TIMEOUT", "nan")
+    with pytest.raises(GraphError, match=r"^environment variable COMPILED_DAG_GET_TIMEOUT=nan is"):
+        CompileOptions.resolve()
+    with pytest.raises(GraphError, match=r"^_get_timeout=-2 is not a number of seconds"):
+        CompileOptions.resolve(_get_timeout=-2)
+    DAGContext.get_current().get_timeout = -3
+    with pytest.raises(GraphError, match=r"^DAGContext.get_timeout=-3 is not a number of seconds"):
+        CompileOptions.resolve()
+
+
+@pytest.mark.parametrize("name", ["ENABLE_PROFILING", "OVERLAP_GPU_COMMUNICATION"])
+def test_a_switch_that_is_neither_on_nor_off_is_warned_about(monkeypatch, name) -> None:
+    monkeypatch.setenv(f"COMPILED_DAG_{name}", "maybe")
+    with pytest.warns(RuntimeWarning, match=f"COMPILED_DAG_{name}='maybe' counts as off: 1 or tr"):
+        options = CompileOptions.resolve()
+    assert not options.profiling.records
+    assert not options.overlap_gpu_communication
+
+
 def test_a_slice_that_was_chosen_may_not_be_longer_than_the_time_out() -> None:
     context = DAGContext.get_current()
     assert CompileOptions.resolve(_get_timeout=0.01).wait_slice_s == 0.1
@@ -154,14 +174,16 @@ def test_another_default_communicator_is_refused(value) -> None:
 
 def test_a_wrong_value_in_the_context_is_refused_at_compile() -> None:
     DAGContext.get_current().max_inflight_executions = 0
-    with pytest.raises(GraphError, match="_max_inflight_executions=0"):
+    with pytest.raises(GraphError, match="^DAGContext.max_inflight_executions=0 is"):
         CompileOptions.resolve()
 
 
 @pytest.mark.parametrize("value", [-1, math.inf, math.nan])
 def test_compile_never_waits_for_ever(value) -> None:
     DAGContext.get_current().compile_timeout = value
-    with pytest.raises(GraphError, match="^compile_timeout=.* is not a number of seconds, 0 or"):
+    with pytest.raises(
+        GraphError, match="^DAGContext.compile_timeout=.* is not a number of seconds, 0 or"
+    ):
         CompileOptions.resolve()
 
 
@@ -192,7 +214,7 @@ def test_options_cannot_be_changed_after_compile() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("1", True), ("True", True), ("0", False), ("", False), ("perhaps", False)]
+    ("text", "value"), [("1", True), ("True", True), ("0", False), ("", False), ("off", False)]
 )
 @pytest.mark.parametrize("name", ["visualize_schedule", "enable_detect_deadlock"])
 def test_a_switch_in_the_environment(monkeypatch, name, text, value) -> None:

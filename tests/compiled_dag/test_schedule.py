@@ -291,3 +291,9 @@ def test_values_that_a_communicator_carries_are_proved_with_all_ends_meeting() -
     swapped[reads[0]], swapped[reads[1]] = swapped[reads[1]], swapped[reads[0]]
     with pytest.raises(DeadlockError, match=r"waits for Worker\(2\) to take part in Worker.echo"):
         Schedule.parse("\n".join(swapped)).verify()
+
+
+@pytest.mark.parametrize("wrong", [None, b"schedule", 3])
+def test_what_is_no_text_is_no_schedule(wrong) -> None:
+    with pytest.raises(TypeError, match=f"takes the text of a schedule, not {wrong!r}"):
+        Schedule.parse(wrong)

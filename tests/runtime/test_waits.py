@@ -7,7 +7,7 @@ import warnings
 import pytest
 
 import runtime
-from compiled_dag import InputNode
+from compiled_dag import DAGContext, GraphError, InputNode
 from compiled_dag.errors import ChannelTimeoutError, GetTimeoutError
 from compiled_dag.host import ActorId, Wait
 from runtime import lifecycle, waits
@@ -68,6 +68,12 @@ class Friend:
 
     def meet(self):
         return runtime.get(self.other.ask.remote())
+
+    def compile(self):
+        with InputNode() as inp:
+            output = self.other.help.bind(inp)
+        with output.experimental_compile() as dag:
+            return dag.execute(0).get()
 
     def join(self, *values):
         return values
@@ -137,6 +143,21 @@ def test_a_step_and_a_call_that_wait_for_each_other_are_warned_about_and_reporte
     assert "where get waits for Friend.help on actor Friend(2)" in report
     assert 'test_waits.py", line ' in report
     assert ", in ask" in report
+
+
+@pytest.mark.proc
+def test_actors_that_compile_on_each_other_are_warned_about(session, soon, monkeypatch) -> None:
+    monkeypatch.setattr(DAGContext.get_current(), "compile_timeout", 2.0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        refs = [one.compile.remote() for one in friends()]
+        wait_until(lambda: caught)
+        with pytest.raises(GraphError, match="did not load its program within") as raised:
+            runtime.get(refs, timeout=LONG_S)
+    text = str(caught[0].message)
+    assert "Friend(1) waits for actor Friend(2) to take its part of a graph" in text
+    assert "Friend(2) waits for actor Friend(1) to take its part of a graph" in text
+    assert "in the call Friend.compile, for " in str(raised.value)
 
 
 @pytest.mark.proc

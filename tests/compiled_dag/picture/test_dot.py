@@ -6,7 +6,7 @@ import sys
 import pytest
 from hypothesis import given, settings
 
-from compiled_dag.picture.dot import dot_text, quoted, render
+from compiled_dag.picture.dot import FORMATS, dot_text, quoted, render
 from compiled_dag.picture.drawing import Arrow, Drawing, Vertex
 from tests.compiled_dag.picture.drawings import drawing, pairs, sample
 from tests.graphs import paper
@@ -61,10 +61,19 @@ def test_files_are_written(graphviz, tmp_path) -> None:
     assert (tmp_path / "drawn.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_an_unknown_format_is_refused_by_name(graphviz, tmp_path) -> None:
-    with pytest.raises(ValueError, match="format='picture': use 'ascii', 'mermaid', or a format"):
-        render("digraph {}", str(tmp_path / "drawn"), "picture")
+@pytest.mark.parametrize("wrong", ["picture", "", None])
+def test_an_unknown_format_is_refused_by_name_with_the_package_and_without(
+    monkeypatch, tmp_path, wrong
+) -> None:
+    monkeypatch.setitem(sys.modules, "graphviz", None)
+    with pytest.raises(ValueError, match=f"format={wrong!r}: use 'ascii', 'mermaid', or a format"):
+        render("digraph {}", str(tmp_path / "drawn"), wrong)
     assert not list(tmp_path.iterdir())
+
+
+def test_all_formats_of_the_package_are_known() -> None:
+    package = pytest.importorskip("graphviz", reason="the package graphviz is not installed")
+    assert package.FORMATS <= FORMATS
 
 
 def test_a_missing_package_is_named_with_how_to_install_it(monkeypatch, tmp_path) -> None:
