@@ -33,7 +33,7 @@ from compiled_dag.probing import probed
 from compiled_dag.program import Program, Read
 from compiled_dag.ref import CompiledDAGRef
 from compiled_dag.results import News, Results
-from compiled_dag.room import check_room, fit_slots
+from compiled_dag.room import check_room, fit_slots, needing_descriptors
 from compiled_dag.submit import Submission
 from compiled_dag.watcher import Watcher
 
@@ -351,33 +351,34 @@ class CompiledDAG:
 
 def compile_dag(output: DAGNode, options: CompileOptions) -> CompiledDAG:
     """Capture, compile and bring up the graph that ends in `output`."""
-    captured = capture(
-        output,
-        options.default_communicator,
-        overlaps=options.overlap_gpu_communication,
-    )
-    captured.host.check_owner()
-    captured = place_functions(captured, options.function_workers)
-    check_room(captured)
-    check_constants(captured)
-    program = compile_graph(captured.graph, options)
-    check_backends(captured, program)
-    options = fit_slots(program, options)
-    if options.visualize_schedule:
-        from compiled_dag.picture.schedule_dot import draw_schedule  # noqa: PLC0415  rarely wanted
+    with needing_descriptors():
+        captured = capture(
+            output,
+            options.default_communicator,
+            overlaps=options.overlap_gpu_communication,
+        )
+        captured.host.check_owner()
+        captured = place_functions(captured, options.function_workers)
+        check_room(captured)
+        check_constants(captured)
+        program = compile_graph(captured.graph, options)
+        check_backends(captured, program)
+        options = fit_slots(program, options)
+        if options.visualize_schedule:
+            from compiled_dag.picture.schedule_dot import draw_schedule  # noqa: PLC0415  rarely wanted
 
-        draw_schedule(captured.graph, program)
-    warn_of_retries(output)
-    try:
-        captured, program = captured.owned.hire(captured, program, options.compile_timeout_s)
-        if captured.graph.gpus:  # now there is somebody to ask what they can do
-            captured = probed(captured, options.compile_timeout_s)
-            program = compile_graph(captured.graph, options)
-            _warn_of_fakes(program)
-        return CompiledDAG(captured, program, options)
-    except BaseException:
-        captured.owned.close(0.0)
-        raise
+            draw_schedule(captured.graph, program)
+        warn_of_retries(output)
+        try:
+            captured, program = captured.owned.hire(captured, program, options.compile_timeout_s)
+            if captured.graph.gpus:  # now there is somebody to ask what they can do
+                captured = probed(captured, options.compile_timeout_s)
+                program = compile_graph(captured.graph, options)
+                _warn_of_fakes(program)
+            return CompiledDAG(captured, program, options)
+        except BaseException:
+            captured.owned.close(0.0)
+            raise
 
 
 def _warn_of_fakes(program: Program) -> None:

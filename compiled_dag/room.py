@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
 from compiled_dag.channel import layout as at
 from compiled_dag.class_node import ClassNode
 from compiled_dag.errors import GraphError, MemoryCapError
-from compiled_dag.shm.segment import PAGE, available_bytes
+from compiled_dag.shm.segment import PAGE, available_bytes, no_descriptors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from compiled_dag.capture import Captured
     from compiled_dag.host import ActorId
@@ -28,6 +30,22 @@ _REMEDY: Final = (
 _GROWS: Final = (
     "It is the first size of every slot: leave it out, and channels grow as far as values need it"
 )
+
+
+@contextlib.contextmanager
+def needing_descriptors() -> Iterator[None]:
+    """Say of what fails for want of file descriptors that this is why.
+
+    Raises:
+        OSError: There are none, with ``errno.EMFILE``.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        msg = f"the graph cannot be compiled: {no_descriptors()}"
+        raise OSError(errno.EMFILE, msg) from error
 
 
 def check_room(captured: Captured) -> None:

@@ -11,8 +11,10 @@ descriptor for every mapping and a large graph would run out of descriptors.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
+import resource
 from pathlib import Path
 from pickle import PickleBuffer
 from typing import Any, Final
@@ -103,7 +105,8 @@ class Segment:
         try:
             fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         except OSError as error:
-            msg = f"shared memory for {name} could not be made: {error.strerror}"
+            why = no_descriptors() if error.errno == errno.EMFILE else error.strerror
+            msg = f"shared memory for {name} could not be made: {why}"
             raise MemoryCapError(msg) from error
         try:
             os.ftruncate(fd, size)
@@ -133,6 +136,15 @@ class Segment:
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def no_descriptors() -> str:
+    """Return what is said where this process can open no file."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return (
+        f"the process has no file descriptors left, all {limit} are open. Raise the limit "
+        "(ulimit -n), or close files and tear down graphs that are not needed"
+    )
 
 
 def available_bytes() -> int:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import resource
+
 import pytest
 
 from compiled_dag import DAGContext, GraphError, InputNode, MemoryCapError, room
@@ -15,6 +20,43 @@ def compiled(host, **options):
     with InputNode() as inp:
         output = host.actor(Worker()).echo.bind(inp)
     return output.experimental_compile(**options)
+
+
+@contextlib.contextmanager
+def descriptors_left(count: int):
+    """Let this process open only so many files more."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    fillers = [os.dup(0)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (fillers[0] + 20, before[1]))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                fillers.append(os.dup(0))
+        for fd in fillers[:count]:
+            os.close(fd)
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for fd in fillers[count:]:
+            os.close(fd)
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_process_without_descriptors_says_so(host, left) -> None:
+    with InputNode() as inp:
+        output = host.actor(Worker()).echo.bind(inp)
+    with (
+        descriptors_left(left),
+        pytest.raises((OSError, MemoryCapError), match=r"no file descriptors left, .*ulimit -n"),
+    ):
+        output.experimental_compile()
+    with output.experimental_compile() as graph:
+        assert graph.execute(1).get(30) == 1
+
+
+def test_another_error_of_the_system_stays_as_it_is() -> None:
+    with pytest.raises(FileNotFoundError, match="gone"), room.needing_descriptors():
+        raise FileNotFoundError(errno.ENOENT, "gone")
 
 
 def test_a_slot_that_no_memory_has_room_for_is_refused(host) -> None:
