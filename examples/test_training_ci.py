@@ -100,6 +100,9 @@ def batches(count: int) -> list[Tensor]:
 
 # --- its tests
 
+# Of GPUs that are not there one is told. Projects that make errors of warnings, as this one, say:
+pytestmark = pytest.mark.filterwarnings("ignore:num_gpus=4 and . physical GPUs")
+
 
 @pytest.fixture(autouse=True, scope="module")
 def session() -> Iterator[None]:

@@ -128,10 +128,10 @@ def test_pipeline_training(tmp_path, schedule, dtype):
 
 
 def test_training_ci():
-    """How users test their training without a GPU."""
+    """How users test their training without a GPU; also where warnings are errors, as here."""
     script = ROOT / "examples" / "test_training_ci.py"
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null", script],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", script],
         cwd="/",
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
         capture_output=True,
