@@ -51,10 +51,20 @@ def _why_not_one(operation: Operation, group: ProcessGroup, value: torch.Tensor)
 def why_not_dense(tensor: torch.Tensor) -> str | None:
     """Return why a tensor cannot be sent at all, or None."""
     if not tensors.is_plain(tensor):
-        return f"the layout {tensor.layout} is not supported"
+        return f"{_kind_of(tensor)} is not supported"
     if tensor.dim() > MAX_DIMS:
         return f"{tensor.dim()} dimensions are more than {MAX_DIMS}"
     return None
+
+
+def _kind_of(tensor: torch.Tensor) -> str:
+    if tensor.is_nested:
+        return "a nested tensor"
+    if tensor.is_quantized:
+        return f"the quantized dtype {tensor.dtype}"
+    if tensor.device.type not in ("cpu", "cuda"):
+        return f"device {tensor.device}"
+    return f"the layout {tensor.layout}"
 
 
 def overlaps(tensor: torch.Tensor) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import runtime
+from compiled_dag.channel import pickling
 from compiled_dag.communicator import Communicator, operations_of
 from compiled_dag.errors import ExecutorError
 
@@ -126,12 +127,17 @@ def check_communicator(
 
     Raises:
         AssertionError: It does not keep the contract; the text has a line for every failure.
+        ValueError: `world_size` is less than two.
     """
+    if world_size <= 1:
+        msg = f"world_size={world_size}: a communicator is tried with two ranks or more"
+        raise ValueError(msg)
     check = _Check(timeout_s)
     ranks = [runtime.remote(_Rank).options(num_gpus=num_gpus).remote() for _ in range(world_size)]
     names: tuple[str, ...] = ()
     try:
         communicator = make(list(ranks))
+        assert isinstance(communicator, Communicator), f"{communicator!r} is no Communicator"
         names = operations_of(type(communicator))
         _check_members(check, communicator, ranks)
         for _ in range(2):
@@ -154,7 +160,6 @@ def check_communicator(
 
 
 def _check_members(check: _Check, communicator: Communicator, ranks: Sequence[Any]) -> None:
-    check.that(isinstance(communicator, Communicator), "it is no compiled_dag.Communicator")
     handles = communicator.get_actor_handles()
     check.that(set(handles) == set(ranks), f"get_actor_handles: {handles}, made of {list(ranks)}")
     size = communicator.get_world_size()
@@ -178,10 +183,11 @@ def _start(check: _Check, communicator: Communicator, ranks: list[Any]) -> bool:
     """Initialize a copy in every actor; `ranks` is sorted by rank."""
     ranks.sort(key=communicator.get_rank)
     try:
-        data = runtime.put(pickle.dumps(communicator))
+        payload, _lent = pickling.dumps_by_value(communicator)  # as graphs do: also of scripts
     except Exception as error:  # noqa: BLE001  whatever its parts raise
         check.that(False, f"it does not pickle: {error!r}")
         return False
+    data = runtime.put(payload)
     found = check.get([rank.start.remote(data, i) for i, rank in enumerate(ranks)], "initialize")
     for number, pair in enumerate(found or ()):
         check.that(pair == (None, number), f"get_self_rank around initialize({number}): {pair}")

@@ -260,11 +260,23 @@ def test_what_is_no_tensor_is_refused_by_rank_and_type(host, value, text) -> Non
         assert len(results_of(graph)) == 2
 
 
-def test_a_sparse_tensor_is_refused(host) -> None:
-    with group(host, lambda _: torch.eye(2).to_sparse(), lambda _: torch.eye(2)) as graph:
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: torch.eye(2).to_sparse(), "the layout torch.sparse_coo is not supported"),
+        (lambda: torch.eye(2, device="meta"), "device meta is not supported"),
+        (
+            lambda: torch.nested.nested_tensor([torch.ones(2)]),
+            "a nested tensor is not supported",
+        ),
+    ],
+)
+def test_a_tensor_that_is_no_dense_memory_is_refused(host, make, text) -> None:
+    with group(host, lambda _: make(), lambda _: torch.eye(2)) as graph:
         for error in errors_of(graph):
             assert isinstance(error, TypeError)
-            assert "the layout torch.sparse_coo is not supported" in str(error)
+            assert text in str(error)
 
 
 def test_a_tensor_of_too_many_dimensions_is_refused(host) -> None:

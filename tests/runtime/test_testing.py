@@ -39,6 +39,25 @@ def test_one_that_only_knows_its_members_passes(session):
     assert check_communicator(Bare, world_size=2) == ()
 
 
+def test_one_of_a_class_that_no_actor_can_import_passes(check):
+    """Such as a script's own: graphs send it by value."""
+
+    class Local(Pipes):
+        pass
+
+    assert len(check(Local)) == 10
+
+
+def test_what_is_no_communicator_is_refused(session):
+    with pytest.raises(AssertionError, match="None is no Communicator"):
+        check_communicator(lambda _: None, world_size=2)
+
+
+def test_fewer_than_two_ranks_are_refused():
+    with pytest.raises(ValueError, match="world_size=1: .* two ranks or more"):
+        check_communicator(Bare, world_size=1)
+
+
 class Swapped(Pipes):
     def allgather(self, send_buf, recv_buf):
         parts = self._from_all(send_buf)
