@@ -99,6 +99,11 @@ class ActorProcess:
         return self.calls.death
 
     @property
+    def host(self) -> Session:
+        """The session it belongs to."""
+        return self.session.host
+
+    @property
     def num_gpus(self) -> float:
         """Logical GPUs it holds."""
         return self.options.num_gpus or 0

@@ -121,6 +121,15 @@ def test_what_is_wrong_with_a_group_is_said_before_anything_is_made(session) -> 
     assert "in a group 'default' already" in str(twice)
 
 
+@pytest.mark.filterwarnings("ignore:num_gpus=1 and")
+@pytest.mark.parametrize("backend", ["nccl", "cuda_ipc"])
+def test_what_is_for_gpus_is_refused_to_fake_ones(no_leaks, backend) -> None:
+    with runtime.init(num_gpus=1):
+        ranks = [Member.options(num_gpus=0.5).remote() for _ in range(2)]
+        with pytest.raises(ValueError, match=f"backend='{backend}': the GPU of Member.1. is fake"):
+            collective.create_collective_group(ranks, backend)
+
+
 @runtime.remote
 def in_a_task():
     try:
