@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import time
 
 import numpy as np
 import pytest
@@ -31,6 +32,12 @@ def kept(host, **options):
 def channel(memory, end):
     (found,) = [one for one in memory.channels if one.name.endswith(end)]
     return found
+
+
+def settle(graph):
+    """Wait until the steps of all executions are done: a value is let go of after the last one."""
+    for actor in graph.actors:  # an ordinary call comes after them
+        actor.echo.remote(0).result(time.monotonic() + 30)
 
 
 def test_a_graph_that_carried_nothing_takes_only_its_descriptors(host) -> None:
@@ -63,6 +70,7 @@ def test_what_is_held_is_used_and_named_with_its_execution_and_holder(host) -> N
         }
         assert [pin.execution for pin in memory.pins] == [0, 0, 1, 1, 2, 2]
         del results[:2]
+        settle(graph)
         del keeper.kept[1:]
         memory = graph.memory()
         assert {(pin.execution, pin.holder) for pin in memory.pins} == {
@@ -79,6 +87,7 @@ def test_what_nobody_got_yet_is_unread_and_used_but_not_pinned(host) -> None:
         refs = [graph.execute(number) for number in range(2)]
         for _, count in refs:
             count.get(30)
+        settle(graph)
         keeper.kept.clear()
         memory = graph.memory()
         made = channel(memory, "#1")
@@ -90,6 +99,7 @@ def test_the_last_figures_stay_readable_after_the_end(host) -> None:
     keeper, graph = kept(host)
     with graph:
         result, _ = (ref.get(30) for ref in graph.execute(1))
+        settle(graph)
         keeper.kept.clear()
         before = graph.memory()
     assert graph.memory() == before
@@ -101,6 +111,7 @@ def test_memory_is_plain_data_and_a_table(host) -> None:
     keeper, graph = kept(host, _max_memory_bytes=1 << 20)
     with graph:
         result, _ = (ref.get(30) for ref in graph.execute(1))
+        settle(graph)
         keeper.kept.clear()
         memory = graph.memory()
     assert isinstance(memory, GraphMemory)
