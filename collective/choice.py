@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from collective.backends import AUTO
 from compiled_dag.errors import GraphError
 from compiled_dag.gpus import physical_gpus
 
@@ -25,6 +26,22 @@ def choose_backend(actors: Sequence[Actor]) -> str:
     if len(set(gpus)) == len(gpus):
         return "nccl"
     return "cuda_ipc" if len(set(gpus)) == 1 else "gloo"
+
+
+def settled_backend(backend: str, actors: Sequence[Actor]) -> str:
+    """Return the backend of an eager group of `actors` that asks for this one.
+
+    Raises:
+        ValueError: It is for GPUs, and cannot run on them.
+    """
+    if backend == AUTO:
+        return choose_backend(actors)
+    why = why_not(backend, actors)
+    if why is not None:
+        names = ", ".join(actor.label for actor in actors)
+        msg = f"a group of {names} cannot be on backend={backend!r}: {why}. Use backend='auto'"
+        raise ValueError(msg)
+    return backend
 
 
 def why_chosen(actors: Sequence[Actor]) -> str:

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 import cloudpickle
 
 from collective import header as head
-from collective.cuda_area import Area
 from collective.group import memory_for, settle
-from collective.header import PEER, GroupHeader
+from collective.group_memory import GroupMemory
+from collective.header import PEER
 from collective.join import join_member, leave_member
-from collective.pairs import create_pairs
 from collective.record import operation_of
 from collective.standing import MemberPart
 from compiled_dag.errors import (
@@ -47,7 +46,7 @@ class EagerGroup:
         timeout_s: float,
         created: bool,
     ) -> None:
-        """Make the memory.
+        """Note what it is. It has no memory until `open`.
 
         Args:
             host: The session.
@@ -76,25 +75,34 @@ class EagerGroup:
         self._host = host
         self._present = set(range(len(actors)))
         self._lock = threading.Lock()
-        self._pairs = create_pairs(len(actors))
-        try:
-            nbytes = memory_for(backend, actors)
-            segment = GroupHeader.create(len(actors), group_id, nbytes)
-        except BaseException:
-            self._pairs.close()
-            raise
-        self._header = GroupHeader(segment.fd, len(actors), host.board, lines)
-        self._area = Area(self._header) if backend == "cuda_ipc" else None
+        self._memory = GroupMemory()
+
+    def open(self, actors: Sequence[Actor]) -> None:
+        """Make the memory, once; `close` gives it back, also what is there after an exception.
+
+        Args:
+            actors: By rank.
+
+        Raises:
+            MemoryCapError: It is not there.
+        """
+        self._memory.open(
+            self._host.board,
+            self._lines,
+            epoch=self.id,
+            nbytes=memory_for(self._chosen, actors),
+            shares_gpu=self._chosen == "cuda_ipc",
+        )
 
     @property
     def backend(self) -> str:
         """What carries its operations, once all have joined."""
-        return "gloo" if self._area is not None and self._area.refusal else self._chosen
+        return "gloo" if self._memory.refusal else self._chosen
 
     @property
     def fds(self) -> tuple[int, ...]:
         """Descriptors for the ranks: the header, and the memory between two of them."""
-        return self._header.segment.fd, self._pairs.fd
+        return self._memory.fds
 
     def has(self, actor_id: ActorId) -> bool:
         """Tell whether an actor is a rank, and has not left."""
@@ -104,8 +112,8 @@ class EagerGroup:
 
     @property
     def is_closed(self) -> bool:
-        """Whether its memory has been given back."""
-        return self._pairs.fd < 0
+        """Whether it has no memory: not yet, or not any more."""
+        return self._memory.is_closed
 
     def part(self, rank: int, made_by: Any, join_timeout_s: float) -> MemberPart:
         """Return what a rank is told."""
@@ -145,7 +153,7 @@ class EagerGroup:
             raise CollectiveTimeoutError(self._why_not_formed(label, error)) from error
 
     def _why_not_formed(self, label: str, error: Exception) -> str:
-        absent = [self._labels[rank] for rank in self._header.absent()]
+        absent = [self._labels[rank] for rank in self._memory.header.absent()]
         why = f"{label}: {error}"
         if isinstance(error, TimeoutError) and absent:
             why = f"{', '.join(absent)} did not join in time: busy in another call"
@@ -157,7 +165,7 @@ class EagerGroup:
         Ctrl-C in the wait breaks off only that: the ranks have been asked, and the memory is given
         back. When it comes before, everything can be done again.
         """
-        self._header.end(head.CLOSED)
+        self._memory.end(head.CLOSED)
         replies = self._ask_to_leave()
         try:
             for reply in replies:
@@ -185,7 +193,7 @@ class EagerGroup:
                 died = isinstance(error, ActorDiedError)
                 self.failure = error if died else self.suspicion or error
             found = self.failure
-        self._header.end(head.BROKEN)
+        self._memory.end(head.BROKEN)
         return found
 
     def lose(self, rank: int) -> bool:
@@ -198,7 +206,7 @@ class EagerGroup:
         """Return what a rank's main thread waits for in it."""
         if actor_id not in self.actor_ids:
             return None
-        header, rank = self._header, self.actor_ids.index(actor_id)
+        header, rank = self._memory.header, self.actor_ids.index(actor_id)
         peer = header.words[header.line(rank) + PEER] - 1
         missing = header.late(rank) if peer < 0 else [peer]
         operation = f"a message of group {self.name!r}"
@@ -218,7 +226,4 @@ class EagerGroup:
 
     def close(self) -> None:
         """End it, and give its memory back. Idempotent."""
-        if self._header.state == head.OPEN:
-            self._header.end(head.CLOSED)
-        self._header.close()
-        self._pairs.close()
+        self._memory.close()

@@ -19,7 +19,7 @@ from collective.slots import memory_bytes
 from compiled_dag.communicators import CommunicatorPart, end_in
 from compiled_dag.errors import ActorDiedError, GraphError
 from compiled_dag.host import with_stack
-from compiled_dag.shm.segment import require_memory
+from compiled_dag.shm.segment import Segment, require_memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,7 +95,7 @@ class DriverGroup:
         self._closed = False
         processes = tuple(host.line(actor.actor_id, deadline) for actor in actors)
         segment = GroupHeader.create(len(actors), self.id, memory_for(backend, actors))
-        self._header = GroupHeader(segment.fd, len(actors), host.board, processes)
+        self._header = GroupHeader(segment, len(actors), host.board, processes)
         try:
             self._join(processes, backend, deadline)
         except BaseException:
@@ -253,7 +253,7 @@ def join_group(context: ActorContext, payload: bytes, fds: Sequence[int]) -> byt
 
         join: Join = pickle.loads(payload)
         world_size = len(join.processes)
-        header = GroupHeader(fds[0], world_size, context.board, join.processes)
+        header = GroupHeader(Segment(fds[0]), world_size, context.board, join.processes)
         meet_ranks(header, join.rank, join.timeout_s, context.waiter)
         preflight = Preflight(header, join.rank, context.waiter)
         process_group = _make_group(context, header, preflight, join)

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from collective.backends import AUTO
-from collective.choice import choose_backend, why_not
+from collective.choice import settled_backend
 from collective.eager_group import EagerGroup
 from compiled_dag.errors import (
     ActorDiedError,
@@ -102,7 +102,8 @@ class Groups:
         deadline = time.monotonic() + timeout_s
         known = [self._actor_of(actor_id) for actor_id in actors]
         lines = tuple(self._line(actor, deadline) for actor in known)
-        asked, backend = backend, _chosen(backend, known)  # now it is known which GPUs they have
+        # Now it is known which GPUs they have.
+        asked, backend = backend, settled_backend(backend, known)
         name = name or str(uuid.uuid4())
         group_id = self._new_id()
         try:
@@ -252,7 +253,7 @@ class Groups:
     def _complete(self, meeting: _Meeting, name: str, timeout_s: float) -> None:
         actors = [self._actor_of(meeting.actors[rank]) for rank in range(meeting.world_size)]
         try:
-            backend = _chosen(meeting.backend, actors)
+            backend = settled_backend(meeting.backend, actors)
             # At once: they have asked; and who has the lock must not wait for the supervision.
             lines = tuple(self._line(actor, time.monotonic()) for actor in actors)
             group = self._open(
@@ -304,7 +305,7 @@ class Groups:
         *,
         created: bool,
     ) -> EagerGroup:
-        group = self._groups[group_id] = EagerGroup(
+        group = EagerGroup(
             self._host,
             actors,
             lines,
@@ -315,6 +316,13 @@ class Groups:
             timeout_s=timeout_s,
             created=created,
         )
+        self._groups[group_id] = group  # before it has anything that Ctrl-C could lose
+        try:
+            group.open(actors)
+        except BaseException:
+            group.close()
+            self._groups.pop(group_id, None)
+            raise
         for actor in actors:  # one that died before the group was known
             death = self._host.death(actor.actor_id)
             if death is not None:
@@ -381,19 +389,3 @@ class Groups:
                 self._give_up(name, meeting, ended)
         for group in groups:
             group.close()
-
-
-def _chosen(backend: str, actors: Sequence[Actor]) -> str:
-    """Return the backend for `actors`.
-
-    Raises:
-        ValueError: It is for GPUs, and cannot run on them.
-    """
-    if backend == AUTO:
-        return choose_backend(actors)
-    why = why_not(backend, actors)
-    if why is not None:
-        names = ", ".join(actor.label for actor in actors)
-        msg = f"a group of {names} cannot be on backend={backend!r}: {why}. Use backend='auto'"
-        raise ValueError(msg)
-    return backend

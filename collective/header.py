@@ -65,16 +65,18 @@ _POISON_TEXT: Final = POISON // 4
 class GroupHeader:
     """A mapping of one group's header."""
 
-    def __init__(self, fd: int, world_size: int, board: Board, processes: Sequence[int]) -> None:
+    def __init__(
+        self, segment: Segment, world_size: int, board: Board, processes: Sequence[int]
+    ) -> None:
         """Map the header.
 
         Args:
-            fd: The segment; owned from here on.
+            segment: Its memory, from `create` or `allocate`; `close` closes it.
             world_size: Number of ranks.
             board: The session's board.
             processes: Board line of each rank.
         """
-        self.segment = Segment(fd)
+        self.segment = segment
         self.world_size = world_size
         self._board = board
         self._processes = tuple(processes)
@@ -91,13 +93,23 @@ class GroupHeader:
     @staticmethod
     def create(world_size: int, epoch: int, backend_bytes: int = 0) -> Segment:
         """Make the memory of a group, with some for its backend; the caller owns the segment."""
+        segment = Segment(-1)
+        try:
+            GroupHeader.allocate(segment, world_size, epoch, backend_bytes)
+        except BaseException:  # Ctrl-C too
+            segment.close()
+            raise
+        return segment
+
+    @staticmethod
+    def allocate(segment: Segment, world_size: int, epoch: int, backend_bytes: int) -> None:
+        """Have an empty segment be that; if this raises it may have a descriptor, to be closed."""
         records = round_up(PAGE + world_size * _LINE)
         size = round_up(records + world_size * 2 * RECORD) + world_size * 2 * POISON + LOG_BYTES
-        segment = Segment.create("compiled-dag-group", size + backend_bytes)
+        segment.allocate("compiled-dag-group", size + backend_bytes)
         words = segment.map(0, PAGE).view().cast("Q")
         words[0], words[_EPOCH_WORD], words[_RANKS_WORD] = MAGIC, epoch, world_size
         words[_STATE_WORD] = OPEN
-        return segment
 
     @property
     def state(self) -> int:

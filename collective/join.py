@@ -99,7 +99,7 @@ def make_member(home: Home, part: MemberPart, fds: Sequence[int]) -> Member:
     from collective.standing import Patience  # noqa: PLC0415
 
     waiter = home.waiter
-    header = GroupHeader(fds[0], len(part.processes), home.board, part.processes)
+    header = GroupHeader(Segment(fds[0]), len(part.processes), home.board, part.processes)
     flight = Preflight(header, part.rank, waiter)
     patience = Patience(home)
     try:

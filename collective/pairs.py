@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from collective.header import RECORD
 from compiled_dag.shm.futex import fence
-from compiled_dag.shm.segment import PAGE, Segment, round_up
+from compiled_dag.shm.segment import PAGE, round_up
 from compiled_dag.shm.waiter import Site
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import torch
 
     from collective.header import GroupHeader
+    from compiled_dag.shm.segment import Segment
     from compiled_dag.shm.waiter import Guard, Waiter
 
 CHUNK_BYTES: Final = 256 * 1024
@@ -43,9 +44,9 @@ _REASON: Final = 2048
 _REASON_BYTES: Final = 1024
 
 
-def create_pairs(world_size: int) -> Segment:
-    """Make the memory between all ranks of a group; the caller owns the segment."""
-    return Segment.create("compiled-dag-pairs", world_size * world_size * _SIZE)
+def allocate_pairs(segment: Segment, world_size: int) -> None:
+    """Have an empty segment be the memory between all ranks of a group."""
+    segment.allocate("compiled-dag-pairs", world_size * world_size * _SIZE)
 
 
 class LeftError(Exception):
@@ -65,7 +66,7 @@ class End:
         """Map it.
 
         Args:
-            segment: From `create_pairs`.
+            segment: From `allocate_pairs`.
             header: The group's header.
             source: The rank that sends.
             target: The rank that receives.

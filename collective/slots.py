@@ -6,8 +6,8 @@ from typing import Final
 
 PIECE_BYTES: Final = 2 << 20
 """Of one rank, between two meetings: it stays in the caches on the way from rank to rank. A tensor
-of 1 MiB goes in one piece, beside the result of a slice: 4 ranks on 2 cores take 0.43 ms, in two
-pieces 0.6."""
+of 1 MiB goes in one piece, beside the result of a slice: 4 ranks on 2 cores went from 582-727 us,
+in two pieces, to 417-459 us in one alternating comparison."""
 
 
 def memory_bytes(world_size: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import linecache
 import sys
 import threading
@@ -87,7 +88,11 @@ def interrupt_once(monkeypatch: Any, owner: Any, name: str, *, after: bool) -> N
 
 
 class Interrupt:
-    """Raises KeyboardInterrupt before the line that is executed as the given one in `modules`."""
+    """Raises KeyboardInterrupt once, at the place in `modules` that is reached as the given one.
+
+    Places are before each line, and after a function has returned which one of the modules called:
+    the caller has not got the value then. None are in `__del__`, where CPython drops exceptions.
+    """
 
     def __init__(self, modules: tuple[ModuleType, ...], number: int) -> None:
         self._files = {str(Path(module.__file__ or "")) for module in modules}
@@ -104,15 +109,25 @@ class Interrupt:
         return kind is KeyboardInterrupt
 
     def _enter(self, frame: FrameType, _event: str, _arg: Any) -> Any:
-        return self._line if frame.f_code.co_filename in self._files else None
+        return self._place if self._covers(frame) else None
 
-    def _line(self, frame: FrameType, event: str, _arg: Any) -> Any:
-        if event == "line" and not self.raised and not _is_with(frame):
+    def _covers(self, frame: FrameType | None) -> bool:
+        code = frame.f_code if frame is not None else None
+        return code is not None and code.co_filename in self._files and code.co_name != "__del__"
+
+    def _is_place(self, frame: FrameType, event: str) -> bool:
+        if event == "return":  # which generators do at each value: there signals wait
+            is_generator = frame.f_code.co_flags & inspect.CO_GENERATOR
+            return self._covers(frame.f_back) and not is_generator
+        return event == "line" and not _is_with(frame)
+
+    def _place(self, frame: FrameType, event: str, _arg: Any) -> Any:
+        if not self.raised and self._is_place(frame, event):
             self._left -= 1
             if self._left == 0:
                 self.raised = True
                 raise KeyboardInterrupt
-        return self._line
+        return self._place
 
 
 def _is_with(frame: FrameType) -> bool:

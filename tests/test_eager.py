@@ -53,7 +53,7 @@ def is_waiting(actor) -> bool:
 
 def header_of_the_group():
     (group,) = lifecycle.current().groups._groups.values()
-    return group._header
+    return group._memory.header
 
 
 # --- made and met ---------------------------------------------------------------------------------

@@ -17,9 +17,12 @@ import os
 import resource
 from pathlib import Path
 from pickle import PickleBuffer
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.errors import MemoryCapError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
@@ -39,6 +42,7 @@ _mmap.argtypes = [
     ctypes.c_int,
     ctypes.c_long,
 ]
+_MAP_FAILED: Final = ctypes.c_void_p(-1).value
 _munmap = _libc.munmap
 _munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _madvise = _libc.madvise
@@ -52,6 +56,15 @@ def round_up(nbytes: int, unit: int = PAGE) -> int:
     return -(-nbytes // unit) * unit
 
 
+def _store(owner: object, attribute: str, make: Callable[..., object], *args: object) -> None:
+    """Have an attribute be what a function that is written in C makes.
+
+    Python handles signals after every call: as two statements, Ctrl-C between the call and the
+    assignment would lose what was made. `list` does both within one call.
+    """
+    list(map(setattr, (owner,), (attribute,), map(make, *((arg,) for arg in args))))
+
+
 class Mapping:
     """A mapped piece of a segment; unmapped when it and the last view of it are gone."""
 
@@ -63,14 +76,14 @@ class Mapping:
         Raises:
             OSError: The kernel refused (address space, number of mappings).
         """
-        self.size = 0  # so that __del__ has nothing to do if mmap fails
-        address = _mmap(None, size, _PROT_READ_WRITE, _MAP_SHARED, fd, offset)
-        if address is None or address == ctypes.c_void_p(-1).value:
+        self.address = 0
+        self.size = size
+        _store(self, "address", _mmap, None, size, _PROT_READ_WRITE, _MAP_SHARED, fd, offset)
+        if self.address in (None, _MAP_FAILED):
+            self.address = 0  # so that __del__ has nothing to do
             code = ctypes.get_errno()
             msg = f"mapping {size} bytes of shared memory failed: {os.strerror(code)}"
             raise OSError(code, msg)
-        self.address: int = address
-        self.size = size
 
     def view(self) -> memoryview:
         """Return a writable byte view of the whole mapping, which keeps the mapping alive."""
@@ -85,7 +98,7 @@ class Mapping:
         _madvise(self.address + start, round_up(offset + size) - start, _MADV_POPULATE_WRITE)
 
     def __del__(self, _munmap: Any = _munmap) -> None:
-        if self.size:
+        if getattr(self, "address", 0):  # Ctrl-C may have come before there was one
             _munmap(self.address, self.size)
 
 
@@ -93,6 +106,7 @@ class Segment:
     """One memfd. Owns the descriptor; mappings made from it live on after `close`."""
 
     def __init__(self, fd: int) -> None:
+        """Own a descriptor; -1: none, until `allocate`."""
         self.fd = fd
 
     @classmethod
@@ -102,21 +116,35 @@ class Segment:
         Raises:
             MemoryCapError: The kernel refuses a file of this size (``ulimit -f``, descriptors).
         """
+        segment = cls(-1)
         try:
-            fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            segment.allocate(name, size)
+        except BaseException:  # Ctrl-C too
+            segment.close()
+            raise
+        return segment
+
+    def allocate(self, name: str, size: int) -> None:
+        """Have this segment, which has no descriptor, be what `create` makes.
+
+        Whoever is to close it has it before, so Ctrl-C loses nothing on the way there. If this
+        raises, `close` is still to be called.
+
+        Raises:
+            MemoryCapError: As `create`.
+        """
+        flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+        try:
+            _store(self, "fd", os.memfd_create, name, flags)
         except OSError as error:
             why = no_descriptors() if error.errno == errno.EMFILE else error.strerror
             msg = f"shared memory for {name} could not be made: {why}"
             raise MemoryCapError(msg) from error
         try:
-            os.ftruncate(fd, size)
+            os.ftruncate(self.fd, size)
             # Sealed: a peer that shrank the file would turn every access into a SIGBUS.
-            fcntl.fcntl(fd, _F_ADD_SEALS, _SEAL_SEAL | _SEAL_SHRINK | _SEAL_GROW)
-            return cls(fd)
-        except BaseException as error:  # Ctrl-C too
-            os.close(fd)
-            if not isinstance(error, OSError):
-                raise
+            fcntl.fcntl(self.fd, _F_ADD_SEALS, _SEAL_SEAL | _SEAL_SHRINK | _SEAL_GROW)
+        except OSError as error:
             msg = (
                 f"shared memory of {size} bytes (sparse) for {name} was refused: "
                 f"{error.strerror}. Raise the file size limit (ulimit -f unlimited)"

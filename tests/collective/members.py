@@ -29,14 +29,19 @@ _here = threading.local()
 class Reply:
     """What a thread returns or raises, in the end."""
 
-    def __init__(self, work: Callable[[], bytes]) -> None:
+    def __init__(self, work: Callable[[], bytes], earlier: Reply | None = None) -> None:
+        """Start it, to work once an earlier one has."""
         self._work = work
+        self._earlier = earlier
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         try:
+            if self._earlier is not None:
+                self._earlier._thread.join()
+                self._earlier = None
             self._work()
         except BaseException as error:
             self._error = error
@@ -58,6 +63,8 @@ class FakeHost:
         self.board = board
         self.homes: dict[int, ThreadHome] = {}
         self.deaths: dict[int, ActorDiedError] = {}
+        self._replies: dict[int, Reply] = {}
+        """The last one of each actor, which does one thing after the other."""
         self._watchers: list[Any] = []
 
     def line(self, actor_id, _deadline) -> int:
@@ -82,9 +89,11 @@ class FakeHost:
     def submit(self, actor_id, function, payload, fds=()) -> Reply:
         home = self.homes[actor_id]
         own = [os.dup(fd) for fd in fds]
+        work: Callable[[], bytes] = home.close
         if function is join.join_member:
-            return Reply(lambda: home.take(join.make_member(home, pickle.loads(payload), own)))
-        return Reply(home.close)
+            work = lambda: home.take(join.make_member(home, pickle.loads(payload), own))  # noqa: E731
+        reply = self._replies[actor_id] = Reply(work, self._replies.get(actor_id))
+        return reply
 
 
 class ThreadHome:

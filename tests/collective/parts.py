@@ -9,6 +9,7 @@ from typing import Any
 
 from collective.header import GroupHeader
 from compiled_dag.shm.board import Board, Doorbell
+from compiled_dag.shm.segment import Segment
 from compiled_dag.shm.waiter import Waiter
 
 PATIENCE_S = 30
@@ -24,7 +25,7 @@ class Ranks:
         made = GroupHeader.create(count, epoch=5)
         lines = tuple(range(1, count + 1))
         self.headers = [
-            GroupHeader(os.dup(made.fd), count, self.board, lines) for _ in range(count)
+            GroupHeader(Segment(os.dup(made.fd)), count, self.board, lines) for _ in range(count)
         ]
         made.close()
         self.waiters = [Waiter(Doorbell(self.board, line)) for line in lines]

@@ -51,7 +51,7 @@ def meet(flights, *brought):
 def test_areas_of_ranks_do_not_overlap_and_the_log_comes_last(count) -> None:
     made = GroupHeader.create(count, epoch=1)
     segment = Board.create()
-    header = GroupHeader(made.fd, count, Board(segment.fd), range(1, count + 1))
+    header = GroupHeader(made, count, Board(segment.fd), range(1, count + 1))
     areas = [(0, 4096)]
     for rank in range(count):
         areas.append((header.line(rank) * 8, header.line(rank) * 8 + 128))

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import gc
+import itertools
 import os
 import resource
+import sys
 from pathlib import Path
 
 import pytest
@@ -120,6 +123,40 @@ def test_a_file_size_limit_is_told_with_the_remedy(no_leaks) -> None:
             Segment.create("compiled-dag-test", 1 << 40)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_ctrl_c_after_any_call_of_making_a_segment_leaves_nothing(no_leaks) -> None:
+    for call in itertools.count(1):
+        try:
+            with interrupted_after_call(call):
+                made = Segment.create("compiled-dag-test", PAGE)
+        except KeyboardInterrupt:
+            continue
+        break
+    made.close()
+    assert call > 2
+
+
+@contextlib.contextmanager
+def interrupted_after_call(number):
+    """Raise KeyboardInterrupt when the given call of C code by `segment` is over, if there is one.
+
+    The caller has not got what it returns then.
+    """
+    left = number
+
+    def count(frame, event, _function):
+        nonlocal left
+        left -= event == "c_return" and frame.f_code.co_filename == segments.__file__
+        if left == 0:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    sys.setprofile(count)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
 
 
 # --- how much there is ----------------------------------------------------------------------------
