@@ -7,6 +7,7 @@
     then, per rank       2 x RECORD  what it brings to this and the previous operation
     then, per rank       2 x POISON  the error it brings instead of a value, or what does not fit
                                      into its record
+    then, per rank       FAILURE     how its backend failed: a u64 of bytes, and as many of text
     then                 the rendezvous log (see `collective.store`)
     then                 what a backend asked for (see `collective.shm_group`)
 
@@ -50,6 +51,7 @@ RECORD: Final = 256
 POISON: Final = 16 * 1024
 BESIDE: Final = POISON - 8
 """Bytes that a rank can show beside its record."""
+FAILURE: Final = 512
 LOG_BYTES: Final = 1 << 20
 
 OPEN, CLOSED, BROKEN, FAULTED = states.OPEN, states.CLOSED, states.BROKEN, 4
@@ -83,7 +85,8 @@ class GroupHeader:
         self._lines = PAGE
         self._records = round_up(self._lines + world_size * _LINE)
         self._poisons = round_up(self._records + world_size * 2 * RECORD)
-        self.log = self._poisons + world_size * 2 * POISON
+        self._failures = self._poisons + world_size * 2 * POISON
+        self.log = round_up(self._failures + world_size * FAILURE)
         self.end_of_log = self.log + LOG_BYTES
         """Where a backend's own memory begins."""
         self._mapping = self.segment.map(0, self.end_of_log)
@@ -105,7 +108,8 @@ class GroupHeader:
     def allocate(segment: Segment, world_size: int, epoch: int, backend_bytes: int) -> None:
         """Have an empty segment be that; if this raises it may have a descriptor, to be closed."""
         records = round_up(PAGE + world_size * _LINE)
-        size = round_up(records + world_size * 2 * RECORD) + world_size * 2 * POISON + LOG_BYTES
+        poisons = round_up(records + world_size * 2 * RECORD)
+        size = round_up(poisons + world_size * (2 * POISON + FAILURE)) + LOG_BYTES
         segment.allocate("compiled-dag-group", size + backend_bytes)
         words = segment.map(0, PAGE).view().cast("Q")
         words[0], words[_EPOCH_WORD], words[_RANKS_WORD] = MAGIC, epoch, world_size
@@ -121,6 +125,23 @@ class GroupHeader:
         if self.state == OPEN or state != FAULTED:
             self.words[_STATE_WORD] = state
         self.ring_all()
+
+    def fail(self, rank: int, text: str) -> None:
+        """Stop the group because a rank's backend failed; says how, unless another did already."""
+        data = text.encode(errors="replace")[: FAILURE - 8]
+        if self.state == OPEN:
+            place = self._failures + rank * FAILURE
+            self.view[place + 8 : place + 8 + len(data)] = data
+            self.words[place // 8] = len(data)
+        self.end(FAULTED)
+
+    def failure(self) -> str:
+        """Return how the backend failed, on the first rank that has told; "" if none has."""
+        for place in range(self._failures, self._failures + self.world_size * FAILURE, FAILURE):
+            length = self.words[place // 8]
+            if length:
+                return bytes(self.view[place + 8 : place + 8 + length]).decode(errors="ignore")
+        return ""
 
     def guard(self) -> None:
         """Raise if the driver has ended the group.

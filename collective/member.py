@@ -233,7 +233,7 @@ class Member:
             error = CollectiveError(text)
             # At once: others fail because of this rank, and the first cause is to be known.
             self._home.tell("suspect", self.group_id, error)
-            self._end.give_up(self._home.waiter)
+            self._end.give_up(self._home.waiter, text)
             self._header.guard()
             raise BrokenError(error) from failure
 

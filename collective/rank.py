@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _DEATH_NOTICE_S: Final = 2.0
 """How long a rank whose backend failed waits to hear that a peer died."""
 
-FAULTED_TEXT: Final = "The group cannot be used any more: compile the graph again"
+_FAULTED_TEXT: Final = "The group cannot be used any more: compile the graph again"
 
 
 @dataclass(slots=True)
@@ -41,12 +41,18 @@ class RankGroup:
         """Whether a rank has given its backend up."""
         return self.header.state == FAULTED
 
-    def give_up(self, waiter: Waiter) -> None:
+    def faulted_text(self) -> str:
+        """Return what is to be said of a group whose backend has been given up."""
+        failure = self.header.failure()
+        return f"{failure}. {_FAULTED_TEXT}" if failure else _FAULTED_TEXT
+
+    def give_up(self, waiter: Waiter, text: str) -> None:
         """Let go of a backend that has failed, and wait for the driver's word: a peer has died.
 
-        Nobody waits for this rank any more; without that word the failure is the backend's own.
+        Nobody waits for this rank any more; without that word the failure is the backend's own, and
+        `text`, which the other ranks can read, says what it was.
         """
-        self.header.end(FAULTED)
+        self.header.fail(self.rank, text)
         self.process_group.abort()
         deadline = time.monotonic() + _DEATH_NOTICE_S
         waiter.until(self.header.stopped, _no_guard, deadline)
@@ -95,10 +101,10 @@ class RankPart:
         the graph breaks with the death as its cause and nothing of this is ever seen.
         """
         group = self._group
-        group.give_up(self._waiter)
+        text = f"{self._text} failed in {group.process_group.backend}: {failure}"
+        group.give_up(self._waiter, text)
         group.header.guard()
-        text = f"{self._text} failed in {group.process_group.backend}: {failure}. {FAULTED_TEXT}"
-        return self._capture(CollectiveError(text), execution)
+        return self._capture(CollectiveError(f"{text}. {_FAULTED_TEXT}"), execution)
 
     def _capture(self, error: Exception, execution: int) -> Error:
         place = self._places[self._rank]

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from collective.messages import messages_of
-from collective.rank import FAULTED_TEXT, RankPart
+from collective.rank import RankPart
 from collective.record import Brought, mismatch_text, why_not_shown
 from collective.refusals import why_not
 from collective.rounds import Carrier
@@ -137,7 +137,7 @@ class RankOperation(RankPart):
         if met is not None and self._alone is None:
             return self._mismatch(met, execution)
         if self._group.is_faulted:
-            return self._capture(CollectiveError(FAULTED_TEXT), execution)
+            return self._capture(CollectiveError(self._group.faulted_text()), execution)
         return None
 
     def _meet_with(
@@ -241,7 +241,7 @@ class RankOperation(RankPart):
                     assert isinstance(met, Error), "all ranks show the same for later rounds"
                     return self._finish(works, execution) or met
             if self._group.is_faulted:
-                return self._capture(CollectiveError(FAULTED_TEXT), execution)
+                return self._capture(CollectiveError(self._group.faulted_text()), execution)
             try:
                 if not (number or self._brings):
                     self._carrier.prepare(one, tensors, plan.dtype, plan.device)

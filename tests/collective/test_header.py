@@ -90,6 +90,15 @@ def test_a_fault_of_a_backend_is_no_end(ranks) -> None:
     second.guard()
 
 
+def test_the_first_failure_is_told_and_cut(ranks) -> None:
+    first, second = ranks(2).headers
+    assert first.failure() == ""
+    second.fail(1, "\N{EURO SIGN}" * head.FAILURE)
+    first.fail(0, "because of the other")
+    assert first.failure() == "\N{EURO SIGN}" * ((head.FAILURE - 8) // 3)
+    assert first.state == head.FAULTED
+
+
 def test_a_fault_does_not_undo_an_end(ranks) -> None:
     first, second = ranks(2).headers
     first.end(head.BROKEN)

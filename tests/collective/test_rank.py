@@ -116,6 +116,8 @@ def test_a_backend_that_fails_gives_the_group_up_and_says_so(pair, fail, text) -
     assert (error.rank, error.execution) == (0, 3)
     assert operations[0].group.process_group.aborted == 1
     assert operations[1].group.header.state == head.FAULTED
+    for later in run(operations, execution=4):  # every rank knows why
+        assert f"allreduce(SUM) failed in fake: {text}" in str(later.exception())
 
 
 @pytest.mark.parametrize(
