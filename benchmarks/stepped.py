@@ -100,6 +100,7 @@ class SteppedActor:
 class _Method:
     num_returns = 1
     class_name = "Echo"
+    cuda_graph = False
     name = "echo"
 
     def __init__(self, actor: SteppedActor) -> None:
