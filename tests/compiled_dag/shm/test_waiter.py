@@ -227,10 +227,10 @@ def test_yielding_ends_after_its_budget(waits) -> None:
     assert waits.waiter.sleeps == 1
 
 
-def test_a_slow_yield_ends_the_yielding_and_skips_it_for_two_waits(waits) -> None:
+def test_a_slow_yield_ends_the_yielding_and_skips_it_for_128_waits(waits) -> None:
     waits.slow()
     assert waits.waiter.sleeps == 1
-    assert waits.skipped() == 2
+    assert waits.skipped() == 128
 
 
 def test_each_further_slow_yield_doubles_what_is_skipped(waits) -> None:
@@ -238,7 +238,7 @@ def test_each_further_slow_yield_doubles_what_is_skipped(waits) -> None:
     for _ in range(4):
         waits.slow()
         skipped.append(waits.skipped())
-    assert skipped == [2, 4, 8, 16]
+    assert skipped == [128, 256, 512, 1024]
 
 
 def test_what_is_skipped_has_a_limit(waits) -> None:
@@ -254,7 +254,7 @@ def test_64_good_waits_halve_what_the_next_slow_yield_costs(waits) -> None:
         waits.skipped()  # the wait that ends this count is a good one
     waits.good(63)
     waits.slow()
-    assert waits.skipped() == 8  # 3 slow, one decayed, one more slow
+    assert waits.skipped() == 512  # 3 slow, one decayed, one more slow
 
 
 def test_a_slow_yield_starts_the_count_of_good_waits_anew(waits) -> None:
@@ -262,10 +262,10 @@ def test_a_slow_yield_starts_the_count_of_good_waits_anew(waits) -> None:
     waits.skipped()
     waits.good(62)
     waits.slow()
-    assert waits.skipped() == 4
+    assert waits.skipped() == 256
     waits.good(62)
     waits.slow()
-    assert waits.skipped() == 8
+    assert waits.skipped() == 512
 
 
 def test_a_waiter_recovers_from_the_worst(waits) -> None:
@@ -274,13 +274,13 @@ def test_a_waiter_recovers_from_the_worst(waits) -> None:
         waits.skipped()
     waits.good(64 * 13)
     waits.slow()
-    assert waits.skipped() == 2
+    assert waits.skipped() == 128
 
 
 def test_a_slow_yield_is_slow_though_it_came_meanwhile(waits) -> None:
     assert waits.wait(1, cost=SLOW_S) == 1
     assert waits.waiter.sleeps == 0  # it is there
-    assert waits.skipped() == 2
+    assert waits.skipped() == 128
 
 
 def test_eco_never_yields(fake) -> None:
@@ -336,7 +336,7 @@ def test_an_unknown_mode_is_refused_with_the_known_ones(monkeypatch, board) -> N
         Waiter(Doorbell(board, 1))
 
 
-@pytest.mark.parametrize("how", ["word", "either"])
+@pytest.mark.parametrize("how", ["word", "either", "any_of"])
 def test_waiting_for_words_learns_as_waiting_for_a_condition_does(fake, how) -> None:
     bell, site = FakeBell(), Site()
     waiter = Waiter(bell)
@@ -344,12 +344,15 @@ def test_waiting_for_words_learns_as_waiting_for_a_condition_does(fake, how) -> 
     bell.rung = lambda: words.__setitem__(0, words[0] + 1)
     fake.costs = [SLOW_S]
     yields = []
-    for _ in range(4):
+    for _ in range(130):
         before = fake.yields
+        source, still = (words, 0, words[0]), ([7], 0, 7)
         if how == "word":
-            assert waiter.word(words, 0, words[0], fine)
+            assert waiter.word(*source, fine)
+        elif how == "either":
+            assert waiter.either(still, source, fine, site)
         else:
-            assert waiter.either(([7], 0, 7), (words, 0, words[0]), fine, site)
+            assert waiter.any_of(still, source, still, fine, site)
         yields.append(fake.yields - before)
-    assert yields[:3] == [1, 0, 0]
-    assert yields[3] > 1
+    assert yields[:-1] == [1, *[0] * 128]
+    assert yields[-1] > 1
