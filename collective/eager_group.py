@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import cloudpickle
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from compiled_dag.host import Actor, ActorId, Host, Pending
+
+_STATES_S: Final = 0.3
+"""How long a time-out waits to be told what the ranks' processes do."""
 
 
 class EagerGroup:
@@ -195,6 +198,17 @@ class EagerGroup:
             found = self.failure
         self._memory.end(head.BROKEN)
         return found
+
+    def with_states(self, error: CollectiveTimeoutError, host: Host) -> CollectiveTimeoutError:
+        """Return a time-out that also says which ranks' processes do not run: stopped, say."""
+        living = [one for one in self.actor_ids if host.death(one) is None]
+        found = host.activities(living, time.monotonic() + _STATES_S, stacks=True)
+        odd = [
+            f"rank {rank} ({self._labels[rank]}) is {found[actor_id].state}"
+            for rank, actor_id in enumerate(self.actor_ids)
+            if actor_id in found and found[actor_id].state
+        ]
+        return CollectiveTimeoutError(" ".join([str(error), *odd])) if odd else error
 
     def lose(self, rank: int) -> bool:
         """Take note that a rank is no more; returns whether none is left."""

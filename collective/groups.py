@@ -340,7 +340,11 @@ class Groups:
     def fail(self, group_id: int, error: Exception) -> Exception:
         """Break a group, unless it is broken; returns the first cause of that."""
         group = self._groups.get(group_id)
-        return error if group is None else group.fail(error)
+        if group is None:
+            return error
+        if isinstance(error, CollectiveTimeoutError) and group.failure is None:
+            error = group.with_states(error, self._host)
+        return group.fail(error)
 
     def suspect(self, group_id: int, error: Exception) -> None:
         """Take note of a failure that may be the first; unless a death is told, `fail` follows."""
