@@ -145,9 +145,10 @@ class Loop:
             one, other = sources
             waiter.any_of(one, other, (words, mailbox, seen), self._guard, self._site)
             return
-        readies = [resident.ready for resident in residents]
+        # What is `ready` is asked for at each look: that of `Turns` is another one once a look of
+        # its own has passed the turns on.
         waiter.until(
-            lambda: words[mailbox] != seen or any(ready() for ready in readies),
+            lambda: words[mailbox] != seen or any(resident.ready() for resident in residents),
             self._guard,
             None,
             self._site,

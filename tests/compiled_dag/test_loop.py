@@ -63,6 +63,30 @@ class Program:
         return self.left > 0 or self.last
 
 
+class PassingOn(Program):
+    """Several programs as one: a look may pass the turns on, and then another look counts."""
+
+    def __init__(self, actor: Actor) -> None:
+        super().__init__(actor, 7, 1)
+        self.looks = 0
+        self.ready = self.before
+
+    def before(self) -> bool:
+        assert self.looks < 3, "the look of a program that has no turn any more"
+        self.looks += 1
+        if self.looks == 3:
+            self.ready = self.after
+        return False
+
+    def after(self) -> bool:
+        self.looks += 1
+        return self.looks > 9
+
+    def run(self) -> bool:
+        self.actor.loop.stop()
+        return super().run()
+
+
 @pytest.fixture
 def actor():
     return Actor()
@@ -157,3 +181,9 @@ def test_a_loop_that_is_told_so_looks_into_its_mailbox_again(actor) -> None:
     actor.loop.add(Program(actor, 2, 3, then=lambda: actor.send("stop", actor.loop.stop)))
     actor.loop.run()
     assert actor.done == ["run 2", "run 1", "empty", "run 2", "run 2", "stop"]
+
+
+def test_a_look_that_passes_the_turns_on_while_the_loop_waits_is_replaced(actor) -> None:
+    actor.loop.add(PassingOn(actor))
+    actor.loop.run()
+    assert actor.done == ["run 7"]
