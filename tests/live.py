@@ -164,6 +164,16 @@ class Driver:
         """Do what Ctrl-C does: SIGINT for the terminal's foreground process group."""
         os.killpg(self.pid, signal.SIGINT)
 
+    def goes_on_after_an_interrupt(self) -> None:
+        """Interrupt what it waits in, and see it say so, go on, and end well without a word."""
+        assert self.line() == "ready"
+        self.wait_until_asleep()
+        self.interrupt()
+        assert self.line() == "interrupted"
+        assert self.line() == "went on"
+        assert self.wait() == 0, self.errors
+        assert self.errors == ""
+
     def kill(self) -> None:
         self._process.kill()
 

@@ -486,13 +486,7 @@ if "compile" in {what!r}:
 print("went on", flush=True)
 """
     with driver(body, str(tmp_path / "release")) as started:
-        assert started.line() == "ready"
-        started.wait_until_asleep()
-        started.interrupt()
-        assert started.line() == "interrupted"
-        assert started.line() == "went on"
-        assert started.wait() == 0, started.errors
-        assert started.errors == ""
+        started.goes_on_after_an_interrupt()
 
 
 @pytest.mark.parametrize("what", ["get", "teardown"])

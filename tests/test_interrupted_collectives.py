@@ -102,13 +102,7 @@ wait_until(lambda: memory_files() == files)
 print("went on", flush=True)
 """
     with driver(body, str(tmp_path / "release")) as started:
-        assert started.line() == "ready"
-        started.wait_until_asleep()
-        started.interrupt()
-        assert started.line() == "interrupted"
-        assert started.line() == "went on"
-        assert started.wait() == 0, started.errors
-        assert started.errors == ""
+        started.goes_on_after_an_interrupt()
 
 
 def test_ctrl_c_while_a_graph_is_in_a_collective_is_caught_and_the_result_comes(tmp_path):
@@ -121,13 +115,7 @@ assert runtime.get(dag.execute(0)) == [6.0, 6.0]
 print("went on", flush=True)
 """
     with driver(body, str(tmp_path / "release")) as started:
-        assert started.line() == "ready"
-        started.wait_until_asleep()
-        started.interrupt()
-        assert started.line() == "interrupted"
-        assert started.line() == "went on"
-        assert started.wait() == 0, started.errors
-        assert started.errors == ""
+        started.goes_on_after_an_interrupt()
 
 
 UNCAUGHT = {
