@@ -214,6 +214,21 @@ def test_an_actor_that_would_wait_for_itself_says_so(session):
     assert get(threaded.include_self.remote(threaded)) == 5
 
 
+def test_an_actor_of_two_drivers_of_which_one_has_several_graphs_serves_them_all(session):
+    shared, first = Adder.remote(1), Adder.remote(10)
+    driver = Driver.remote()
+    get(driver.up.remote([shared]))
+    with (
+        drawn([shared]).experimental_compile() as alone,
+        drawn([first, shared]).experimental_compile() as behind,
+    ):
+        for number in range(50):
+            # The ticket of the second comes before its input, which another actor sends.
+            assert alone.execute(number).get(LONG_S) == number + 1
+            assert behind.execute(number).get(LONG_S) == number + 11
+    get(driver.drop.remote())
+
+
 def compiled_when_free(actors):
     made = []
 
