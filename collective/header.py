@@ -13,7 +13,7 @@
 
     a rank's line        +0   u64 preflights reached
                          +8   u64 1: it is here; 2: it has left
-                         +16  u64 further meetings (see `collective.shm_group`)
+                         +16  u64 further meetings (see `collective.meetings`)
                          +24  u64 1 + the rank its main thread sends to or receives from, or 0
                          +32  2 x u64 digest of its record; 0 if it brings an error
 

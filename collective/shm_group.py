@@ -8,10 +8,8 @@ file is sparse: a page costs something once a tensor reached it, is faulted in o
 stays. Larger tensors go through in pieces, so nothing ever grows, and nothing has to be agreed on.
 It is all gone with the group's last descriptor and mapping, whoever dies.
 
-*Meetings.* The first meeting of an operation is the `Preflight`. Further ones have a count of their
-own on the rank's line, written by its rank alone: after a failure the ranks can have gone to
-different numbers of these, but never of preflights, so those go on, and say that the group failed.
-The number of a meeting, which tells the side of the memory, is the sum of both counts.
+*Meetings.* The first meeting of an operation is the `Preflight`, further ones are `Meetings`. The
+number of a meeting, which tells the side of the memory, is the sum of both counts.
 
 *Order.* A rank lays, then counts up; another sees the count, then reads. x86-64 keeps stores in
 order, and loads too, so nothing is needed between; streaming stores, which it does not keep in
@@ -30,11 +28,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from collective import arithmetic
 from collective.exchange import Exchange
-from collective.header import FAULTED, MEETINGS
+from collective.meetings import Meetings
 from collective.slots import memory_bytes
 from collective.warm_memory import WarmMemory
-from compiled_dag.shm.futex import STORES_STAY_IN_ORDER, fence
-from compiled_dag.shm.waiter import Site
 
 if TYPE_CHECKING:
     import torch
@@ -47,50 +43,19 @@ if TYPE_CHECKING:
 _PARTED: Final = ("reducescatter", "scatter", "all_to_all")
 
 
-class _Meetings:
+class _Meetings(Meetings):
     """The meetings of one rank: preflights, and those that follow them."""
 
     def __init__(
         self, header: GroupHeader, preflight: Preflight, rank: int, waiter: Waiter
     ) -> None:
-        lines = [header.line(other) + MEETINGS for other in range(header.world_size)]
-        self._header = header
+        super().__init__(header, rank, waiter)
         self._preflight = preflight
-        self._mine = lines.pop(rank)
-        self._others = lines
-        self._waiter = waiter
-        self._site = Site()
-        self._further = 0
 
     @property
     def reached(self) -> int:
         """The number of the last meeting."""
-        return self._preflight.turn + self._further
-
-    def meet(self) -> None:
-        """Go to the next meeting.
-
-        Raises:
-            RuntimeError: Another rank has given the group up.
-            ChannelClosedError: The driver has ended the group.
-        """
-        header, words = self._header, self._header.words
-        count = self._further = self._further + 1
-        if not STORES_STAY_IN_ORDER:
-            fence()
-        words[self._mine] = count
-        header.ring_all()
-        for line in self._others:
-            while (seen := words[line]) < count:
-                self._waiter.word(words, line, seen, self._guard, None, self._site)
-        if not STORES_STAY_IN_ORDER:
-            fence()
-
-    def _guard(self) -> None:
-        if self._header.state == FAULTED:
-            msg = "another rank has given the group up"
-            raise RuntimeError(msg)
-        self._header.guard()
+        return self._preflight.turn + self.count
 
 
 class SharedMemoryGroup:

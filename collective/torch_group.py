@@ -11,6 +11,10 @@ destroy the group, which would join gloo's waiting thread: it is kept, unused, u
 ends. What does not work instead: `abort` (wakes nobody), a shorter time-out of the operation (a
 rank that is stopped is not dead), polling `is_completed` (doubles the time of a small allreduce).
 
+When a rank dies in an operation, gloo has others return as if nothing had happened: the root of a
+broadcast has sent everything, and knows nothing of those to whom the dead rank was to pass it on.
+So the ranks meet once more when gloo is done (`_GlooWork`), and all go on or none does.
+
 reducescatter: torch's is an allreduce whose wait heeds no time-out; so it is made of one here.
 """
 
@@ -21,6 +25,7 @@ import os
 import threading
 import time
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,6 +34,7 @@ import torch.distributed
 
 from collective.header import OPEN
 from collective.launch import launch
+from collective.meetings import Meetings
 from collective.process_group import gloo_needs_calm, why_not_op
 from collective.warm_memory import WarmMemory
 
@@ -78,20 +84,29 @@ def make_group(
 
 
 class _GlooWork:
-    """An operation of gloo, whose wait ends when the group does."""
+    """An operation of gloo, whose wait ends when the group does, and well on all ranks or on none.
+
+    The ranks wait for their operations in one order, like they start them.
+    """
 
     def __init__(
-        self, work: Any, header: GroupHeader, finish: Callable[[], object] | None = None
+        self,
+        work: Any,
+        header: GroupHeader,
+        meetings: Meetings,
+        finish: Callable[[], object] | None = None,
     ) -> None:
         """Watch over `work`.
 
         Args:
             work: gloo's.
             header: The group's header.
+            meetings: Where the ranks meet when gloo is done.
             finish: What is left to be done after it.
         """
         self._work = work
         self._header = header
+        self._meetings = meetings
         self._finish = finish
         self._done = False
         """Whether it was waited for: some operations of gloo never say so of themselves."""
@@ -114,6 +129,7 @@ class _GlooWork:
                 raise RuntimeError(msg)
             # Once more: a failure of its own, which lets it close its sockets, is the usual end.
             over = self._header.state != OPEN
+        self._meetings.meet()
         finish, self._finish = self._finish, None
         if finish is not None:
             finish()
@@ -206,6 +222,7 @@ class GlooGroup:
             waiter,
         )
         _let_lock_holders_run(before)
+        self._meetings = Meetings(store.header, rank, waiter)
         self._running: list[_GlooWork] = []
         self._memory = WarmMemory()
 
@@ -239,7 +256,7 @@ class GlooGroup:
             work = self._reduce_and_divide(send, receive, op)
         else:
             started = launch(self._group, kind, send, receive, op=op, root=root)
-            work = _GlooWork(started, self._store.header)
+            work = _GlooWork(started, self._store.header, self._meetings)
         self._running = [other for other in self._running if not other.is_completed()]
         self._running.append(work)
         return work
@@ -278,7 +295,7 @@ class GlooGroup:
         whole.copy_(send.reshape(-1))
         mine = whole.view(-1, part.numel())[self._group.rank()]
         started = launch(self._group, "allreduce", None, whole, op=op, root=0)
-        return _GlooWork(started, self._store.header, lambda: part.copy_(mine))
+        return _GlooWork(started, self._store.header, self._meetings, partial(part.copy_, mine))
 
     def shortcut(self, *_looks: Any) -> None:
         """Return None: there is none."""

@@ -238,18 +238,18 @@ class Rank(Member):
 
         GlooGroup.run = launch_and_die
 
-    def die_in_shm(self):
-        """Do some pieces of the next operation, and never the rest."""
-        from collective.shm_group import _Meetings
+    def die_at_meeting(self, number):
+        """Die instead of coming to that meeting: of a piece in shm, of the end in gloo."""
+        from collective.meetings import Meetings
 
-        meet, countdown = _Meetings.meet, iter(range(5, 0, -1))
+        meet, countdown = Meetings.meet, iter(range(number, 0, -1))
 
         def meet_or_die(meetings):
             if next(countdown) == 1:
                 os.kill(os.getpid(), signal.SIGKILL)
             meet(meetings)
 
-        _Meetings.meet = meet_or_die
+        Meetings.meet = meet_or_die
 
     def fail_in(self, backend):
         """Have the backend fail on this rank, once, with everybody alive."""

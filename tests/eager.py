@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,16 @@ class Member:
         tensor = torch.ones(elements, dtype=getattr(torch, dtype))
         collective.allreduce(tensor, name)
         return float(tensor[-1])
+
+    def die_when_gloo_is_done(self, name: str) -> None:
+        """Take part in an operation, and die instead of meeting the others at its end."""
+        from collective.meetings import Meetings
+
+        def die(_meetings: Meetings) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        Meetings.meet = die  # type: ignore[method-assign]
+        self.total(name)
 
     def long(self, name: str = "default", operation: str = "allreduce") -> int:
         """Do large operations until one fails."""

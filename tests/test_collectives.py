@@ -125,6 +125,18 @@ def test_a_death_in_an_operation_of_four_is_told_on_all_ranks(session, drawn):
         runtime.get(graph.execute(0), timeout=LONG_S)
 
 
+@pytest.mark.parametrize(("transport", "meeting"), [("gloo", 1), ("shm", 5)])
+def test_a_rank_that_dies_between_two_meetings_has_no_rank_go_on(session, transport, meeting):
+    crew = make_ranks(4)
+    runtime.get(crew[1].die_at_meeting.remote(meeting), timeout=LONG_S)
+    with InputNode() as inp:
+        grads = [rank.grad.bind(inp, 4_000_000) for rank in crew]
+        found = allreduce.bind(grads, transport=transport)
+    with MultiOutputNode(found).experimental_compile() as graph:
+        errors = [died(ref) for ref in graph.execute(0)]
+        assert {str(error) for error in errors} == {str(errors[0])}
+
+
 def test_two_graphs_on_the_same_ranks_and_the_end_of_one_of_them(session, tmp_path):
     crew = make_ranks(2)
     left = reduce(crew).experimental_compile()

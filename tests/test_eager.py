@@ -274,6 +274,16 @@ def test_a_rank_that_is_killed_in_the_middle_of_an_operation_is_the_cause(
         assert isinstance(error_of(ref).cause, ActorDiedError)
 
 
+def test_a_rank_that_dies_when_gloo_is_done_has_no_rank_go_on(session) -> None:
+    members = make(3)
+    collective.create_collective_group(members, "gloo", "g")
+    refs = [one.total.remote("g") for one in members[:2]]
+    with pytest.raises(ActorDiedError):
+        get(members[2].die_when_gloo_is_done.remote("g"))
+    for ref in refs:
+        assert isinstance(error_of(ref).cause, ActorDiedError)
+
+
 @pytest.mark.parametrize("odd", [(4, "float32"), (3, "int32")], ids=["shape", "dtype"])
 @pytest.mark.parametrize("backend", ["gloo", "shm"])
 def test_ranks_that_bring_different_tensors_are_told_and_go_on(session, backend, odd) -> None:
