@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from collective.cuda_area import Area
     from compiled_dag.cuda.device import Device
-    from compiled_dag.cuda.driver import Event, Pointer
+    from compiled_dag.cuda.driver import Event, Pointer, Stream
 
 SIDES: Final = (0, 1)
 
@@ -51,6 +51,8 @@ class OwnBuffer:
         """By side: this rank has read what others laid there."""
         self.places: list[Pointer] = [0, 0]
         """By side: where the last thing was laid."""
+        self._stream: Stream | None = None
+        """On which the last operation was."""
         try:
             for _ in SIDES:
                 self._export(READY, self.ready)
@@ -80,13 +82,26 @@ class OwnBuffer:
         assert memory is not None, "freed"
         if tensor.nbytes > memory.capacity:
             memory = self._grow(tensor.nbytes)
-        driver, stream = self._driver, self._device.stream()
+        driver, stream = self._driver, self.stream()
         for event in readers:
             driver.wait(stream, event)
         place = self.places[side] = memory.pointer + side * memory.capacity
         driver.copy(place, tensor.data_ptr(), tensor.nbytes, stream)
         driver.record(self.ready[side], stream)
         self._area.words[self._line + USED + side] = memory.number
+
+    def stream(self) -> Stream:
+        """Return the current stream; another one than before is behind all that the events say.
+
+        This rank reads its own memory too, and an event stands for one stream: that of its latest
+        record.
+        """
+        stream = self._device.stream()
+        if stream != self._stream:
+            for event in (*self.ready, *self.done):
+                self._driver.wait(stream, event)
+            self._stream = stream
+        return stream
 
     def _grow(self, nbytes: int) -> _Generation:
         """Start a generation with sides for `nbytes`; readers close the old one by and by."""
@@ -117,7 +132,7 @@ class OwnBuffer:
         Freeing waits for the whole GPU: for ever, where a stream waits for a rank that has died.
         """
         if self.done:
-            self._driver.record(self.done[0], self._device.stream())
+            self._driver.record(self.done[0], self.stream())
 
     def is_idle(self) -> bool:
         """Tell whether the GPU has done all that the events stand for."""

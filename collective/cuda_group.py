@@ -17,6 +17,7 @@ by all others (CUDA IPC), with two *sides*; and two events for each side. Meetin
   waits are behind it. That of ``done[side]`` is the one of operation n - 2, or an older one where
   the rank read nothing: its `run` was over before it came to meeting n - 1, which this rank has
   passed, and the next is made after meeting n.
+* An operation on another stream than the one before is behind all events of its own rank first.
 * So no host waits for a GPU, ever, and for another host only in the meeting: it is what says that a
   peer's host has read what a side held before. Work is enqueued to the stream that is current, and
   is over for the host when `run` returns.
@@ -137,7 +138,7 @@ class CudaIpcGroup:
                 peer.follow(side)
             if receive is None:
                 return
-            stream = self._device.stream()
+            stream = self._own.stream()
             try:
                 self._read(KINDS[kind], receive.view(-1), op, root, side, stream)
             finally:

@@ -9,6 +9,7 @@ or the group, has ended for everybody.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -168,10 +169,16 @@ class NcclGroup:
         """See `PairGroup`. The current stream waits for it, and nobody else."""
         group = self._alive()
         group._start_coalescing()
-        for one, rank in sends:
-            group.send([one], rank, 0)
-        for one, rank in receives:
-            group.recv([one], rank, 0)
+        try:
+            for one, rank in sends:
+                group.send([one], rank, 0)
+            for one, rank in receives:
+                group.recv([one], rank, 0)
+        except BaseException:
+            # NCCL counts what is begun by thread: left open, no other group here would launch.
+            with contextlib.suppress(RuntimeError):  # what it says has been said
+                group._end_coalescing()
+            raise
         group._end_coalescing().wait()
 
     def marks(self, numbers: list[int]) -> torch.Tensor:

@@ -48,8 +48,8 @@ class TorchTensorType:
             a copy: valid until the method they are given to returns.
 
     Raises:
-        ValueError: Unknown transport or device, an accelerator with ``device="cpu"``, or views of
-            what never lies on a GPU.
+        ValueError: Unknown transport or device, an accelerator with ``device="cpu"``, views of what
+            never lies on a GPU, or `views` that is no bool.
     """
 
     transport: str | Communicator = "auto"
@@ -84,6 +84,9 @@ class TorchTensorType:
         self._check_views(device)
 
     def _check_views(self, device: str) -> None:
+        if not isinstance(self.views, bool):
+            msg = f"views={self.views!r} is neither True nor False"
+            raise ValueError(msg)  # noqa: TRY004  as for every other part of a hint
         is_own = isinstance(self.transport, Communicator)
         if self.views and (is_own or device == "cpu" or self.transport_name == "shm"):
             msg = (
@@ -188,8 +191,8 @@ class Hinted:
                 on. `explain()` says where readers get copies from the start.
 
         Raises:
-            ValueError: Unknown transport or device, an accelerator with ``device="cpu"``, or views
-                of what never lies on a GPU.
+            ValueError: Unknown transport or device, an accelerator with ``device="cpu"``, views of
+                what never lies on a GPU, or `views` that is no bool.
             GraphError: This kind of node has no value that travels.
         """
         if not self._takes_hint:

@@ -107,11 +107,17 @@ def test_promises_about_an_input_are_kept_by_the_driver(host) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this process sees a GPU")
-def test_a_reader_without_a_gpu_cannot_take_what_is_hinted_for_one(makers, compiled) -> None:
+@pytest.mark.parametrize(
+    ("num_gpus", "who"), [(1.0, r"the GPU of Maker\(2\)"), (0.0, r"Maker\(2\)")]
+)
+def test_a_reader_without_a_gpu_cannot_take_what_is_hinted_for_one(
+    makers, compiled, num_gpus, who
+) -> None:
+    makers[1].num_gpus = num_gpus
     graph = compiled(makers, "auto", "cuda")
     error = error_of(graph.execute([torch.ones(2)]))
     assert isinstance(error, RuntimeError)
-    assert re.search(rf"{HERE} is hinted device='cuda', and Maker\(2\), which", str(error))
+    assert re.search(rf"{HERE} is hinted device='cuda', and {who}, which reads it", str(error))
     assert graph.execute(5).get() == 5
 
 

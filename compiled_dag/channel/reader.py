@@ -238,9 +238,17 @@ class Reader(ChannelInterface):
         transport = self.spec.transport
         node, writer = transport.node or self.spec.label, transport.writer or "its writer"
         if transport.device == "cuda":
+            what = f"{node} is hinted device={transport.device!r}"
+            if self._label in transport.fakes:
+                return (
+                    f"{what}, and the GPU of {self._label}, which reads it, is fake: this machine "
+                    "has none that is visible, so no tensor can land there. Leave device out (a "
+                    "tensor stays on its sender's kind of device), or choose it by "
+                    "torch.cuda.is_available(), or run where there is a GPU"
+                )
             return (
-                f"{node} is hinted device={transport.device!r}, and {self._label}, which reads it, "
-                "sees no GPU. Give the reader num_gpus, or hint device='cpu'"
+                f"{what}, and {self._label}, which reads it, sees no GPU. Give the reader "
+                "num_gpus, or hint device='cpu'"
             )
         return (
             f"{node} made a tensor on {cause.kind!r} on {writer}, and {self._label}, which reads "

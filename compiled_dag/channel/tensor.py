@@ -38,10 +38,10 @@ class NoGpuError(RuntimeError):
     """A tensor is to be on a GPU and this process has none."""
 
     def __init__(self, kind: str) -> None:
-        super().__init__(
-            "a tensor is to be on a GPU, and this process sees no GPU. Give the reader num_gpus, "
-            "or send tensor.cpu()"
-        )
+        text = "a tensor is to be on a GPU, and this process sees no GPU"
+        if kind == "cuda":  # else it is a hint that wants it there, and who knows that says more
+            text += ". Give the reader num_gpus, or send tensor.cpu()"
+        super().__init__(text)
         self.kind = kind
         """The device it comes from, ``"cpu"`` or ``"cuda"``."""
 

@@ -42,6 +42,8 @@ class Transport:
     """Whose values these are, as messages call it."""
     writer: str = field(default="", compare=False)
     """Label of the actor that writes them."""
+    fakes: tuple[str, ...] = field(default=(), compare=False)
+    """Labels of its ends whose GPUs are fake."""
 
     @property
     def on_accelerator(self) -> bool:

@@ -1,8 +1,9 @@
 """CUDA through cupy's bindings of the runtime library.
 
-The calls are those of `cupy.cuda.runtime` in cupy 13 and 14. Two of their habits matter here:
-``eventQuery`` returns CUDA's status instead of raising it, and the 16 bytes of a GPU's UUID end at
-their first zero byte in ``getDeviceProperties``, which is why UUIDs come from torch.
+The calls are those of `cupy.cuda.runtime` in cupy 13 and 14. Three of their habits matter here:
+``eventQuery`` returns CUDA's status instead of raising it, and leaves it as the thread's last
+error; and the 16 bytes of a GPU's UUID end at their first zero byte in ``getDeviceProperties``,
+which is why UUIDs come from torch.
 """
 
 from __future__ import annotations
@@ -94,9 +95,16 @@ class CupyDriver:
     def is_done(self, event: Event) -> bool:
         """See `Driver`."""
         status = self._runtime.eventQuery(event)
-        if status not in {0, _NOT_READY}:
-            raise self.error_type(status)
-        return bool(status == 0)
+        if not status:
+            return True
+        try:
+            # Takes the last error back and raises it. Where cupy and torch have one runtime library
+            # (conda's) torch would find it when it launches its next kernel.
+            self._runtime.check_status(status)
+        except self.error_type:
+            if status != _NOT_READY:
+                raise
+        return False
 
     def copy(self, target: Pointer, source: Pointer, nbytes: int, stream: Stream) -> None:
         """See `Driver`."""

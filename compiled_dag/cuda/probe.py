@@ -142,13 +142,16 @@ class _Side:
         return self.driver.export_memory(self.made.pointer)
 
     def export_event(self) -> bytes:
-        """Record and export an event."""
+        """Record and export an event, which is done: nobody is to wait for long who opens it."""
         event = self.made.event(is_shared=True)
         self.driver.record(event, self.device.stream())
+        self.finish_copies()
         return self.driver.export_event(event)
 
     def import_memory(self, handle: bytes) -> bytes:
         """Open another's memory, copy and compare."""
+        # A GPU that is busy is found here: what it was to copy must not be closed meanwhile.
+        self.finish_copies()
         copied = self.device.new(("uint8", (len(_PATTERN),)))
         pointer = self.driver.import_memory(handle)
         try:
@@ -162,6 +165,7 @@ class _Side:
 
     def import_event(self, handle: bytes) -> bytes:
         """Open another's event, and have the stream wait for it."""
+        self.finish_copies()
         event = self.driver.import_event(handle)
         try:
             self.driver.wait(self.device.stream(), event)

@@ -45,13 +45,14 @@ opens it, and closes the old one when its own copies out of that are done; then 
 so. Only when all readers have said it is the old memory freed: freeing what another process has
 open is undefined in CUDA. Allocating and freeing wait for the GPU; slots at least double each time.
 
-**The end.** The same holds there, in both directions. Each end first closes what it *imported*, and
-says so (``ended``); then it frees what it *exported*, when its peers have said so, are dead, or had
-never imported anything. The last is safe although they might begin just then: who imports notes it,
-fences, and looks at the graph's state; who frees knows that the graph has ended, fences, and looks
-at the note. One of them sees the other. What is not free within `CLOSE_S` (a peer that is in user
-code, a GPU that waits for a dead peer) is left, and looked at again when this actor loads or
-unloads another graph (`leaving`); the process's end frees everything.
+**The end.** The same holds there, in both directions. Each end first closes what it *imported*,
+once its GPU is done with it, and says so (``ended``); then it frees what it *exported*, when its
+peers have said so, are dead, or had never imported anything. The last is safe although they might
+begin just then: who imports notes it, fences, and looks at the graph's state; who frees knows that
+the graph has ended, fences, and looks at the note. One of them sees the other. What is not free
+within `CLOSE_S` (a peer that is in user code, a GPU that waits for a dead peer) is left, and looked
+at again when this actor loads or unloads another graph (`leaving`); the process's end frees
+everything.
 
 **Death.** A peer's memory may vanish, and its events may never be done, from the moment it dies. By
 then the graph is broken (`compiled_dag.deployment`): no reader takes a message any more, whatever a

@@ -205,8 +205,15 @@ class SendingRing:
 
     # --- the end
 
-    def close_imports(self, deadline: float) -> None:  # noqa: ARG002  the same for both ends
-        """Close the readers' events, and say so. Idempotent."""
+    def close_imports(self, deadline: float) -> None:
+        """Close the readers' events, once the GPU waits for none of them, and say so.
+
+        If that is late they stay open: a reader must not destroy what a stream still waits for.
+        """
+        if self._words[self._line + at.WRITER_ENDED]:
+            return
+        if not self._seat.wait(self._is_idle, deadline):
+            return
         for events in self._free:
             for event in events or ():
                 self._driver.destroy_event(event)
@@ -216,24 +223,31 @@ class SendingRing:
             self._seat.graph.board.ring(self._seat.graph.processes[reader])
 
     def free_exports(self, deadline: float) -> bool:
-        """Free the ring as soon as nobody has it open; returns whether that was in time."""
+        """Free the ring as soon as nobody has it open; returns whether that was in time.
+
+        Freeing waits for the GPU, and for ever if that waits for the event of a dead reader.
+        """
+        self.close_imports(deadline)
+        if not self._words[self._line + at.WRITER_ENDED]:
+            return False
         if self._ready and not self._seat.wait(self._may_free, deadline):
             return False
         self._free_all()
         return True
 
-    def _may_free(self) -> bool:
-        """Tell whether no reader has anything open, and the GPU is done with our own copies.
+    def _is_idle(self) -> bool:
+        """Tell whether the GPU is done with all copies, which are behind all waits for readers."""
+        return all(map(self._driver.is_done, self._ready))
 
-        Freeing waits for the GPU, and for ever if that waits for the event of a dead reader.
-        """
+    def _may_free(self) -> bool:
+        """Tell whether no reader has anything open, nor will have."""
         fence()
         words, seat = self._words, self._seat
         for reader, line in zip(seat.spec.readers, self._reader_lines, strict=True):
             has_ended = words[line + at.READER_ENDED] or not words[line + at.OPENED]
             if not has_ended and not seat.is_gone(reader):
                 return False
-        return all(map(self._driver.is_done, self._ready))
+        return True
 
     def _free_all(self) -> None:
         rings = [*self._retired, *([] if self._current is None else [self._current])]

@@ -105,6 +105,12 @@ class _Ends(NamedTuple):
     gpus: tuple[Gpus, ...]
     labels: tuple[str, ...]
 
+    @property
+    def fakes(self) -> tuple[str, ...]:
+        """Labels of those whose GPUs are fake."""
+        named = zip(self.labels, self.gpus, strict=True)
+        return tuple(label for label, gpus in named if gpus.logical and gpus.physical == ())
+
 
 class _Edges:
     """The decisions on one graph's edges."""
@@ -133,6 +139,7 @@ class _Edges:
             found = self._with_views(found, ends)
         return dataclasses.replace(
             found,
+            fakes=ends.fakes,
             device=hint.device,
             static_shape=hint.static_shape,
             direct_return=hint.direct_return,
@@ -170,13 +177,12 @@ class _Edges:
         if DRIVER in ends.actors:
             return Transport(reason="auto: the driver takes part")
         _check_one_gpu(ends)
-        named = list(zip(ends.labels, ends.gpus, strict=True))
+        named = zip(ends.labels, ends.gpus, strict=True)
         without = [label for label, gpus in named if not gpus.logical]
         if without:
             return Transport(reason=f"auto: {_list(without)} has no GPU")
-        fake = [label for label, gpus in named if gpus.physical == ()]
-        if fake:
-            return Transport(reason=f"auto: the GPU of {_list(fake)} is fake")
+        if ends.fakes:
+            return Transport(reason=f"auto: the GPU of {_list(ends.fakes)} is fake")
         devices = {gpus.physical[0] if gpus.physical else None for gpus in ends.gpus}
         if len(devices) == 1 and None not in devices:
             return Transport(reason=f"auto: all ends share GPU {devices.pop()}")
@@ -195,11 +201,9 @@ class _Edges:
                     "of its ends, has no GPU. Start it with num_gpus, or hint 'auto' or 'shm'"
                 )
                 raise GraphError(msg)
-        fake = [
-            label for label, gpus in zip(ends.labels, ends.gpus, strict=True) if gpus.physical == ()
-        ]
-        if fake:
-            return Transport(mechanism="fake", reason=f"{reason}; the GPU of {_list(fake)} is fake")
+        if ends.fakes:
+            text = f"{reason}; the GPU of {_list(ends.fakes)} is fake"
+            return Transport(mechanism="fake", reason=text)
         return self._device_ring(ends, reason)
 
     def _device_ring(self, ends: _Ends, reason: str) -> Transport:

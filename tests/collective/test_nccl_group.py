@@ -92,6 +92,17 @@ def test_what_is_sent_and_received_at_once_is_one_operation(group) -> None:
     ]
 
 
+def test_what_fails_when_it_is_begun_leaves_nothing_open(group) -> None:
+    taken = group.marks([3])
+    group._group.recv = lambda *_: (_ for _ in ()).throw(RuntimeError("no such rank"))
+    del group._group.calls[:]
+    with pytest.raises(RuntimeError, match="no such rank"):
+        group.exchange([(taken, 0)], [(taken, 7)])
+    assert group._group.calls == [
+        ("start_coalescing",), ("send", [taken], 0, 0), ("end_coalescing",)
+    ]  # fmt: skip
+
+
 def test_a_group_that_broke_is_aborted_once_and_refuses_everything_then(group) -> None:
     torchs = group._group
     group._store.header.state = BROKEN

@@ -118,6 +118,12 @@ def test_views_of_what_is_never_on_a_gpu_are_refused(transport, device) -> None:
         worker.echo.bind(1).with_tensor_transport(transport, device, views=True)
 
 
+@pytest.mark.parametrize("views", [1, "yes", None])
+def test_views_is_true_or_false(views) -> None:
+    with pytest.raises(ValueError, match="views=.* is neither True nor False"):
+        TorchTensorType("accelerator", views=views)
+
+
 def test_a_type_holds_the_device_and_the_promises_already() -> None:
     (worker,) = paper(1)
     with pytest.raises(ValueError, match="the TorchTensorType holds device and promises"):

@@ -10,7 +10,7 @@ the process with a message, so that a protocol which is right here relies on not
   not pinned: all but reading a little, which is done before the call returns.
 * an event is two words in shared memory: how often it was recorded, and up to where that is done.
   A wait binds to the latest record at the time of the call. The event of a process that died
-  is never done.
+  is never done. A stream that waits for another process's event has it open until it has got past.
 * new memory, and a tensor's memory when the tensor is gone, is filled with a pattern, in order with
   the current stream, as torch's allocator would give it to the next tensor.
 
@@ -186,9 +186,25 @@ class _Event:
     def __init__(self, shared: _Shared, *, is_imported: bool) -> None:
         self.shared, self.is_imported = shared, is_imported
         self.words = shared.words
+        self._uses = 1
+        self._lock = threading.Lock()
 
     def is_done(self, number: int) -> bool:
         return self.words[_DONE] >= number
+
+    def use(self) -> None:
+        with self._lock:
+            self._uses += 1
+
+    def let_go(self) -> None:
+        """Be done with one use: the handle's, or a stream's that waits."""
+        with self._lock:
+            self._uses -= 1
+            if self._uses:
+                return
+        if self.is_imported:
+            self.shared.forget_user(os.getpid())
+        self.shared.close()
 
 
 class FakeStream:
@@ -342,11 +358,9 @@ class FakeDriver:
 
     def destroy_event(self, event: int) -> None:
         found = self._events.pop(event)
-        if found.is_imported:
-            found.shared.forget_user(os.getpid())
-        elif found.shared.users():
+        if not found.is_imported and found.shared.users():
             violation(f"destroying an event that {found.shared.users()} have open")
-        found.shared.close()
+        found.let_go()
 
     def export_event(self, event: int) -> bytes:
         if self._settings.refuses_events:
@@ -374,10 +388,12 @@ class FakeDriver:
         self._note("wait")
         found = self._events[event]
         number = found.words[_RECORDED]
+        found.use()
 
         def work() -> None:
             while not found.is_done(number):
                 time.sleep(2e-5)
+            found.let_go()
 
         self.streams[stream].put(work)
 

@@ -159,6 +159,32 @@ class GpuRank:
         self.device.synchronize()
         return len(wrong)
 
+    def reduce_on_streams(self, count: int, group: str) -> int:
+        """Reduce to rank 0 on two streams in turn, the first of which does nothing for long.
+
+        Nobody reads what rank 0 brings but itself: no event of others says that it has.
+        """
+        wrong: list[int] = []
+        gate, streams = threading.Event(), (self.device.current, self.device.make_stream())
+        self.device.synchronize()
+        self.device.launch(gate.wait)
+        ranks = range(collective.get_collective_group_size(group))
+        for number in range(count):
+            self.device.current = streams[number // 2 % 2]
+            value, expected = self.make(1000, number), sum(rank + number for rank in ranks)
+            collective.reduce(value, 0, group)
+            if not self.rank:
+                self.device.launch(
+                    lambda value, expected=expected, number=number: (
+                        bool((value == expected).all()) or wrong.append(number)
+                    ),
+                    value,
+                )
+        self.device.current = streams[0]
+        gate.set()
+        self.device.synchronize()
+        return len(wrong)
+
     def play(self, seed: int, count: int, groups: dict[str, list[int]]) -> list[str]:
         """See `tests.cuda.drawn`."""
         return [str(one) for one in Player(self.rank, groups, seed).play(count)]

@@ -42,7 +42,7 @@ class Calls(types.ModuleType):
     def __init__(self) -> None:
         super().__init__("cupy.cuda.runtime")
         self.made: list[tuple[str, tuple[object, ...]]] = []
-        self.status = 0
+        self.status = self.last_error = 0
 
     def __getattr__(self, name: str):
         if name.startswith("_"):
@@ -52,6 +52,11 @@ class Calls(types.ModuleType):
             self.made.append((name, arguments))
             if name.startswith("ipcGet"):
                 return bytes(64)
+            if name == "check_status":
+                self.last_error = 0
+                raise FakeCudaError(*arguments)
+            if name == "eventQuery":
+                self.last_error = self.status
             return (5, 6) if name == "memGetInfo" else self.status
 
         return call
@@ -101,6 +106,7 @@ def test_a_query_that_fails_raises(calls) -> None:
     assert driver.is_done(3)
     calls.status = 600
     assert not driver.is_done(3)
+    assert not calls.last_error, "torch's next kernel would find it"
     calls.status = 719
     with pytest.raises(FakeCudaError, match="719"):
         driver.is_done(3)
@@ -108,6 +114,8 @@ def test_a_query_that_fails_raises(calls) -> None:
 
 def test_cupy_has_these_calls_with_these_arguments(calls, monkeypatch) -> None:
     call_everything(CupyDriver())
+    calls.status = 600
+    assert not CupyDriver().is_done(3)
     for name in ("cupy", "cupy.cuda", "cupy.cuda.runtime"):
         monkeypatch.delitem(sys.modules, name)
     pytest.importorskip("cupy", reason="cupy is not installed")

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import faulthandler
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
+from compiled_dag.channel import ring_area
 from compiled_dag.cuda.reader import CudaReader
 from compiled_dag.cuda.receiving import ReceivingRing
 from compiled_dag.cuda.sending import SendingRing
@@ -117,6 +119,34 @@ def keep_rows(end: End) -> None:
 def test_a_view_that_is_kept_stays_as_it_is(receive, overlaps) -> None:
     plan = Plan(laps=120, readers=2, depth=8, grows=True, views=True, overlaps=overlaps)
     assert set(play(plan, receive=receive).values()) == {0}
+
+
+def send_when_they_have_left(end: End) -> None:
+    """Have the GPU come to the last message, which nobody takes, when the reader has ended."""
+    writer, ended = end.writer(), end.seat.area.reader(0) // 8 + ring_area.READER_ENDED
+    for lap in range(end.plan.laps):
+        if lap == end.plan.laps - 1:
+            end.device.launch(lambda: outlast(end.graph.words, ended))
+        end.await_window(lap)
+        writer.write(end.device.new(("uint8", (64,))))
+
+
+def outlast(words: memoryview, ended: int) -> None:
+    """Be a kernel that takes a moment longer than the reader's end."""
+    while not words[ended]:
+        time.sleep(1e-4)
+    time.sleep(0.2)
+
+
+def leave_the_last(end: End) -> None:
+    reader = end.reader()
+    for value in end.messages(reader, end.plan.laps - 1):
+        del value
+    end.waiter.word(end.graph.words, reader.sequence_word, reader.sequence, end.graph.guard)
+
+
+def test_an_event_lives_until_no_stream_of_another_process_waits_for_it() -> None:
+    assert play(Plan(laps=20), send_when_they_have_left, leave_the_last) == {WRITER: 0, 2: 0}
 
 
 # --- what is wrong is noticed -------------------------------------------------------------------

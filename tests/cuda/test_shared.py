@@ -186,6 +186,12 @@ def test_ten_thousand_operations_in_a_row(start) -> None:
     assert get([rank.memory.remote() for rank in ranks]) == [0, 0]
 
 
+def test_operations_on_one_stream_after_the_other(start) -> None:
+    ranks = start(2)
+    collective.create_collective_group(ranks, "cuda_ipc", name="streams")
+    assert get([rank.reduce_on_streams.remote(12, "streams") for rank in ranks]) == [0, 0]
+
+
 def test_operations_at_random_of_groups_that_overlap(start) -> None:
     ranks = start(4, settings="pause_us=300")
     groups = {"all": [0, 1, 2, 3], "few": [2, 0], "odd": [3, 1, 2]}

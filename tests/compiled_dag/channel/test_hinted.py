@@ -216,6 +216,14 @@ def test_a_hint_for_the_gpu_of_a_reader_without_one_is_its_error(hinted, value) 
     assert one.send({"no": "tensor"}) == {"no": "tensor"}
 
 
+@no_cuda
+def test_a_reader_whose_gpu_is_fake_is_told_that_and_not_to_ask_for_one(hinted) -> None:
+    one = hinted(device="cuda", fakes=("Worker(1)", "Reader(2)"))
+    error = one.send(torch.ones(2))
+    raises(error, RuntimeError, r"the GPU of Reader\(2\), which reads it, is fake", "Leave device")
+    assert "num_gpus" not in str(error.exception())
+
+
 def test_tensors_of_any_origin_land_on_the_first_gpu(hinted, from_gpu, monkeypatch) -> None:
     moved = []
 

@@ -81,6 +81,14 @@ def test_auto_chooses_from_the_gpus_of_the_ends() -> None:
     assert auto(ZERO, ZERO, ONE) == ("staged", "auto: the ends have GPUs of their own")
 
 
+def test_readers_learn_whose_gpus_are_fake() -> None:
+    def fakes(*gpus):
+        return transport_of(edge(*actors_with(*gpus), hint=("shm", "cuda"))).fakes
+
+    assert fakes(NONE, FAKE, FAKE) == ("Worker(2)", "Worker(3)")
+    assert fakes(ZERO, NONE) == ()
+
+
 @pytest.mark.parametrize("hint", ["auto", "accelerator"])
 def test_gpus_of_an_actor_that_waits_for_them_are_not_fake(hint) -> None:
     writer, reader = actors_with(ZERO, FAKE)
