@@ -15,17 +15,18 @@ threads.
 from __future__ import annotations
 
 import copy
+import gc
 import itertools
 import os
 import threading
 import time
 import uuid
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from collective.backends import AUTO
 from collective.choice import settled_backend
 from collective.eager_group import EagerGroup
+from collective.seats import Meeting
 from compiled_dag.errors import (
     ActorDiedError,
     CollectiveError,
@@ -34,7 +35,7 @@ from compiled_dag.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from collective.standing import MemberPart
     from compiled_dag.host import Actor, ActorId, Host, Wait
@@ -55,18 +56,6 @@ class GroupInfo(NamedTuple):
     """By rank."""
 
 
-@dataclass(slots=True, kw_only=True)
-class _Meeting:
-    """Ranks that have asked for one name, and wait for the others."""
-
-    world_size: int
-    backend: str
-    actors: dict[int, ActorId] = field(default_factory=dict)
-    """By rank."""
-    group: EagerGroup | None = None
-    error: Exception | None = None
-
-
 class Groups:
     """All eager groups of a session. Any thread may use it."""
 
@@ -75,13 +64,14 @@ class Groups:
 
         Args:
             host: The session.
-            actor_of: Returns what is known of an actor: as `compiled_dag.host.Actor`.
+            actor_of: Returns what is known of an actor: as `compiled_dag.host.Actor`, and
+                `can_be_found`: whether anybody can still get a handle of it.
         """
         self._host = host
         self._actor_of = actor_of
         self._changed = threading.Condition(threading.RLock())
         self._groups: dict[int, EagerGroup] = {}
-        self._meetings: dict[str, _Meeting] = {}
+        self._meetings: dict[str, Meeting] = {}
         host.watch(self._on_death)
         host.at_shutdown(lambda _: self.close())
 
@@ -106,6 +96,8 @@ class Groups:
         asked, backend = backend, settled_backend(backend, known)
         name = name or str(uuid.uuid4())
         group_id = self._new_id()
+        if self._holders(name):
+            gc.collect()  # handles in garbage keep actors, and those the name
         try:
             with self._changed:
                 self._check_new(name, backend, known)
@@ -121,11 +113,13 @@ class Groups:
             raise
 
     def _check_new(self, name: str, backend: str, actors: Sequence[Actor]) -> None:
-        living = list(self._groups.values())
-        if any(group.name == name for group in living):
+        living = self._all()
+        holders = self._holders(name)
+        if holders:
+            labels = ", ".join(map(self._label, holders[0].actor_ids))
             msg = (
-                f"a group {name!r} exists: destroy it first (destroy_collective_group({name!r})), "
-                "or use another name"
+                f"a group {name!r} of {labels} exists: destroy it first "
+                f"(destroy_collective_group({name!r})), or use another name"
             )
             raise RuntimeError(msg)
         for actor in actors:
@@ -136,6 +130,20 @@ class Groups:
                         "be in one group of a backend at a time: destroy that one first"
                     )
                     raise RuntimeError(msg)
+
+    def _holders(self, name: str) -> list[EagerGroup]:
+        """Return the groups of a name, but for those whose actors nobody can call any more.
+
+        An actor whose handles are gone ends by itself, after its calls: nobody waits for that.
+        """
+        return [group for group in self._all() if group.name == name and self._is_held(group)]
+
+    def _label(self, actor_id: ActorId) -> str:
+        label: str = self._actor_of(actor_id).label
+        return label
+
+    def _is_held(self, group: EagerGroup) -> bool:
+        return any(self._actor_of(one).can_be_found for one in group.actor_ids if group.has(one))
 
     def _line(self, actor: Actor, deadline: float) -> int:
         try:
@@ -152,6 +160,7 @@ class Groups:
                 if group.created
                 and backend in (None, group.backend)
                 and all(map(group.has, actors))
+                and self._is_held(group)
             ]
 
     def destroy(self, name: str) -> None:
@@ -160,10 +169,9 @@ class Groups:
         Raises:
             ValueError: There is none of that name.
         """
-        with self._changed:
-            named = [group for group in self._groups.values() if group.name == name]
+        named = self._holders(name) or [one for one in self._all() if one.name == name]
         if not named:
-            known = ", ".join(sorted({repr(group.name) for group in self._groups.values()}))
+            known = ", ".join(sorted({repr(group.name) for group in self._all()}))
             msg = f"there is no collective group {name!r}; there are: {known or 'none'}"
             raise ValueError(msg)
         for group in named:
@@ -171,10 +179,13 @@ class Groups:
 
     def destroy_all(self) -> None:
         """Destroy all groups that were made from outside."""
+        for group in self._all():
+            if group.created:
+                self._remove(group)
+
+    def _all(self) -> list[EagerGroup]:
         with self._changed:
-            groups = [group for group in self._groups.values() if group.created]
-        for group in groups:
-            self._remove(group)
+            return list(self._groups.values())
 
     # --- made by the ranks
 
@@ -203,15 +214,19 @@ class Groups:
         with self._changed:
             meeting = self._meetings.get(name)
             if meeting is None:
-                meeting = _Meeting(world_size=world_size, backend=backend)
-                self._meetings[name] = meeting
-            self._take_seat(meeting, name, actor_id, world_size, rank, backend)
+                meeting = self._meetings[name] = Meeting(
+                    name=name, world_size=world_size, backend=backend, label_of=self._label
+                )
+            try:
+                meeting.take(actor_id, world_size, rank, backend)
+            except CollectiveMismatchError as error:  # for all of them
+                self._give_up(name, meeting, error)
             if len(meeting.actors) == meeting.world_size and meeting.error is None:
                 self._complete(meeting, name, timeout_s)
             while meeting.group is None and meeting.error is None:
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._changed.wait(left):
-                    self._give_up(name, meeting, self._missing(name, meeting, timeout_s))
+                    self._give_up(name, meeting, meeting.late(timeout_s))
             if meeting.group is None:
                 assert meeting.error is not None
                 raise copy.copy(meeting.error)
@@ -219,38 +234,7 @@ class Groups:
             part = group.part(rank, None, timeout_s)
             return part, [os.dup(fd) for fd in group.fds]
 
-    def _take_seat(
-        self,
-        meeting: _Meeting,
-        name: str,
-        actor_id: ActorId,
-        world_size: int,
-        rank: int,
-        backend: str,
-    ) -> None:
-        label = self._actor_of(actor_id).label
-        if (world_size, backend) != (meeting.world_size, meeting.backend):
-            there = ", ".join(self._seats(meeting))
-            error = CollectiveMismatchError(
-                f"group {name!r}: rank {rank} ({label}) asks for world_size={world_size}, "
-                f"backend={backend!r}; {there} for world_size={meeting.world_size}, "
-                f"backend={meeting.backend!r}"
-            )
-            self._give_up(name, meeting, error)
-            return
-        holder = meeting.actors.setdefault(rank, actor_id)
-        if holder != actor_id:
-            msg = (
-                f"rank {rank} of group {name!r} is {self._actor_of(holder).label}, and {label} "
-                "asks for the same rank"
-            )
-            raise RuntimeError(msg)
-
-    def _seats(self, meeting: _Meeting) -> Iterable[str]:
-        for rank, actor_id in sorted(meeting.actors.items()):
-            yield f"rank {rank} ({self._actor_of(actor_id).label})"
-
-    def _complete(self, meeting: _Meeting, name: str, timeout_s: float) -> None:
+    def _complete(self, meeting: Meeting, name: str, timeout_s: float) -> None:
         actors = [self._actor_of(meeting.actors[rank]) for rank in range(meeting.world_size)]
         try:
             backend = settled_backend(meeting.backend, actors)
@@ -273,20 +257,11 @@ class Groups:
         del self._meetings[name]
         self._changed.notify_all()
 
-    def _give_up(self, name: str, meeting: _Meeting, error: Exception) -> None:
+    def _give_up(self, name: str, meeting: Meeting, error: Exception) -> None:
         meeting.error = meeting.error or error
         if self._meetings.get(name) is meeting:
             del self._meetings[name]
         self._changed.notify_all()
-
-    def _missing(self, name: str, meeting: _Meeting, timeout_s: float) -> CollectiveTimeoutError:
-        missing = [rank for rank in range(meeting.world_size) if rank not in meeting.actors]
-        ranks = ", ".join(f"rank {rank}" for rank in missing)
-        return CollectiveTimeoutError(
-            f"group {name!r}: {ranks} of {meeting.world_size} did not come within {timeout_s} s: "
-            f"every rank calls init_collective_group(group_name={name!r}). There are "
-            f"{', '.join(self._seats(meeting))}"
-        )
 
     # --- what becomes of them
 

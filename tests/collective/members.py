@@ -152,12 +152,22 @@ class Members:
         segment.close()
         self.host = FakeHost(board)
         self.groups = Groups(self.host, self._actor)
-        self.homes = [ThreadHome(self.host, self.groups, number + 1) for number in range(count)]
-        self.host.homes = {home.actor_id: home for home in self.homes}
+        self.released: set[Any] = set()
+        """Actors of whom nobody has a handle any more."""
+        self.homes = [self.home(number + 1) for number in range(count)]
+
+    def home(self, actor_id: Any) -> ThreadHome:
+        """Make an actor."""
+        made = self.host.homes[actor_id] = ThreadHome(self.host, self.groups, actor_id)
+        return made
 
     def _actor(self, actor_id) -> Any:
         return SimpleNamespace(
-            actor_id=actor_id, label=f"Worker({actor_id})", physical_gpus=(), num_gpus=0
+            actor_id=actor_id,
+            label=f"Worker({actor_id})",
+            physical_gpus=(),
+            num_gpus=0,
+            can_be_found=actor_id not in self.released,
         )
 
     def create(self, name: str = "default", backend: str = "gloo", timeout_s: float = 30.0) -> Any:

@@ -125,7 +125,7 @@ def test_the_end_of_the_session_ends_meetings(alone) -> None:
 
 def test_names_and_actors_are_taken_once(members) -> None:  # noqa: F811
     session = members(2)
-    with pytest.raises(RuntimeError, match="a group 'default' exists"):
+    with pytest.raises(RuntimeError, match=r"a group 'default' of Worker\(1\), Worker\(2\) exists"):
         session.create()
     with pytest.raises(RuntimeError, match=r"Worker\(1\) is in the gloo group 'default' already"):
         session.create("other")
@@ -133,6 +133,23 @@ def test_names_and_actors_are_taken_once(members) -> None:  # noqa: F811
     session.create("other")
     with pytest.raises(ValueError, match="no collective group 'default'; there are: 'other'"):
         session.groups.destroy(DEFAULT)
+
+
+def test_the_name_of_a_group_whose_actors_nobody_has_is_free(members) -> None:  # noqa: F811
+    session = members(3)
+    groups = session.groups
+    session.released.update([1, 2])
+    with pytest.raises(RuntimeError, match="a group 'default' of"):  # one of them lives
+        groups.create([3], "gloo", None, DEFAULT, 30.0)
+    session.host.die(3)
+    assert groups.find([], None) == []  # nobody has what handles of them would be made from
+    session.homes.append(session.home(4))
+    groups.create([4], "shm", None, DEFAULT, 30.0)
+    assert [info.actors for info in groups.find([], None)] == [(4,)]
+    groups.destroy(DEFAULT)
+    assert [group.actor_ids for group in groups._groups.values()] == [(1, 2, 3)]
+    groups.destroy(DEFAULT)
+    assert groups._groups == {}
 
 
 def test_groups_are_found_by_actors_and_backend(members) -> None:  # noqa: F811
