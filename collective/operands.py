@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from collective.refusals import overlaps, why_not_dense
+from collective.refusals import overlaps, sharing, why_not_dense
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -145,16 +145,14 @@ def as_tensor(value: Any, what: str, *, writes: bool) -> torch.Tensor:
         writes: Whether it will be written to.
 
     Raises:
-        ValueError: It is neither, or an array that cannot be written to, or has negative strides.
+        ValueError: It is neither, or an array that cannot be written to, or has negative strides;
+            its elements share memory, and it is to be written to.
         TypeError: torch has no such dtype, the layout is not supported, or there are too many
             dimensions.
     """
     if isinstance(value, torch.Tensor):
         tensor = value.detach()
-        _check_dense(tensor, what)
-        if writes and overlaps(tensor):
-            msg = f"{what} has elements that share memory (expand?), and is to be written to"
-            raise ValueError(msg)
+        _check_memory(tensor, what, writes=writes)
         return tensor
     if not isinstance(value, np.ndarray):
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
@@ -166,18 +164,45 @@ def as_tensor(value: Any, what: str, *, writes: bool) -> torch.Tensor:
     if not writes and not value.flags.writeable:
         value = value.copy()  # torch warns of what cannot be written to
     tensor = torch.from_numpy(value)
-    _check_dense(tensor, what)
+    _check_memory(tensor, what, writes=writes)
     return tensor
 
 
-def _check_dense(tensor: torch.Tensor, what: str) -> None:
+def _check_memory(tensor: torch.Tensor, what: str, *, writes: bool) -> None:
     why = why_not_dense(tensor)
     if why is not None:
         raise TypeError(f"{what}: {why}")
+    if writes and overlaps(tensor):
+        msg = (
+            f"{what} has elements that share memory (expand, as_strided), and is to be written "
+            "to: pass one with memory for each element, tensor.contiguous()"
+        )
+        raise ValueError(msg)
+
+
+def _check_apart(many: Sequence[torch.Tensor]) -> None:
+    """Refuse results that would overwrite each other."""
+    shared = sharing(many)
+    if shared is not None:
+        first, second = shared
+        same = many[first].data_ptr() == many[second].data_ptr()
+        how = "begin at the same address" if same else "overlap"
+        msg = (
+            f"tensors {first} and {second} of the list share memory (they {how}), and each is to "
+            "get the part of its rank: pass one for each rank, as [torch.empty_like(tensor) for _ "
+            "in range(world_size)] makes them"
+        )
+        raise ValueError(msg)
 
 
 def as_tensors(value: Any, world_size: int, *, writes: bool) -> list[torch.Tensor]:
-    """Return a list of one tensor for each rank; raises as `as_tensor`."""
+    """Return a list of one tensor for each rank.
+
+    Raises:
+        ValueError: As `as_tensor`; it is no list, or not so long; two that will be written to share
+            memory.
+        TypeError: As `as_tensor`.
+    """
     if not isinstance(value, (list, tuple)):
         kind = type(value).__name__
         msg = f"a list with one tensor for each of the {world_size} ranks is needed, not {kind}"
@@ -185,7 +210,10 @@ def as_tensors(value: Any, world_size: int, *, writes: bool) -> list[torch.Tenso
     if len(value) != world_size:
         msg = f"the list has {len(value)} tensors, and the group has {world_size} ranks"
         raise ValueError(msg)
-    return [as_tensor(one, f"tensor {n} of the list", writes=writes) for n, one in enumerate(value)]
+    many = [as_tensor(one, f"tensor {n} of the list", writes=writes) for n, one in enumerate(value)]
+    if writes:
+        _check_apart(many)
+    return many
 
 
 def check_alike(one: torch.Tensor, many: Sequence[torch.Tensor]) -> None:

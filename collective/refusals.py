@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import TYPE_CHECKING, Any
 
 from collective.record import MAX_DIMS
@@ -69,16 +71,79 @@ def _kind_of(tensor: torch.Tensor) -> str:
 
 def overlaps(tensor: torch.Tensor) -> bool:
     """Tell whether elements share memory, as those of an expanded tensor do."""
-    return any(
-        not stride and of > 1 for stride, of in zip(tensor.stride(), tensor.shape, strict=True)
-    )
+    if tensor.is_contiguous() or not tensor.numel():
+        return False
+    steps = sorted((s, n) for s, n in zip(tensor.stride(), tensor.shape, strict=True) if n > 1)
+    reach = 0
+    for stride, of in steps:
+        if not stride:
+            return True
+        if stride <= reach:  # steps that cross each other: few have them, and most of those overlap
+            return _meet(steps)
+        reach += stride * (of - 1)
+    return False
+
+
+def _meet(steps: Sequence[tuple[int, int]]) -> bool:
+    """Tell whether two elements have one place, given every dimension's stride and size."""
+    import numpy as np  # noqa: PLC0415  it is there where tensors are
+
+    places = np.zeros(1, np.int64)
+    for stride, of in steps:
+        places = np.unique(places[:, None] + stride * np.arange(of))
+    return len(places) < math.prod(of for _, of in steps)
+
+
+def sharing(many: Sequence[torch.Tensor]) -> tuple[int, int] | None:
+    """Return the positions of two tensors that have elements in the same memory, or None."""
+    spans = sorted((*_span(one), number) for number, one in enumerate(many) if one.numel())
+    if all(before[1] <= after[0] for before, after in itertools.pairwise(spans)):
+        return None
+    for position, (begin, _, number) in enumerate(spans):
+        for _, end, earlier in spans[:position]:
+            if begin < end and _share(many[earlier], many[number]):
+                return min(earlier, number), max(earlier, number)
+    return None
+
+
+def _span(tensor: torch.Tensor) -> tuple[int, int]:
+    """Return the addresses of a tensor's first byte, and behind its last one."""
+    begin, item = tensor.data_ptr(), tensor.element_size()
+    if tensor.is_contiguous():
+        return begin, begin + tensor.nbytes
+    steps = zip(tensor.stride(), tensor.shape, strict=True)
+    return begin, begin + item * (1 + sum(stride * (of - 1) for stride, of in steps))
+
+
+def _share(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Tell whether an element of two tensors is in the same place: columns of a matrix are not."""
+    import numpy as np  # noqa: PLC0415  as above
+
+    return np.shares_memory(np.asarray(_Places(one)), np.asarray(_Places(other)))
+
+
+class _Places:
+    """Where a tensor's elements are, for NumPy to reason about: nothing is read."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        item = tensor.element_size()
+        self.__array_interface__ = {
+            "version": 3,
+            "typestr": f"|V{item}",
+            "data": (tensor.data_ptr(), False),
+            "shape": tuple(tensor.shape),
+            "strides": tuple(stride * item for stride in tensor.stride()),
+        }
 
 
 def _why_not_overwritten(value: torch.Tensor) -> str | None:
     if value.is_inference():
         return "inplace=True cannot overwrite a tensor made in torch.inference_mode"
     if overlaps(value):
-        return "inplace=True cannot overwrite an expanded tensor, whose elements share memory"
+        return (
+            "inplace=True cannot overwrite a tensor whose elements share memory (expand, "
+            "as_strided): return tensor.contiguous()"
+        )
     return None
 
 

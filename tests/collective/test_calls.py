@@ -216,6 +216,24 @@ BAD = {
     "missing list": (lambda: collective.gather(torch.ones(2), None, 0), ValueError),
     "read-only": (lambda: collective.allreduce(np.broadcast_to(np.ones(1), (4,))), ValueError),
     "expanded": (lambda: collective.allreduce(torch.ones(1).expand(4)), ValueError),
+    "expanded array": (
+        lambda: collective.allreduce(np.lib.stride_tricks.as_strided(np.ones(1), (4,), (0,))),
+        ValueError,
+    ),
+    "steps that meet": (
+        lambda: collective.allreduce(torch.ones(4).as_strided((2, 2), (1, 1))),
+        ValueError,
+    ),
+    "one tensor twice": (
+        lambda: collective.allgather([torch.ones(2)] * 2, torch.ones(2)),
+        ValueError,
+    ),
+    "lists that overlap": (
+        lambda: collective.all_to_all(
+            list(torch.ones(3).as_strided((2, 2), (1, 1))), [torch.ones(2)] * 2
+        ),
+        ValueError,
+    ),
     "many dimensions": (lambda: collective.broadcast(np.ones((1,) * 17), 0), TypeError),
     "strings": (lambda: collective.broadcast(np.array(["a"]), 0), TypeError),
 }  # fmt: skip
