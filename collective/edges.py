@@ -21,11 +21,9 @@ if TYPE_CHECKING:
 class RankedEdges:
     """See `compiled_dag.operation.EdgeGroups`."""
 
-    def open_group(
-        self, host: Host, actors: Sequence[Actor], backend: Backend, deadline: float
-    ) -> DriverGroup:
-        """Form a group of `actors`, in which each has sent to each."""
-        return DriverGroup(host, actors, backend, deadline, pairs=True)
+    def new_group(self, host: Host, actors: Sequence[Actor], backend: Backend) -> DriverGroup:
+        """Return a group of `actors`, in which each has sent to each once it is open."""
+        return DriverGroup(host, actors, backend, pairs=True)
 
     def bind_rank(self, context: ActorContext, group_id: int) -> RankEdges:
         """Return this rank's end, in its actor's process."""

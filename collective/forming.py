@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from collective.header import GroupHeader, Preflight
+from compiled_dag.communicators import CommunicatorPart, end_in
+from compiled_dag.shm.segment import Segment
+
 if TYPE_CHECKING:
-    from collective.header import GroupHeader, Preflight
+    from collections.abc import Sequence
+
     from collective.process_group import ProcessGroup
+    from compiled_dag.host import ActorContext
     from compiled_dag.shm.waiter import Waiter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Join:
+    """What a rank needs to join."""
+
+    group_id: int
+    rank: int
+    processes: tuple[int, ...]
+    """Board line of each rank."""
+    backend: str
+    communicator: CommunicatorPart | None
+    """The user's, which does the work."""
+    timeout_s: float
+    pairs: bool
+    """Whether ranks are to send to each other: then each does so once, to have it connected."""
+    may_fall_back: bool
+    """Whether gloo will do where "cuda_ipc" is refused."""
 
 
 def make_backend(
@@ -71,3 +98,58 @@ def meet_ranks(header: GroupHeader, rank: int, timeout_s: float, waiter: Waiter)
         msg = f"ranks {header.absent()} did not arrive within {timeout_s:.1f} s"
         raise TimeoutError(msg)
     header.guard()
+
+
+# --- what the driver has an actor run, for groups of graphs ---------------------------------------
+
+
+def join_group(context: ActorContext, payload: bytes, fds: Sequence[int]) -> bytes:
+    """Join a group (a `SystemCall`)."""
+    try:
+        # torch is imported by the first group only, and never by the driver.
+        from collective.rank import RankGroup  # noqa: PLC0415
+
+        join: Join = pickle.loads(payload)
+        world_size = len(join.processes)
+        header = GroupHeader(Segment(fds[0]), world_size, context.board, join.processes)
+        meet_ranks(header, join.rank, join.timeout_s, context.waiter)
+        preflight = Preflight(header, join.rank, context.waiter)
+        process_group = _make_group(context, header, preflight, join)
+        if join.pairs:
+            from collective.edges import connect  # noqa: PLC0415  few groups need it
+
+            connect(process_group, join.rank, world_size)
+    except BaseException:
+        os.close(fds[0])
+        raise
+    context.resources[f"group {join.group_id}"] = RankGroup(
+        header, preflight, process_group, join.rank, context.waiter
+    )
+    return b""
+
+
+def _make_group(
+    context: ActorContext, header: GroupHeader, preflight: Preflight, join: Join
+) -> ProcessGroup:
+    if join.communicator is not None:
+        from collective.communicator_group import CommunicatorGroup  # noqa: PLC0415
+
+        part = join.communicator
+        return CommunicatorGroup(end_in(context, part.graph_id, part.number), part.ranks)
+    return make_backend(
+        join.backend,
+        header,
+        preflight,
+        join.rank,
+        context.waiter,
+        join.timeout_s,
+        may_fall_back=join.may_fall_back,
+    )
+
+
+def leave_group(context: ActorContext, payload: bytes, fds: Sequence[int]) -> bytes:  # noqa: ARG001
+    """Leave a group (a `SystemCall`); fine if this process is not in it."""
+    group = context.resources.pop(f"group {int(payload)}", None)
+    if group is not None:
+        group.close()
+    return b""

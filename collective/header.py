@@ -73,7 +73,7 @@ class GroupHeader:
         """Map the header.
 
         Args:
-            segment: Its memory, from `create` or `allocate`; `close` closes it.
+            segment: Its memory, from `allocate`; `close` closes it.
             world_size: Number of ranks.
             board: The session's board.
             processes: Board line of each rank.
@@ -94,19 +94,11 @@ class GroupHeader:
         self.words = self.view.cast("Q")
 
     @staticmethod
-    def create(world_size: int, epoch: int, backend_bytes: int = 0) -> Segment:
-        """Make the memory of a group, with some for its backend; the caller owns the segment."""
-        segment = Segment(-1)
-        try:
-            GroupHeader.allocate(segment, world_size, epoch, backend_bytes)
-        except BaseException:  # Ctrl-C too
-            segment.close()
-            raise
-        return segment
-
-    @staticmethod
     def allocate(segment: Segment, world_size: int, epoch: int, backend_bytes: int) -> None:
-        """Have an empty segment be that; if this raises it may have a descriptor, to be closed."""
+        """Have an empty segment be the memory of a group, with some for its backend.
+
+        If this raises it may have a descriptor, to be closed.
+        """
         records = round_up(PAGE + world_size * _LINE)
         poisons = round_up(records + world_size * 2 * RECORD)
         size = round_up(poisons + world_size * (2 * POISON + FAILURE)) + LOG_BYTES

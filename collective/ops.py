@@ -108,21 +108,15 @@ class Operation:
             return ""
         return "transport='shm' would be faster: their tensors are in one machine's memory"
 
-    def open_group(
-        self,
-        host: Host,
-        actors: Sequence[Actor],
-        deadline: float,
-        communicator: CommunicatorPart | None = None,
+    def new_group(
+        self, host: Host, actors: Sequence[Actor], communicator: CommunicatorPart | None = None
     ) -> DriverGroup:
-        """Form a group of `actors`, ranks in this order; a user's communicator may do the work."""
+        """Return a group of `actors`, to be opened; a user's communicator may do the work."""
         backend = "communicator" if communicator else self.backend(actors)
-        from collective.group import open_group  # noqa: PLC0415  drawing needs none of it
+        from collective.group import DriverGroup  # noqa: PLC0415  drawing needs none of it
 
         may_fall_back = self.transport is None
-        return open_group(
-            host, actors, backend, deadline, communicator, may_fall_back=may_fall_back
-        )
+        return DriverGroup(host, actors, backend, communicator, may_fall_back=may_fall_back)
 
     def bind_rank(
         self, context: ActorContext, group_id: int, rank: int, places: Sequence[Place]

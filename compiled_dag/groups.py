@@ -96,8 +96,9 @@ class Groups:
             groups: EdgeGroups = find()
             actors = [self._captured.actors[member - 1] for member in members]
             host = self._captured.host
-            group = groups.open_group(host, actors, cast("Backend", backend), deadline)
-            self._groups.append(group)
+            group = groups.new_group(host, actors, cast("Backend", backend))
+            self._groups.append(group)  # before it has anything that Ctrl-C could lose
+            group.open(deadline)
             leave_word(actors, group.memory_fd, group.leave, str(group.id).encode())
             self._edges.append(EdgePart(groups=groups, group_id=group.id, members=members))
 
@@ -113,8 +114,9 @@ class Groups:
             by = None if number is None else self._communicators.part_of(number, actors)
             key = (spec.members, op.backend(actors) if by is None else f"communicator {number}")
             if key not in opened:
-                group = opened[key] = op.open_group(captured.host, actors, deadline, by)
-                self._groups.append(group)
+                group = opened[key] = op.new_group(captured.host, actors, by)
+                self._groups.append(group)  # as above
+                group.open(deadline)
                 leave_word(actors, group.memory_fd, group.leave, str(group.id).encode())
             settled = opened[key].settled
             if settled is not None:

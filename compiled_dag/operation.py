@@ -51,6 +51,16 @@ class Group(Protocol):
         """Whether its backend suffers from waits that yield the core instead of sleeping."""
         ...
 
+    def open(self, deadline: float) -> None:
+        """Form it, once, and wait until every rank has joined; before, it has nothing to close.
+
+        Raises:
+            ActorDiedError: A member is dead, or dies meanwhile.
+            GraphError: Not formed by `deadline`, or the backend failed.
+            MemoryCapError: There is no memory for it.
+        """
+        ...
+
     def end(self) -> None:
         """Break the group and wake all ranks; nobody can use it afterwards."""
         ...
@@ -124,19 +134,14 @@ class CollectiveOp(Protocol):
         """Return what would serve these actors better than `backend`, or an empty text."""
         ...
 
-    def open_group(
-        self,
-        host: Host,
-        actors: Sequence[Actor],
-        deadline: float,
-        communicator: CommunicatorPart | None = None,
+    def new_group(
+        self, host: Host, actors: Sequence[Actor], communicator: CommunicatorPart | None = None
     ) -> Group:
-        """Form a group of `actors` (by rank) and wait until every rank has joined.
+        """Return a group of `actors` (by rank), to be opened.
 
         Args:
             host: The session.
             actors: By rank.
-            deadline: When to give up.
             communicator: The user's communicator that does the work; every actor has its copy.
         """
         ...
@@ -173,15 +178,8 @@ class EdgeEnd(Protocol):
 class EdgeGroups(Protocol):
     """Makes such groups. Frozen and picklable: it goes to the actors with their programs."""
 
-    def open_group(
-        self, host: Host, actors: Sequence[Actor], backend: Backend, deadline: float
-    ) -> Group:
-        """Form a group of `actors` (by rank); returns when each has sent to each.
-
-        Raises:
-            ActorDiedError: A member is dead, or dies meanwhile.
-            GraphError: Not formed in time, or the backend failed.
-        """
+    def new_group(self, host: Host, actors: Sequence[Actor], backend: Backend) -> Group:
+        """Return a group of `actors` (by rank); once it is open each has sent to each."""
         ...
 
     def bind_rank(self, context: ActorContext, group_id: int) -> EdgeEnd:

@@ -72,8 +72,9 @@ def _grouped(
     assert find is not None, "no session offers groups, and one has bound the nodes"
     groups: EdgeGroups = find()
     actor_of = dict(zip(graph.actors, captured.actors, strict=True))
+    group = groups.new_group(captured.host, [actor_of[e] for e in ends], backend)
     try:
-        group = groups.open_group(captured.host, [actor_of[e] for e in ends], backend, deadline)
+        group.open(deadline)
     except GraphError as error:
         if isinstance(error.__cause__, TimeoutError):
             raise  # somebody is busy: that tells nothing of the backend
@@ -83,7 +84,8 @@ def _grouped(
             for one in graph.reach or ()
         )
         return dataclasses.replace(graph, reach=reach)
-    group.close(deadline)
+    finally:
+        group.close(deadline)
     return graph
 
 

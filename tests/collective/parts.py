@@ -22,7 +22,8 @@ class Ranks:
         segment = Board.create()
         self.board = Board(segment.fd)
         segment.close()
-        made = GroupHeader.create(count, epoch=5)
+        made = Segment(-1)
+        GroupHeader.allocate(made, count, epoch=5, backend_bytes=0)
         lines = tuple(range(1, count + 1))
         self.headers = [
             GroupHeader(Segment(os.dup(made.fd)), count, self.board, lines) for _ in range(count)

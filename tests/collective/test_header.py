@@ -12,6 +12,7 @@ from collective.header import POISON, RECORD, GroupHeader, Preflight
 from compiled_dag import ChannelClosedError
 from compiled_dag.outcome import Error, Place
 from compiled_dag.shm.board import Board
+from compiled_dag.shm.segment import Segment
 from tests.collective.parts import at_once
 
 PLACE = Place(method="Worker.grad", actor="Worker(2)", node=3, source="train.py:7")
@@ -49,7 +50,8 @@ def meet(flights, *brought):
 
 @pytest.mark.parametrize("count", [1, 2, 17, 300])
 def test_areas_of_ranks_do_not_overlap_and_the_log_comes_last(count) -> None:
-    made = GroupHeader.create(count, epoch=1)
+    made = Segment(-1)
+    GroupHeader.allocate(made, count, epoch=1, backend_bytes=0)
     segment = Board.create()
     header = GroupHeader(made, count, Board(segment.fd), range(1, count + 1))
     areas = [(0, 4096)]

@@ -12,7 +12,7 @@ import torch
 import collective
 from collective import ReduceOp
 from collective import group as groups
-from collective.group import open_group
+from collective.group import DriverGroup
 from collective.slots import memory_bytes
 from compiled_dag import (
     CollectiveMismatchError,
@@ -169,7 +169,8 @@ def test_memory_that_is_not_there_is_refused_when_compiling(host, monkeypatch) -
 def test_memory_is_touched_as_far_as_tensors_reach(host) -> None:
     actors = [host.actor(Worker()) for _ in range(2)]
     deadline = time.monotonic() + 30
-    group = open_group(host, actors, "shm", deadline)
+    group = DriverGroup(host, actors, "shm")
+    group.open(deadline)
     size = os.fstat(group.memory_fd).st_size
     assert size > memory_bytes(2)
     assert os.fstat(group.memory_fd).st_blocks * 512 < 1 << 20

@@ -12,9 +12,11 @@ import pytest
 import torch
 
 import collective.group
+import collective.header
 import compiled_dag.deployment
 import compiled_dag.driver
 import compiled_dag.fetch
+import compiled_dag.groups
 import compiled_dag.submit
 from collective import allreduce
 from compiled_dag import InputNode, MultiOutputNode
@@ -23,6 +25,7 @@ from tests.gates import Interrupt, ask, interrupt_once, one_method, soon
 from tests.graphs import Worker, chain
 
 BEGINNING = (compiled_dag.driver, compiled_dag.fetch, compiled_dag.submit)
+FORMING = (compiled_dag.groups, collective.group, collective.header)
 ENDING = (compiled_dag.driver, compiled_dag.deployment, collective.group)
 
 
@@ -83,6 +86,25 @@ def test_a_compile_that_was_interrupted_when_the_graph_was_up_is_undone(host, st
         gc.collect()
         assert_released(host, [actor])
     assert line > 20
+    graph.teardown()
+
+
+@EVERY
+def test_a_compile_that_was_interrupted_while_its_group_formed_leaves_none(host, step) -> None:
+    actors = [host.actor(Worker(number)) for number in range(2)]
+    torch.set_num_threads(1)
+    both(actors).experimental_compile().teardown()  # what the session keeps is there now
+    before = memory_files()
+    for line in itertools.count(1, step):
+        graph: Any = None
+        with Interrupt(FORMING, line) as interrupt:
+            graph = both(actors).experimental_compile()
+        if not interrupt.raised:
+            break
+        gc.collect()
+        assert_released(host, actors)
+        assert host.waiter.until(lambda: memory_files() == before, lambda: None, soon())
+    assert line > 100
     graph.teardown()
 
 
