@@ -31,11 +31,13 @@ memory of two pieces is enough for any number of operations, and no rank waits i
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
 from collective.arithmetic import NUMPY, Arithmetic, arithmetic_for, combine_all
 from collective.shortcut import SmallShortcut
+from compiled_dag.channel.warm import LARGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -187,6 +189,8 @@ class Exchange:
         plan = self._plans.get(look) or self._plan(look)
         if plan.arithmetic is not NUMPY or plan.slice or plan.pieces != 1:
             return None
+        if math.prod(shape_of_result or ()) * look[3].itemsize >= LARGE_BYTES:
+            return None  # it would be in new memory, which takes longer than it saves
         divisor = self.world_size if look[1] == "AVG" else 1
         own = self._rank if len(plan.rows[0]) == _FEW and not KINDS[look[0]].parted else None
         return SmallShortcut(plan, self._meetings, shape, shape_of_result, divisor, own)
@@ -296,13 +300,16 @@ class Exchange:
         self, name: str, op: str | None, root: int, dtype: torch.dtype, length: int
     ) -> Plan:
         kind, ranks, itemsize = KINDS[name], self.world_size, dtype.itemsize
-        arithmetic = arithmetic_for(dtype, length * itemsize)
+        combined = kind.read == "combined" and not kind.parted
+        sliced = combined and ranks > _FEW and length * itemsize > _SLICED_BYTES
+        alike = combined and not sliced
+        arithmetic = arithmetic_for(dtype, length * itemsize, alike=alike)
         sides = [self._side(side, arithmetic, dtype) for side in (0, 1)]
         room, parts, size = sides[0].shape[1], 1, 0
         if kind.parted:
             parts = ranks
             piece = _even(length, room // ranks)
-        elif kind.read == "combined" and ranks > _FEW and length * itemsize > _SLICED_BYTES:
+        elif sliced:
             piece = _even(length, (room - _ALIGNED) * ranks // (ranks + 1))
             size = _even(piece, -(-piece // ranks) + _ALIGNED - 1)
         else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collective import exchange, kinds
+from collective.arithmetic import NUMPY, TORCH
 from tests.collective.oracle import BITWISE, COMPLEX, DTYPES, FLOATS, expected, numbers, small
 from tests.collective.threads import ThreadGroup
 
@@ -92,6 +95,35 @@ def test_all_ranks_have_the_same_bits(dtype, length) -> None:
     assert torch.equal(first, in_order)
 
 
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_ranks_with_different_numbers_of_threads_have_the_same_bits(
+    world_size, monkeypatch
+) -> None:
+    threads = itertools.cycle((1, 4))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: next(threads))
+    torch.manual_seed(0)  # products of complex numbers: numpy and torch do not round alike
+    tensors = [torch.randn(300_000, dtype=torch.complex64) for _ in range(world_size)]
+    first, *others = ThreadGroup(world_size, 1 << 20).run(kinds.ALLREDUCE, tensors, "PRODUCT")
+    for other in others:
+        assert torch.equal(torch.view_as_real(first), torch.view_as_real(other))
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_what_is_large_is_torchs_where_it_has_threads(threads, monkeypatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    two, four = (ThreadGroup(size, 1 << 16).groups[0]._exchange for size in (2, 4))
+    fast = NUMPY if threads == 1 else TORCH
+    small, large = 1 << 18, 1 << 20  # floats
+    assert four.arithmetic(("allreduce", "SUM", 0, torch.float32, small)) is NUMPY
+    assert four.arithmetic(("allreduce", "SUM", 0, torch.float32, large)) is fast
+    assert four.arithmetic(("allreduce", "SUM", 0, torch.bfloat16, large)) is TORCH
+    assert two.arithmetic(("broadcast", None, 0, torch.float32, large)) is fast
+    assert two.arithmetic(("reducescatter", "SUM", 0, torch.float32, large)) is fast
+    # Both ranks add the same numbers, and neither knows the other's threads.
+    assert two.arithmetic(("allreduce", "SUM", 0, torch.float32, large)) is TORCH
+    assert two.arithmetic(("allreduce", "SUM", 0, torch.float32, small)) is NUMPY
+
+
 def shortcut_for(tensor: torch.Tensor):
     return ThreadGroup(1, 4096).groups[0].shortcut("allreduce", tensor, "SUM", 0, (2, 3))
 
@@ -123,7 +155,22 @@ def test_there_are_shortcuts_for_small_tensors_that_numpy_has() -> None:
     assert shortcut_for(torch.ones(2, 3)) is not None
     assert shortcut_for(torch.ones(2, 3, dtype=torch.bfloat16)) is None
     assert shortcut_for(torch.ones(200, 3000)) is None
-    assert shortcut_for(torch.ones(0, 3)) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "floats", "short"),
+    [
+        ("allreduce", 1 << 18, False),
+        ("allreduce", 1 << 17, True),
+        ("allgather", 1 << 17, False),
+        ("allgather", 1 << 16, True),
+    ],
+)
+def test_large_results_take_no_shortcut_but_warm_memory(kind, floats, short) -> None:
+    group = ThreadGroup(2, 2 << 20).groups[0]
+    shape = (floats if kind == "allreduce" else 2 * floats,)
+    op = "SUM" if kind == "allreduce" else None
+    assert (group.shortcut(kind, torch.ones(floats), op, 0, shape) is not None) == short
 
 
 def test_an_average_by_a_shortcut_is_divided() -> None:
