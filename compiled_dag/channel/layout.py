@@ -23,10 +23,10 @@
     body of a message, inline or in a payload slot:
       u64 table of buffers (length << 1 | private), head, then each buffer at a multiple of 64
 
-    extent (a run of payload slots of one capacity, page-aligned)
+    extent (a run of payload slots of one capacity; aligned to pages, or to huge ones)
       +0      release words    R x slots x u64: reader r is done with message n in slot s
               use words        slots x u64: the message that slot s was last given to, from 1
-      ...     page-aligned     slots
+      ...     aligned          slots, each aligned
 
 Who writes what: the graph header belongs to the driver; a participant's line to that
 participant; a channel's first line, extent table, descriptors, use words and payload to its writer;
@@ -47,7 +47,7 @@ from typing import Final
 from compiled_dag.channel.ring_area import RingArea, ring_slots
 from compiled_dag.channel.transport import UNHINTED, Transport
 from compiled_dag.shm import state
-from compiled_dag.shm.segment import PAGE, round_up
+from compiled_dag.shm.segment import HUGE, PAGE, round_up
 
 MAGIC: Final = 0x31474144504D4F43  # "COMPDAG1"
 LINE: Final = 128
@@ -157,8 +157,32 @@ class Layout:
         return self.traces + (index - 1) * TRACE_BYTES
 
 
-def extent_head(num_readers: int, slots: int) -> int:
-    """Return how many bytes the words of an extent take before its first slot."""
+def slot_capacity(nbytes: int) -> int:
+    """Return the size of slots for messages of `nbytes`: whole pages.
+
+    From 1 MiB on they are in huge ones (`Mapping.collapse`), as far as half of one is used.
+    """
+    whole, rest = divmod(nbytes, HUGE)
+    return whole * HUGE + (HUGE if rest >= HUGE // 2 else round_up(rest))
+
+
+def alignment(capacity: int) -> int:
+    """Return what extents of slots of `capacity` bytes, and the slots in them, are aligned to."""
+    return HUGE if capacity >= HUGE else PAGE
+
+
+def stride(capacity: int) -> int:
+    """Return how far slots of `capacity` bytes are from each other; between them is no memory."""
+    return round_up(capacity, alignment(capacity))
+
+
+def extent_head(num_readers: int, slots: int, capacity: int) -> int:
+    """Return how many bytes there are in an extent before its first slot."""
+    return round_up(words_bytes(num_readers, slots), alignment(capacity))
+
+
+def words_bytes(num_readers: int, slots: int) -> int:
+    """Return how many of them are taken by the words of its slots."""
     return round_up((num_readers + 1) * slots * 8)
 
 

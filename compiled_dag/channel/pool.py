@@ -24,7 +24,7 @@ class Extent:
     """A run of payload slots of one capacity (writer's side)."""
 
     __slots__ = ("capacity", "first_slot", "first_use", "index", "mapping", "offset", "size",
-                 "slots", "view", "words")  # fmt: skip
+                 "slots", "stride", "view", "words")  # fmt: skip
 
     def __init__(
         self, graph: GraphSegment, index: int, offset: int, capacity: int, slots: int, readers: int
@@ -33,17 +33,18 @@ class Extent:
         self.offset = offset
         self.capacity = capacity
         self.slots = slots
-        self.first_slot = at.extent_head(readers, slots)
-        self.size = self.first_slot + slots * capacity
+        self.stride = at.stride(capacity)
+        self.first_slot = at.extent_head(readers, slots, capacity)
+        self.size = self.first_slot + slots * self.stride
         self.first_use = readers * slots
         """Where the writer's own row of words begins: the use each slot is in."""
         self.mapping: Mapping = graph.segment.map(offset, self.size)
         self.view = self.mapping.view()
-        self.words = self.view[: self.first_slot].cast("Q")
+        self.words = self.view[: at.words_bytes(readers, slots)].cast("Q")
 
     def slot(self, index: int) -> int:
         """Return the offset of a slot in the mapping."""
-        return self.first_slot + index * self.capacity
+        return self.first_slot + index * self.stride
 
 
 class Pool:
@@ -56,7 +57,7 @@ class Pool:
         self._spec = spec
         self._cap_bytes = cap_bytes
         self._place = graph.layout.channels[spec.index]
-        self._capacity = round_up(slot_bytes)
+        self._capacity = at.slot_capacity(slot_bytes)
         self._num_readers = len(spec.readers)
         self._extents: list[Extent] = []
         self._retired: list[Extent] = []
@@ -94,7 +95,7 @@ class Pool:
         key = (extent.index, slot)
         before = self._uses.get(key)
         if before is None:
-            self._reserve(extent.capacity)
+            self._reserve(extent, slot, nbytes)
             before = 0
         free.pop()
         busy.append((extent, slot))
@@ -127,9 +128,9 @@ class Pool:
         """Start a generation of slots that hold `nbytes`; older slots are freed as they empty."""
         capacity = self._capacity
         if self._extents:
-            capacity = max(round_up(nbytes), 2 * capacity)
+            capacity = at.slot_capacity(max(nbytes, 2 * capacity))
         elif nbytes > capacity:
-            capacity = round_up(nbytes)
+            capacity = at.slot_capacity(nbytes)
         self._check_cap(capacity, self._idle_bytes())
         old, self._extents = self._extents, []
         try:
@@ -150,12 +151,13 @@ class Pool:
         control = self._place.control // 8
         words = self._graph.words
         index = words[control + at.GENERATION]
-        size = at.extent_head(self._num_readers, slots) + slots * capacity
-        if index >= at.MAX_EXTENTS or self._end + size > self._place.region + at.REGION:
+        size = at.extent_head(self._num_readers, slots, capacity) + slots * at.stride(capacity)
+        start = round_up(self._end, at.alignment(capacity))
+        if index >= at.MAX_EXTENTS or start + size > self._place.region + at.REGION:
             msg = f"channel {self._spec.label} holds more pinned values than it can address"
             raise MemoryCapError(msg)
-        extent = Extent(self._graph, index, self._end, capacity, slots, self._num_readers)
-        self._end += round_up(size)
+        extent = Extent(self._graph, index, start, capacity, slots, self._num_readers)
+        self._end = start + size
         row = self._row(extent)
         words[row], words[row + 1], words[row + 2], words[row + 3] = (
             extent.offset,
@@ -167,9 +169,11 @@ class Pool:
         self._extents.append(extent)
         self._free += [(extent, slot) for slot in reversed(range(slots))]
 
-    def _reserve(self, nbytes: int) -> None:
-        self._check_cap(nbytes)
-        self._graph.words[self._place.control // 8 + at.RESERVED] += nbytes
+    def _reserve(self, extent: Extent, slot: int, nbytes: int) -> None:
+        """Have memory for a slot that was never used, and count it."""
+        self._check_cap(extent.capacity)
+        extent.mapping.collapse(extent.slot(slot), at.slot_capacity(nbytes))
+        self._graph.words[self._place.control // 8 + at.RESERVED] += extent.capacity
 
     def _held(self) -> set[int]:
         """Return the extents of which a reader still reads or holds a slot."""

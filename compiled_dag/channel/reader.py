@@ -36,16 +36,17 @@ _KIND_MASK: Final = 0xFF
 class _Extent:
     """A run of payload slots (reader's side)."""
 
-    __slots__ = ("capacity", "first_slot", "lease_type", "mapping", "release", "view", "words")
+    __slots__ = ("first_slot", "lease_type", "mapping", "release", "stride", "view", "words")
 
     def __init__(self, graph: GraphSegment, row: int, position: int, num_readers: int) -> None:
-        offset, self.capacity, slots = graph.words[row], graph.words[row + 1], graph.words[row + 2]
-        self.first_slot = at.extent_head(num_readers, slots)
-        self.mapping: Mapping = graph.segment.map(offset, self.first_slot + slots * self.capacity)
+        offset, capacity, slots = graph.words[row : row + 3]
+        self.stride = at.stride(capacity)
+        self.first_slot = at.extent_head(num_readers, slots, capacity)
+        self.mapping: Mapping = graph.segment.map(offset, self.first_slot + slots * self.stride)
         self.view = self.mapping.view()
-        self.words = self.view[: self.first_slot].cast("Q")
+        self.words = self.view[: at.words_bytes(num_readers, slots)].cast("Q")
         self.release = position * slots
-        self.lease_type = lease_type(self.capacity)
+        self.lease_type = lease_type(capacity)
 
 
 class Reader(ChannelInterface):
@@ -155,7 +156,7 @@ class Reader(ChannelInterface):
             return self._copy_out(tag, self.graph.view, start, head_bytes, num_buffers)
         extent, slot = self._extent(words[base + 4])
         use = words[base + 5]
-        start = extent.first_slot + slot * extent.capacity
+        start = extent.first_slot + slot * extent.stride
         word = extent.release + slot
         if size < LEASE_BYTES:
             try:

@@ -56,7 +56,7 @@ def usage(graph: GraphSegment, index: int) -> Usage:
         offset, capacity, num_slots, retired = words[row : row + at.EXTENT_WORDS]
         if not retired:
             slot_bytes, slots = capacity, slots + num_slots
-        head = graph.segment.map(offset, at.extent_head(len(spec.readers), num_slots))
+        head = graph.segment.map(offset, at.words_bytes(len(spec.readers), num_slots))
         rows = head.view().cast("Q")
         for slot in range(num_slots):
             message = rows[len(spec.readers) * num_slots + slot]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from compiled_dag.channel import layout as at
 from compiled_dag.channel.layout import ChannelSpec, Layout, body_size
-from compiled_dag.shm.segment import PAGE
+from compiled_dag.shm.segment import HUGE, PAGE
 
 
 @st.composite
@@ -90,3 +90,24 @@ def test_a_body_has_room_for_its_table_its_head_and_every_buffer_at_a_multiple_o
         start = -(-end // at.ALIGN) * at.ALIGN
         end = start + nbytes
     assert body_size(head_bytes, buffers) == end
+
+
+@given(st.integers(1, 20 * HUGE))
+def test_slots_hold_their_messages_and_waste_at_most_half_a_huge_page(nbytes) -> None:
+    capacity = at.slot_capacity(nbytes)
+    assert nbytes <= capacity < nbytes + max(PAGE, HUGE // 2 + 1)
+    assert at.slot_capacity(capacity) == capacity
+    assert capacity % HUGE == 0 or capacity % HUGE < HUGE // 2
+    assert capacity % PAGE == 0
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 5 * HUGE))
+def test_large_slots_are_where_huge_pages_can_be(readers, slots, nbytes) -> None:
+    capacity = at.slot_capacity(nbytes)
+    head, stride = at.extent_head(readers, slots, capacity), at.stride(capacity)
+    assert head >= at.words_bytes(readers, slots) >= (readers + 1) * slots * 8
+    assert stride >= capacity
+    if capacity >= HUGE:
+        assert head % HUGE == stride % HUGE == 0
+    else:
+        assert stride == capacity

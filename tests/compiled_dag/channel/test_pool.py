@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from compiled_dag import MemoryCapError
 from compiled_dag.channel import layout as at
 from compiled_dag.channel.lease import LEASE_BYTES
+from compiled_dag.shm.segment import HUGE
 from tests.compiled_dag.channel.wires import SLOT, Wire
 
 LARGE = LEASE_BYTES + 1000
@@ -164,12 +165,12 @@ def test_values_of_before_the_growth_stay_valid_and_give_their_memory_back_later
     one = wire()
     held = [one.send(filled(number)) for number in range(3)]
     before = one.memory()
-    grown = one.send(filled(9, 4 * SLOT))
+    grown = one.send(filled(9, 3 * SLOT))
     assert all(shows(value, number) for number, value in enumerate(held))
-    assert one.memory() >= before + 4 * SLOT
+    assert one.memory() >= before + 3 * SLOT
     held.clear()
-    assert shows(one.send(filled(10, 4 * SLOT)), 10)  # the writer looks when it writes
-    assert one.memory() <= before - 3 * LARGE + 2 * 4 * SLOT + 4 * at.SLOT
+    assert shows(one.send(filled(10, 3 * SLOT)), 10)  # the writer looks when it writes
+    assert one.memory() <= before - 3 * LARGE + 2 * 3 * SLOT + 4 * at.SLOT
     assert shows(grown, 9)
 
 
@@ -206,6 +207,24 @@ def test_a_reader_forgets_what_was_outgrown(wire) -> None:
     for number in range(8):
         one.send(filled(number, LARGE << number))
     assert len(one.readers[0]._extents) <= 2
+
+
+def test_large_slots_are_in_huge_pages_that_take_no_more_than_is_counted(wire) -> None:
+    one = wire(readers=2)
+    empty, held = one.memory(), []
+    for number, size in enumerate([LARGE, HUGE // 2, HUGE, 2 * HUGE + SLOT, 5 * HUGE]):
+        held += [one.send(filled(10 * number + turn, size)) for turn in range(2)]
+        last = one.writer._pool._extents[-1]
+        assert (last.mapping.address + last.slot(1)) % at.alignment(last.capacity) == 0
+    assert all(shows(value, 10 * (n // 2) + n % 2) for n, value in enumerate(held))
+    words = 5 * at.SLOT
+    assert one.memory() - empty <= one.reserved() + words
+    del held[:8]
+    one.send(filled(99, 5 * HUGE))
+    assert one.reserved() == 3 * one.writer._pool._extents[-1].capacity
+    assert one.memory() - empty <= one.reserved() + words
+    assert shows(held[0], 40)
+    assert shows(held[1], 41)
 
 
 def test_the_pool_says_when_it_has_run_out_of_places(wire, monkeypatch) -> None:

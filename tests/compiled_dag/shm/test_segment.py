@@ -14,6 +14,7 @@ import pytest
 from compiled_dag import MemoryCapError
 from compiled_dag.shm import segment as segments
 from compiled_dag.shm.segment import (
+    HUGE,
     PAGE,
     Mapping,
     Segment,
@@ -90,6 +91,61 @@ def test_a_segment_costs_nothing_until_it_is_touched(segment) -> None:
 def test_populate_faults_pages_in(segment) -> None:
     segment.map(0, 8 * PAGE).populate(PAGE + 5, PAGE)
     assert memory_of(segment) in (0, 2 * PAGE)  # 0: a kernel older than 5.14
+
+
+@pytest.fixture
+def large_segment(no_leaks):
+    made = Segment.create("compiled-dag-test", 64 * HUGE)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("offset", [0, PAGE, 3 * HUGE, 5 * HUGE - PAGE])
+def test_a_large_mapping_lies_so_that_it_may_have_huge_pages(large_segment, offset) -> None:
+    mapping = large_segment.map(offset, 3 * HUGE)
+    assert (mapping.address - offset) % HUGE == 0
+    view = mapping.view()
+    view[0], view[-1] = 1, 2
+    assert large_segment.map(offset, PAGE).view()[0] == 1
+    assert large_segment.map(offset + 3 * HUGE - PAGE, PAGE).view()[-1] == 2
+
+
+def test_a_large_mapping_gives_all_its_addresses_back(large_segment) -> None:
+    def reserved() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[0])
+
+    large_segment.map(0, 8 * HUGE)
+    before = reserved()
+    for _ in range(50):
+        large_segment.map(0, 8 * HUGE)
+    assert reserved() - before < 8 * HUGE // PAGE
+
+
+def test_collapse_takes_memory_for_whole_huge_pages_and_nothing_else(large_segment) -> None:
+    large_segment.map(0, 8 * HUGE).collapse(HUGE + PAGE, 3 * HUGE)
+    # Where the kernel cannot, the page that was touched in each of the two.
+    assert memory_of(large_segment) in (2 * HUGE, 2 * PAGE)
+    large_segment.map(PAGE, 8 * HUGE).collapse(0, HUGE - 2 * PAGE)
+    assert memory_of(large_segment) in (2 * HUGE, 2 * PAGE)
+
+
+def test_what_one_mapping_writes_to_huge_pages_others_see(large_segment) -> None:
+    one, other = large_segment.map(0, 4 * HUGE), large_segment.map(HUGE, 2 * HUGE)
+    one.collapse(0, 4 * HUGE)
+    one.view()[HUGE + 5] = 7
+    assert other.view()[5] == 7
+    other.collapse(0, HUGE)  # again: nothing is lost but what is written to first bytes
+    assert one.view()[HUGE + 5] == 7
+
+
+def test_where_the_kernel_cannot_make_huge_pages_there_is_memory_all_the_same(
+    large_segment, monkeypatch
+) -> None:
+    monkeypatch.setattr(segments, "_MADV_COLLAPSE", 12345)  # as kernels that do not know it
+    mapping = large_segment.map(0, 2 * HUGE)
+    mapping.collapse(0, 2 * HUGE)
+    mapping.view()[HUGE] = 3
+    assert large_segment.map(HUGE, PAGE).view()[0] == 3
 
 
 def test_punch_returns_memory_and_leaves_zeros(segment) -> None:
