@@ -60,11 +60,14 @@ class Call:
         from collective.operands import Operands  # noqa: PLC0415  it needs torch
 
         kind = self._kind
+        if isinstance(root, str):
+            msg = f"{kind.name}: {kind.root}={root!r} is no rank; a group is given as group_name="
+            raise ValueError(msg)  # noqa: TRY004  as for every rank that is none
         member = _member(kind.name, group_name)
         reduce_op = parse_reduce_op(op).value if kind.reduces else None
         inside = [reduce_op] if reduce_op else []
         if kind.root:
-            check_root(kind.root, root, member.world_size)
+            check_root(kind.root, root, member.world_size, kind.name)
             inside.insert(0, f"{kind.root}={root}")
         text = f"{kind.name}({', '.join(inside)})" if inside else kind.name
         seat = (member.rank, member.world_size)

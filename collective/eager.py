@@ -8,13 +8,14 @@ called instead of bound (`collective.calls`), and `send` and `recv`.
 from __future__ import annotations
 
 import dataclasses
+import operator
 from typing import TYPE_CHECKING, Any
 
 from collective.backends import parse_backend
 from collective.handle import CommunicatorHandle
 from collective.home import find_home, member_home
 from collective.kinds import DEFAULT_GROUP
-from collective.ops import check_root
+from collective.ops import ReduceOp, check_root
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,30 +61,51 @@ def create_collective_group(
         TypeError: One is no handle of an actor.
     """
     key, made_by = parse_backend(backend)
+    _check_new_name(name)
     home = find_home()
-    handles = list(actors)
+    handles = _listed("create_collective_group", actors)
     ids = [home.id_of(handle) for handle in handles]
     if not ids:
         raise ValueError("create_collective_group: there are no actors")
     twice = [handle for handle, id_ in zip(handles, ids, strict=True) if ids.count(id_) > 1]
     if twice:
-        raise ValueError(f"create_collective_group: {twice[0]!r} stands twice among the actors")
+        at = [position for position, id_ in enumerate(ids) if ids.count(id_) > 1][:2]
+        msg = (
+            f"create_collective_group: {twice[0]!r} stands twice among the actors, at positions "
+            f"{at[0]} and {at[1]}: an actor is one rank"
+        )
+        raise ValueError(msg)
     if ranks is not None:
-        handles = _by_rank(handles, list(ranks))
+        handles = _by_rank(handles, ranks)
     _check_timeout(timeout_s)
     order = [home.id_of(handle) for handle in handles]
     made = home.ask("create", order, key, made_by, name or "", timeout_s)
     return CommunicatorHandle(handles, made.name, made.backend)
 
 
-def _by_rank(handles: list[Any], ranks: list[int]) -> list[Any]:
-    if sorted(ranks) != list(range(len(handles))):
+def _listed(what: str, actors: Any) -> list[Any]:
+    """Return the handles that are given, as a list; refuses a handle that is alone."""
+    try:
+        return list(actors)
+    except TypeError:
         msg = (
-            f"create_collective_group: ranks={ranks} must be a permutation of 0 to "
+            f"{what} takes a list of actors, [actor, ...], not {type(actors).__name__} ({actors!r})"
+        )
+        raise TypeError(msg) from None
+
+
+def _by_rank(handles: list[Any], ranks: Any) -> list[Any]:
+    try:
+        order = [operator.index(rank) for rank in ranks]
+    except TypeError:
+        order = []
+    if sorted(order) != list(range(len(handles))):
+        msg = (
+            f"create_collective_group: ranks={ranks!r} must be a permutation of 0 to "
             f"{len(handles) - 1}, the rank of each of the {len(handles)} actors"
         )
         raise RuntimeError(msg)
-    return [handles[ranks.index(rank)] for rank in range(len(handles))]
+    return [handles[order.index(rank)] for rank in range(len(handles))]
 
 
 def get_collective_groups(
@@ -100,7 +122,8 @@ def get_collective_groups(
         TypeError: An actor is none.
     """
     home = find_home()
-    ids = [home.id_of(actor) for actor in actors or ()]
+    given = () if actors is None else _listed("get_collective_groups", actors)
+    ids = [home.id_of(actor) for actor in given]
     key = None if backend is None else parse_backend(backend)[0]
     return [
         CommunicatorHandle([home.handle_of(one) for one in info.actors], info.name, info.backend)
@@ -196,8 +219,23 @@ def _check_seat(world_size: object, rank: object) -> None:
 
 
 def _check_name(name: object) -> None:
-    if not isinstance(name, str) or not name:
-        raise ValueError(f"group_name={name!r} must be a str that is not empty")
+    if isinstance(name, str) and name:
+        return
+    hint = ""
+    if isinstance(name, CommunicatorHandle):
+        hint = f": pass the handle's name, {name.name!r}"
+    elif isinstance(name, ReduceOp):
+        hint = f": a reduce op is given by name, op={name}"
+    raise ValueError(f"group_name={name!r} must be a str that is not empty{hint}")
+
+
+def _check_new_name(name: object) -> None:
+    if name is not None and not (isinstance(name, str) and name):
+        msg = (
+            f"create_collective_group: name={name!r} must be a str that is not empty, or None to "
+            "have one made up"
+        )
+        raise ValueError(msg)
 
 
 def _check_timeout(timeout_s: object) -> None:
@@ -242,9 +280,11 @@ def find_group(what: str, group_name: str) -> Member:
 
     Raises:
         RuntimeError: This is no actor, or it is in no group of that name.
+        ValueError: `group_name` is no name.
     """
     from collective.join import find_member, names  # noqa: PLC0415  only members need it
 
+    _check_name(group_name)
     member = find_member(group_name)
     if member is None:
         home = member_home(what)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from collective.kinds import DRAWN
 from compiled_dag.host import GROUP_HOME, offered
 
 if TYPE_CHECKING:
@@ -109,9 +110,10 @@ def member_home(what: str) -> Home:
     home = find_home() if offered(GROUP_HOME) is not None else None
     if home is None or home.actor_id is None:
         where = "the driver" if home is None else home.label
+        drawn = f", or draw it into a graph with {what}.bind(nodes)" if what in DRAWN else ""
         msg = (
-            f"{what} is for actors, and this is {where}: call it in a method of an actor. Groups "
-            "are made from outside with create_collective_group(actors)"
+            f"{what} is for actors, and this is {where}: call it in a method of an actor{drawn}. "
+            "Groups are made from outside with create_collective_group(actors)"
         )
         raise RuntimeError(msg)
     return home

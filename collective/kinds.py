@@ -80,6 +80,12 @@ ALL_TO_ALL: Final = Kind(name="all_to_all", result="same", divides=True)
 BARRIER: Final = Kind(name="barrier", result="same")
 """Values pass unchanged, of whatever type."""
 
+_KINDS: Final = (
+    ALLREDUCE, ALLGATHER, REDUCESCATTER, BROADCAST, REDUCE, GATHER, SCATTER, ALL_TO_ALL, BARRIER,
+)  # fmt: skip
+DRAWN: Final = frozenset(kind.name for kind in _KINDS)
+"""Names of the operations that graphs have."""
+
 
 def size(shape: Shape) -> int:
     """Return how many elements a tensor has."""

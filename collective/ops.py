@@ -149,6 +149,8 @@ def parse_transport(transport: object) -> tuple[Backend | None, Communicator | N
         f"transport={transport!r}: use None, 'auto', 'accelerator', 'gloo', 'nccl', 'shm', "
         "'cuda_ipc', or an instance of compiled_dag.Communicator"
     )
+    if isinstance(transport, ReduceOp):
+        msg += ". A reduce op is given as op=, to operations that reduce"
     raise ValueError(msg)
 
 
@@ -164,7 +166,12 @@ def parse_reduce_op(op: object) -> ReduceOp:
     if isinstance(op, Enum) and name in ReduceOp.__members__:
         return ReduceOp[str(name)]
     valid = ", ".join(f"ReduceOp.{member}" for member in ReduceOp.__members__)
-    msg = f"op={op!r} is not a reduce op: use one of {valid}"
+    hint = ""
+    if op in ("gloo", "nccl", "shm", "cuda_ipc") or isinstance(op, Communicator):
+        hint = ". A backend is given as transport="
+    elif isinstance(op, str) and op.upper() in ReduceOp.__members__:
+        hint = f". Names are no ops: ReduceOp.{op.upper()}"
+    msg = f"op={op!r} is not a reduce op: use one of {valid}{hint}"
     raise ValueError(msg)
 
 
@@ -175,7 +182,10 @@ def parse_inputs(name: str, inputs: object) -> tuple[list[list[Any]], bool]:
         GraphError: `inputs` is no list or tuple of nodes, or of lists of nodes.
     """
     if not isinstance(inputs, (list, tuple)):
-        msg = f"{name}.bind takes a list with one node per actor, not {type(inputs).__name__}"
+        msg = (
+            f"{name}.bind takes a list with one node per actor, [actor.method.bind(...) for actor "
+            f"in actors], not {type(inputs).__name__}"
+        )
         raise GraphError(msg)
     nested = [isinstance(one, (list, tuple)) for one in inputs]
     if not any(nested):
@@ -227,13 +237,22 @@ def check_options(
         raise GraphError(msg)
 
 
-def check_root(name: str, root: object, world_size: int) -> int:
+def check_root(name: str, root: object, world_size: int, what: str = "", who: str = "") -> int:
     """Return the special rank of an operation.
+
+    Args:
+        name: What the argument is called.
+        root: What is given.
+        world_size: Number of ranks.
+        what: The operation, for the message.
+        who: Who has which rank, for the message.
 
     Raises:
         ValueError: It is no rank.
     """
     if isinstance(root, bool) or not isinstance(root, int) or not 0 <= root < world_size:
-        msg = f"{name}={root!r} is no rank of the {world_size} given: they count from 0"
-        raise ValueError(msg)
+        last = world_size - 1
+        where = f"{what}: " if what else ""
+        msg = f"{where}{name}={root!r} is no rank of the {world_size} given, 0 to {last}"
+        raise ValueError(f"{msg}; {who}" if who else msg)
     return root

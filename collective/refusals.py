@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from collective.record import MAX_DIMS
 from compiled_dag.channel import tensor as tensors
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
     from collective.ops import Operation
     from collective.process_group import ProcessGroup
+
+
+_NAMED: Final = 4
+"""How many lists of a kind a message names."""
 
 
 def why_not(
@@ -149,11 +153,21 @@ def _why_not_overwritten(value: torch.Tensor) -> str | None:
 
 def _why_not_together(values: Sequence[torch.Tensor]) -> str | None:
     for name in ("dtype", "device"):
-        found = [str(getattr(value, name)) for value in values]
-        odd = next((bucket for bucket, one in enumerate(found) if one != found[0]), None)
-        if odd is not None:
+        of: dict[str, list[int]] = {}
+        for bucket, value in enumerate(values):
+            of.setdefault(str(getattr(value, name)), []).append(bucket)
+        if len(of) > 1:
+            found = "; ".join(f"{one} in {_positions(buckets)}" for one, buckets in of.items())
             return (
-                f"the tensors of one rank travel in one message and must have one {name}, but "
-                f"bucket 0 has {found[0]} and bucket {odd} has {found[odd]}"
+                f"the tensors of one rank are sent together, also with bucket_bytes, and must have "
+                f"one {name}: there is {found}. Bind one operation for each {name}, with the lists "
+                "of that one, or have the method return all in one"
             )
     return None
+
+
+def _positions(buckets: Sequence[int]) -> str:
+    """Return what lists are called; of many, the first ones."""
+    more = f" and {len(buckets) - _NAMED} more" if len(buckets) > _NAMED else ""
+    names = ", ".join(map(str, buckets[:_NAMED]))
+    return f"bucket{'s' if len(buckets) > 1 else ''} {names}{more}"

@@ -144,6 +144,7 @@ def bind_collective(
         GraphError: An input is no node of an actor, or two of a bucket are on one actor, or the
             buckets are not of the same actors in the same order.
     """
+    _check_not_transposed(op, buckets)
     homes = [
         _homes(op, bucket, f"list {number} of the inputs" if len(buckets) > 1 else "")
         for number, bucket in enumerate(buckets)
@@ -173,7 +174,10 @@ def _homes(op: CollectiveOp, bucket: Sequence[Any], name: str) -> list[Home]:
         home = _home_of_entry(bucket, position) if gets else home_of(entry)
         if home is None:
             also = ", nor an actor" if gets else ""
-            msg = f"{op}: input {position}{where} ({entry!r}) is not a method of an actor{also}"
+            msg = (
+                f"{op}: input {position}{where} ({entry!r}) is not a method of an actor{also}. "
+                "Give what actor.method.bind(...) returns, of each actor"
+            )
             raise GraphError(msg)
         if home.parent in homes:
             other = list(homes).index(home.parent)
@@ -184,6 +188,25 @@ def _homes(op: CollectiveOp, bucket: Sequence[Any], name: str) -> list[Home]:
             raise GraphError(msg)
         homes[home.parent] = home
     return list(homes.values())
+
+
+def _check_not_transposed(op: CollectiveOp, buckets: Sequence[Sequence[Any]]) -> None:
+    """Refuse lists of which each has the nodes of one actor, in place of one node of each."""
+    parents = [[home and home.parent for home in map(home_of, bucket)] for bucket in buckets]
+    lists = [of for of in parents if len(of) > 1 and None not in of and of.count(of[0]) == len(of)]
+    if len(buckets) > 1 and len(lists) == len(buckets):
+        msg = (
+            f"{op}: each list has the nodes of one actor: list 0 is all of {name_of(buckets[0][0])}"
+            f", list 1 of {name_of(buckets[1][0])}. A list has one node of each actor, and there "
+            "is one list per tensor: pass list(zip(*lists))"
+        )
+        raise GraphError(msg)
+
+
+def name_of(entry: object) -> str:
+    """Return what messages call the actor of an input."""
+    home = home_of(entry)
+    return repr(entry) if home is None else home.label
 
 
 def _check_alike(

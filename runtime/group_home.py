@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from compiled_dag.host import ActorId
 from compiled_dag.shm.board import GROUP_BIT
 from runtime import context
-from runtime.actor import ActorHandle
+from runtime.actor import ActorClass, ActorHandle
 from runtime.system_call import Failure
 
 if TYPE_CHECKING:
@@ -147,7 +147,9 @@ def id_of(handle: Any) -> ActorId:
     """
     if not isinstance(handle, ActorHandle):
         kind = type(handle).__name__
-        raise TypeError(f"collective groups are made of handles of actors, not {kind} ({handle!r})")
+        hint = ": make actors of it with remote()" if isinstance(handle, ActorClass) else ""
+        msg = f"collective groups are made of handles of actors, not {kind} ({handle!r}){hint}"
+        raise TypeError(msg)
     return ActorId(handle._runtime_process.actor_id)  # noqa: SLF001  hidden from users only
 
 

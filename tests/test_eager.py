@@ -92,7 +92,7 @@ def test_a_group_from_outside_has_a_handle_and_ends_with_it(session) -> None:
 def test_what_is_wrong_with_a_group_is_said_before_anything_is_made(session) -> None:
     members = make(2)
     create = collective.create_collective_group
-    with pytest.raises(ValueError, match="stands twice"):
+    with pytest.raises(ValueError, match="stands twice among the actors, at positions 0 and 1"):
         create([members[0], members[0]])
     with pytest.raises(ValueError, match="there are no actors"):
         create([])

@@ -268,6 +268,8 @@ def test_a_message_that_cannot_be_taken_is_told_at_both_ends(members) -> None:  
 WRONG = [
     (lambda: collective.allreduce(torch.ones(1), "other"), RuntimeError, "group 'other'"),
     (lambda: collective.allreduce(torch.ones(1), op="SUM"), ValueError, "not a reduce op"),
+    (lambda: collective.allreduce(torch.ones(1), ReduceOp.MAX), ValueError, "op=ReduceOp.MAX"),
+    (lambda: collective.broadcast(torch.ones(1), "g"), ValueError, "is given as group_name="),
     (lambda: collective.broadcast(torch.ones(1), 2), ValueError, "src_rank=2 is no rank"),
     (lambda: collective.reduce(torch.ones(1), -1), ValueError, "dst_rank=-1 is no rank"),
     (lambda: collective.gather(torch.ones(1), None, 1.0), ValueError, "dst_rank=1.0 is no rank"),

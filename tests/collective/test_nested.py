@@ -219,9 +219,10 @@ def test_outputs_travel_and_take_hints(pair, host) -> None:
 def test_the_tensors_of_a_rank_have_one_dtype(pair) -> None:
     graph = pair(3)
     mixed = [torch.ones(2), torch.ones(2), torch.ones(2, dtype=torch.int32)]
+    text = "must have one dtype: there is torch.float32 in buckets 0, 1; torch.int32 in bucket 2"
     for error in errors_of(graph, [mixed, mixed]):
         assert isinstance(error, ValueError)
-        assert "must have one dtype, but bucket 0 has torch.float32 and bucket 2 has" in str(error)
+        assert text in str(error)
         assert error.node.startswith("allreduce(SUM, 3 buckets), rank 0 (node")
     ones = [torch.ones(2)] * 3
     assert len(results_of(graph, [ones, ones])) == 6
@@ -305,9 +306,9 @@ def test_an_actor_that_brings_something_is_refused() -> None:
     first, second = paper(2)
     with InputNode() as inp:
         node = first.echo.bind(inp)
-        with pytest.raises(GraphError, match=r"input 1 .* is not a method of an actor$"):
+        with pytest.raises(GraphError, match=r"input 1 .* is not a method of an actor\."):
             allreduce.bind([node, second])
-        with pytest.raises(GraphError, match="is not a method of an actor$"):
+        with pytest.raises(GraphError, match=r"is not a method of an actor\."):
             collective.broadcast.bind([first, second])
         with pytest.raises(GraphError, match="is not a method of an actor, nor an actor"):
             collective.broadcast.bind([node, object()])
@@ -315,7 +316,7 @@ def test_an_actor_that_brings_something_is_refused() -> None:
             collective.broadcast.bind([node, inp])
         with pytest.raises(GraphError, match="are both on actor"):
             collective.broadcast.bind([node, first])
-        with pytest.raises(GraphError, match="is not a method of an actor$"):
+        with pytest.raises(GraphError, match=r"is not a method of an actor\."):
             collective.broadcast.bind([node, second], inplace=True)
 
 
