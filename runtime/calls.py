@@ -13,11 +13,19 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from compiled_dag.errors import PendingCallsLimitError, TaskCancelledError
+from compiled_dag.errors import TaskCancelledError
 from runtime import obituary
 from runtime.messages import Call, Reply, Stop, System, SystemReply
 from runtime.objects import ObjectRef
-from runtime.pending import Repeatable, refs_of
+from runtime.pending import (
+    CREATION,
+    Repeatable,
+    check_room,
+    fail_entry,
+    number_of,
+    refs_of,
+    sort_lost,
+)
 from runtime.stream import StreamEnd
 from runtime.system_call import SystemCall
 
@@ -28,9 +36,7 @@ if TYPE_CHECKING:
     from runtime.link import Link
     from runtime.messages import Item, Retry
     from runtime.parcel import Parcel
-
-CREATION: Final = 0
-"""Number of the call that runs the constructor."""
+    from runtime.pending import Entry
 
 _NOWHERE: Final[Any] = None
 """Source of a reference that nobody gets: the constructor's, the second time."""
@@ -78,7 +84,7 @@ class Calls:
         self._created = False
         """Whether the constructor's call has been sent."""
         self._queue: deque[tuple[Call, Sequence[ObjectRef]] | System | Stop] = deque()
-        self._pending: dict[int, tuple[ObjectRef, ...] | Repeatable | SystemCall] = {}
+        self._pending: dict[int, Entry] = {}
 
     # --- in
 
@@ -106,7 +112,7 @@ class Calls:
                 death = self._unavailable
             if death is None:
                 if self._most_pending >= 0 and number != CREATION:
-                    self._check_room()
+                    check_room(self._pending, self._most_pending)
                 self._pending[number] = entry
                 if self._open and not needed and not self._queue and self.link is not None:
                     self._created = True
@@ -135,17 +141,6 @@ class Calls:
             return refs
         exceptions = False if retry is None else retry.exceptions
         return Repeatable(call, needed, refs, attempts, exceptions)
-
-    def _check_room(self) -> None:
-        count = sum(
-            number != CREATION and not isinstance(entry, SystemCall)
-            for number, entry in list(self._pending.items())
-        )
-        if count >= self._most_pending:
-            raise PendingCallsLimitError(
-                f"{count} calls are unanswered, and max_pending_calls="
-                f"{self._most_pending}. Get results before calling again, or raise the limit"
-            )
 
     def submit(self, message: System, call: SystemCall) -> None:
         """Send a function of this project's own; it waits behind the constructor only."""
@@ -312,10 +307,7 @@ class Calls:
     def cancel(self, ref: ObjectRef) -> int | None:
         """Cancel the call that makes `ref`: here, if it was not sent; else returns its number."""
         with self._lock:
-            number = next(
-                (n for n, entry in self._pending.items()
-                 if not isinstance(entry, SystemCall) and ref in refs_of(entry)), None
-            )  # fmt: skip
+            number = number_of(self._pending, ref)
             if number is None:
                 return None
             for queued in self._queue:
@@ -324,7 +316,7 @@ class Calls:
                     refs = refs_of(self._pending.pop(number))
                     break
             else:
-                entry = self._pending[number]
+                entry = self._pending.get(number)  # None: it has been answered just now
                 if isinstance(entry, Repeatable):
                     entry.attempts = 0
                 return number
@@ -360,25 +352,13 @@ class Calls:
                 queued[0].number for queued in self._queue if isinstance(queued, tuple)
                 and not isinstance(queued, System)
             }  # fmt: skip
-            lost = {n: self._pending[n] for n in list(self._pending) if n not in unsent}
-            again, over = [], []
-            for number in sorted(lost, reverse=True):
-                entry = lost[number]
-                if number == CREATION:
-                    continue
-                if isinstance(entry, Repeatable) and entry.use_attempt():
-                    again.append(entry)
-                else:
-                    over.append(self._pending.pop(number))
+            again, numbers = sort_lost(self._pending, unsent)
+            over = [self._pending.pop(number) for number in numbers]
             self._queue.extendleft((entry.call, entry.needed) for entry in again)
             self._queue.appendleft(self._creation)
             self._pending[CREATION] = self._pending.get(CREATION) or (ObjectRef("", _NOWHERE),)
         for entry in over:
-            if isinstance(entry, SystemCall):
-                entry.fail(error)
-            else:
-                for ref in refs_of(entry):
-                    ref.fail(error)
+            fail_entry(entry, error, lambda _: error)
 
     def fail(self, death: ActorDiedError) -> bool:
         """Fail everything that is pending, and what comes; False if that has happened before."""
@@ -393,11 +373,7 @@ class Calls:
                 _close_all(queued)
             self._queue.clear()
         for entry in pending:
-            if isinstance(entry, SystemCall):
-                entry.fail(death)
-            else:
-                for ref in refs_of(entry):
-                    ref.fail(obituary.of_call(ref.what, death))
+            fail_entry(entry, death, lambda what: obituary.of_call(what, death))
         return True
 
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from compiled_dag.shm.board import CLAIMED
 from runtime import ids
-from runtime.calls import CREATION, Calls
+from runtime.calls import Calls
 from runtime.events import Event
 from runtime.objects import ObjectRef
+from runtime.pending import CREATION
 from runtime.task import Task
 
 if TYPE_CHECKING:

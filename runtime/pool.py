@@ -153,6 +153,25 @@ class PoolWorker:
             self._board.words[index] = NOTHING_REVOKED
         return task
 
+    def is_worn_out(self, task: Task) -> bool:
+        """Count a call of a function with `max_calls`; tells whether it was the last."""
+        most = task.options.max_calls
+        if not most:
+            return False
+        number = task.function.number
+        self.num_calls[number] = self.num_calls.get(number, 0) + 1
+        return self.num_calls[number] >= most
+
+    def take_at_death(self) -> tuple[list[Task], list[Task]]:
+        """Take all that it was sent: what has failed with it, and what is to run again."""
+        failed: list[Task] = []
+        again: list[Task] = []
+        for number, task in self.assigned.items():
+            lost = self.has_begun(number) or task.cancelled
+            (failed if lost and not task.use_retry() else again).append(task)
+        self.assigned.clear()
+        return failed, again
+
     # --- as `runtime.calls.Calls` is to an actor: from any thread, without the lock
 
     def connect(self, link: Link | None) -> None:

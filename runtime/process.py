@@ -14,13 +14,14 @@ from compiled_dag.shm.board import CANCELLED, CANCELS, CLAIMED
 from compiled_dag.shm.futex import fence
 from runtime import obituary
 from runtime.arguments import pack_arguments
-from runtime.calls import CREATION, Calls, next_number
+from runtime.calls import Calls, next_number
 from runtime.checks import STREAM
 from runtime.connection import Connection
 from runtime.interruption import SIGNAL
 from runtime.messages import Call, Cancel, Item, Reply, SystemReply
 from runtime.objects import Lifeline, ObjectRef
 from runtime.peer import Peer
+from runtime.pending import CREATION
 from runtime.resources import Demand, Grant
 from runtime.stream import StreamEnd
 

@@ -90,6 +90,22 @@ class Task:
             link.attend()
         return link
 
+    def tries_again(self, parcels: Sequence[Parcel]) -> bool:
+        """Tell whether it is to run again after this outcome; counts that."""
+        wanted = self.options.retry_exceptions
+        if wanted is False or not self.retries or len(parcels) != 1 or not parcels[0].is_error:
+            return False
+        if wanted is not True and not isinstance(parcels[0].load().exception().cause, wanted):
+            return False
+        return self.use_retry()
+
+    def use_retry(self) -> bool:
+        """Count one more run; returns False if it may have none."""
+        if not self.retries:
+            return False
+        self.retries -= self.retries > 0
+        return True
+
     def complete(self, parcels: Sequence[Parcel]) -> None:
         """Take the results, or one parcel with an `Error` for all."""
         failed = len(parcels) == 1 and parcels[0].is_error

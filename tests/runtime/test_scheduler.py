@@ -248,7 +248,7 @@ def test_too_large_a_task_is_reported_once_and_waits(make):
     session.run()
     assert session.warnings == ["task note: CPU: 2 of 1"]
     assert not any(ref.done for ref in refs)
-    (lane,) = session.scheduler._lanes.values()
+    (lane,) = session.scheduler._leases.lanes
     assert [task.name for _, task in lane.queue] == ["note"] * 3
 
 
@@ -354,7 +354,7 @@ def test_taking_back_twice(make):
     with session.scheduler._lock:
         later = worker.take_back(6)
         assert len(later) == 4
-        session.scheduler._requeue(worker.lane, later)
+        session.scheduler._leases.requeue(worker.lane, later)
     worker.notice(Want(numbers=[], blocks=True))
     assert list(worker.assigned) == [call.number]
     assert len(worker.revoked) == 9
