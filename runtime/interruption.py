@@ -17,7 +17,8 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from compiled_dag.errors import TaskCancelledError
-from compiled_dag.shm.board import CANCELLED, CLAIMED
+from compiled_dag.shm.board import CANCELLED, CANCELS, CLAIMED
+from compiled_dag.shm.futex import fence
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,6 +121,26 @@ class Interruption:
             other.deferred = other.deferred and not late
         if late:
             raise TaskCancelledError("the call was cancelled while it ran")
+
+
+# --- the driver's side: words on the line of the process
+
+
+def announce_skip(board: Board, line: int) -> None:
+    """Have the process look for calls to pass over before it begins the next one."""
+    board.words[board.word_index(line, CANCELS)] += 1
+    fence()  # before the caller looks at what has begun: one of the two sees the other
+
+
+def may_run(board: Board, line: int, number: int) -> bool:
+    """Tell whether a call may have begun, and not ended."""
+    # 0: the constructor runs, or calls run elsewhere than on the main thread.
+    return board.words[board.word_index(line, CLAIMED)] in (0, number)
+
+
+def name_cancelled(board: Board, line: int, number: int) -> None:
+    """Say which call the next `SIGNAL` is for."""
+    board.words[board.word_index(line, CANCELLED)] = number
 
 
 class _Other:

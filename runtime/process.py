@@ -10,14 +10,13 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.errors import ActorDiedError, RuntimeEnvSetupError
-from compiled_dag.shm.board import CANCELLED, CANCELS, CLAIMED
-from compiled_dag.shm.futex import fence
 from runtime import obituary
 from runtime.arguments import pack_arguments
 from runtime.calls import Calls, next_number
 from runtime.checks import STREAM
 from runtime.connection import Connection
-from runtime.interruption import SIGNAL
+from runtime.fate import Fate
+from runtime.interruption import SIGNAL, announce_skip, may_run, name_cancelled
 from runtime.messages import Call, Cancel, Item, Reply, SystemReply
 from runtime.objects import Lifeline, ObjectRef
 from runtime.peer import Peer
@@ -69,7 +68,7 @@ class ActorProcess:
             attempts=options.max_task_retries,
             restarts=bool(options.max_restarts),
         )
-        self._restarts_left = options.max_restarts
+        self.fate = Fate(options.max_restarts)
         self.peer = Peer(session, line, self.calls.post, worker)
         self._lifeline: weakref.ref[Lifeline] | None = None
         self.methods: Mapping[str, MethodSpec] = {}
@@ -78,19 +77,13 @@ class ActorProcess:
         """0 until the process exists."""
         self.grant = Grant(Demand())
         """The resources it holds."""
-        self.num_restarts = 0
         self.is_worker = worker is not None
         self.binds = itertools.count()
         """Numbers the calls of it that are drawn into graphs."""
-        self.released = False
-        """Whether its last handle is gone."""
         self.gone = False
         """Whether the process has ended, or will never be."""
-        self._reason = ""
-        """Why this session ended it, if it did."""
         self._num_spawns = 0
         self._connection = Connection(session.supervisor, session.log_sink, self._prefix)
-        self._status: int | None = None
         self._creation: Parcel | None = None
         """What it is made from, until it is."""
 
@@ -117,7 +110,7 @@ class ActorProcess:
     @property
     def can_be_found(self) -> bool:
         """Whether new handles may be made."""
-        return self.death is None and not self.released
+        return self.death is None and not self.fate.released
 
     @property
     def stacks(self) -> StackPipe | None:
@@ -201,7 +194,7 @@ class ActorProcess:
 
     def end_after_calls(self) -> None:
         """Have the actor end once it has served what is queued: nobody holds it any more."""
-        self._reason = self._reason or obituary.UNUSED
+        self.fate.give_reason(obituary.UNUSED)
         self.calls.end()
 
     def cancel(self, ref: ObjectRef) -> None:
@@ -210,22 +203,17 @@ class ActorProcess:
         number = self.calls.cancel(ref)
         if number is not None:
             self.skip(number)
-            words, board = self.session.board.words, self.session.board
-            # 0: the constructor runs, or calls run elsewhere than on the main thread.
-            if words[board.word_index(self.line, CLAIMED)] in (0, number):
+            if may_run(self.session.board, self.line, number):
                 self.interrupt(number)
 
     def skip(self, number: int) -> None:
         """Have the process pass over a call that it has not begun."""
         self.calls.post(Cancel(number=number))
-        board = self.session.board
-        board.words[board.word_index(self.line, CANCELS)] += 1
-        fence()  # before the caller looks at what has begun: one of the two sees the other
+        announce_skip(self.session.board, self.line)
 
     def interrupt(self, number: int) -> None:
         """Interrupt the call or task with this number, which has begun, if it still runs."""
-        board = self.session.board
-        board.words[board.word_index(self.line, CANCELLED)] = number
+        name_cancelled(self.session.board, self.line, number)
         self._connection.signal(SIGNAL)
 
     # --- birth
@@ -268,7 +256,7 @@ class ActorProcess:
         if self.death is None:
             self.calls.open()
         else:
-            self.kill(self._reason)
+            self.kill(self.fate.reason)
         self.session.ring()
 
     def spawn_failed(self, reason: str) -> None:
@@ -327,7 +315,7 @@ class ActorProcess:
     def exited(self, pid: int, status: int) -> None:
         """Take note of the exit status."""
         if pid == self.pid:
-            self._status = status
+            self.fate.status = status
             self._end()
 
     def _end_of(self, pid: int) -> None:
@@ -339,7 +327,7 @@ class ActorProcess:
             return
         tail = self._connection.finish()
         death = obituary.of_process(
-            self.label, self.pid, self._status, self._reason, tail, self.options.name
+            self.label, self.pid, self.fate.status, self.fate.reason, tail, self.options.name
         )
         again = self._may_restart()
         kind: EventKind = "ACTOR_RESTARTED" if again else "PROCESS_ENDED"
@@ -353,39 +341,23 @@ class ActorProcess:
     @property
     def restarts(self) -> bool:
         """Whether it would be made again after a death now."""
-        return self.death is None and self._restarts_left != 0 and bool(self.pid)
+        return self.death is None and self.fate.has_restarts and bool(self.pid)
 
     def _may_restart(self) -> bool:
-        """Tell whether the actor is to be made again.
-
-        It may be, and was not asked to end; or was, after calls some of which are still to run.
-        """
-        return (
-            self.death is None
-            and self._restarts_left != 0
-            and self._status != 0
-            and self._reason in ("", obituary.UNUSED)
-            and (not self._is_unused or self.calls.are_left())
-            and not self.session.closed
-        )
-
-    @property
-    def _is_unused(self) -> bool:
-        """Whether it is to end after its calls."""
-        return self.released or self._reason == obituary.UNUSED
+        """Tell whether the actor is to be made again."""
+        restarts = self.death is None and self.fate.restarts(self.calls.are_left)
+        return restarts and not self.session.closed
 
     def _restart(self, death: ActorDiedError) -> None:
         """Begin again with another process; graphs the actor was in stay broken."""
         assert isinstance(self.calls, Calls)
-        self._restarts_left -= self._restarts_left > 0
-        self.num_restarts += 1
+        self.fate.use_restart()
         self._close()
         self.peer.clear()
         self.pid = 0
-        self._status = None
         self._num_spawns = 0
         self.calls.restart(obituary.of_restart(self.label, death))
-        if self._is_unused:
+        if self.fate.is_unused:
             self.calls.end()
         self.session.processes.has_died(self, death)
         self.session.processes.clear_line(self.line)
@@ -400,7 +372,7 @@ class ActorProcess:
 
     def kill(self, reason: str) -> None:
         """Kill the process, and what it started."""
-        self._reason = self._reason or reason
+        self.fate.give_reason(reason)
         connection = self._connection
         if self.gone or connection.pidfd < 0:
             return
@@ -413,7 +385,7 @@ class ActorProcess:
 
     def stop_at_once(self, word: int, reason: str) -> None:
         """Have the actor end without serving its queue."""
-        self._reason = self._reason or reason
+        self.fate.give_reason(reason)
         self.calls.stop_at_once(word)
 
     def bury(self) -> None:

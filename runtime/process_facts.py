@@ -38,7 +38,7 @@ def facts_of(session: Session, actor_id: int | None) -> ProcessFacts:
         namespace=namespace,
         runtime_env=placement.runtime_env(process.options),
         name=process.options.name,
-        num_restarts=process.num_restarts,
+        num_restarts=process.fate.num_restarts,
     )
 
 

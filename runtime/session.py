@@ -394,7 +394,7 @@ class Session(Requests):
         """Let an actor end after its calls: its last handle is gone. Safe in finalizers."""
         if not self.closed and not self.foreign:
             actor = self.processes[actor_id]
-            actor.released = True
+            actor.fate.released = True
             self.supervisor.call_soon(actor.end_after_calls)
 
     def actor(self, actor_id: int) -> ActorProcess:
