@@ -1,4 +1,4 @@
-"""What users ask of the session in the driver; `runtime.nested` asks the same from elsewhere."""
+"""What users ask of the session in the driver; `nested_requests` asks the same from elsewhere."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def run(spawn: Spawn, board: Board, driver_fd: int) -> int:
     interruption.install()
     loop = Loop(board, spawn.line, waiter, service.serve)
     service.loop = loop
-    session.on_gone = loop.look_again
+    session.held.on_gone = loop.look_again
     try:
         loop.run()
     except SystemExit as exit_:
