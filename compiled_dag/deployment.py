@@ -95,21 +95,7 @@ class Deployment:
         """How to take back what is to be done if this process dies, and its claim."""
         segment = GraphSegment.create(len(processes), program.channels, self.graph_id)
         try:
-            self.segment = GraphSegment(
-                segment.fd, self.host.board, processes, program.channels, program.participants
-            )
-            self.gauge = Gauge(self.segment, program.participants, options.max_memory_bytes)
-            self.log = Log(len(program.steps[0]), max(map(len, program.steps)), self.segment.words)
-            """What the driver does with the graph."""
-            self.observer = Observer(
-                self.host,
-                self.actors,
-                program,
-                {node.id: node.describe() for node in captured.graph.nodes},
-                self.segment,
-                self.name,
-                self.log,
-            )
+            self._look_into(segment.fd, processes, options)
         except BaseException:  # Ctrl-C too: `close` needs all of these
             segment.close()
             raise
@@ -118,6 +104,20 @@ class Deployment:
         except BaseException:
             self.close(_ROLLBACK_S)
             raise
+
+    def _look_into(self, memory: int, processes: tuple[int, ...], options: CompileOptions) -> None:
+        """Map the graph's memory, and make what looks into it."""
+        program = self.program
+        self.segment = GraphSegment(
+            memory, self.host.board, processes, program.channels, program.participants
+        )
+        self.gauge = Gauge(self.segment, program.participants, options.max_memory_bytes)
+        self.log = Log(len(program.steps[0]), max(map(len, program.steps)), self.segment.words)
+        """What the driver does with the graph."""
+        names = {node.id: node.describe() for node in self._captured.graph.nodes}
+        self.observer = Observer(
+            self.host, self.actors, program, names, self.segment, self.name, self.log
+        )
 
     def _bring_up(
         self, owner: object, processes: tuple[int, ...], options: CompileOptions, deadline: float

@@ -136,16 +136,7 @@ def init(
     with _lock:
         running = _current()
         if running is not None:
-            running.check_owner()
-            if context.in_actor():
-                raise RuntimeError(
-                    f"runtime.init() inside {context.label()}: it is part of a session already"
-                )
-            if not ignore_reinit_error:
-                raise RuntimeError(
-                    "a session is running already: call runtime.shutdown() first, or pass "
-                    "ignore_reinit_error=True to go on with it"
-                )
+            _check_second(running, ignore_reinit_error=ignore_reinit_error)
         else:
             for name, value in (("num_cpus", num_cpus), ("num_gpus", num_gpus)):
                 if value is not None:
@@ -161,6 +152,20 @@ def init(
                 object_store_memory=check_bytes("object_store_memory", object_store_memory),
             )
         return _facts()
+
+
+def _check_second(running: Session, *, ignore_reinit_error: bool) -> None:
+    """Refuse a second session beside the one that is running, unless that is to go on."""
+    running.check_owner()
+    if context.in_actor():
+        raise RuntimeError(
+            f"runtime.init() inside {context.label()}: it is part of a session already"
+        )
+    if not ignore_reinit_error:
+        raise RuntimeError(
+            "a session is running already: call runtime.shutdown() first, or pass "
+            "ignore_reinit_error=True to go on with it"
+        )
 
 
 def _refuse_later(**arguments: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from compiled_dag.errors import ActorAlreadyExistsError
-from runtime import ids
+from runtime import ids, obituary
 from runtime.arguments import pack_arguments
 from runtime.checks import STREAM
 from runtime.objects import ObjectRef, next_reference
@@ -17,6 +17,8 @@ from runtime.task import Task
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from compiled_dag.host import ActorId
+    from runtime.events import EventLog
     from runtime.names import Names
     from runtime.objects import Lifeline
     from runtime.options import ActorOptions, TaskOptions
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 class Requests:
     """The part of `Session` that serves users."""
 
+    events: EventLog
     processes: Processes
     scheduler: Scheduler
     placement: Placement
@@ -91,6 +94,21 @@ class Requests:
         actor.submit("__init__", parcel, needed, (None,))
         self.placement.place(actor)
         return lifeline
+
+    def kill(
+        self, actor_id: ActorId, reason: str = obituary.KILLED, *, no_restart: bool = True
+    ) -> None:
+        """End an actor's process at once; without `no_restart` it may be made again."""
+        self.check_owner()
+        actor = self.processes[actor_id]
+        if not no_restart and actor.restarts:
+            actor.kill("")
+            return
+        self.events.add("ACTOR_KILLED", actor.label, pid=actor.pid, message=reason)
+        actor.die(obituary.of_process(actor.label, actor.pid, None, reason, "", actor.options.name))
+        actor.kill(reason)
+        if self.placement.withdraw(actor):
+            actor.bury()
 
     def next_item(self, end: ObjectRef, position: int) -> ObjectRef | None:
         """Wait for an item of a stream; None at its end."""

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import copy
-import itertools
 import os
-import pickle
 import resource
 import threading
 import time
@@ -15,18 +12,17 @@ from typing import TYPE_CHECKING, Any, Final
 from compiled_dag.shm.board import Board, Doorbell
 from compiled_dag.shm.waiter import Waiter
 from runtime import activity, obituary, torch_use
-from runtime.calls import next_number
-from runtime.claims import Claim, Claims
+from runtime.claims import Claims
 from runtime.dedup import Deduplicator
 from runtime.events import EventLog
+from runtime.graph_host import GraphHost
 from runtime.logs import write_to_stderr
 from runtime.mailbox import STOP_AT_ONCE
-from runtime.messages import System
 from runtime.names import Names
 from runtime.objects import ObjectRef
 from runtime.parcel import Parcel
 from runtime.placement import Placement
-from runtime.processes import DeathWatcher, Processes
+from runtime.processes import Processes
 from runtime.questions import Questions
 from runtime.reclaim import Reclaim
 from runtime.requests import Requests
@@ -35,7 +31,6 @@ from runtime.scheduler import Scheduler
 from runtime.stacks import Stacks
 from runtime.store import Store
 from runtime.supervisor import Supervisor
-from runtime.system_call import SystemCall
 from runtime.traces import Traces
 from runtime.waiting import get_all
 from runtime.waits import Waits
@@ -43,14 +38,11 @@ from runtime.warm import WarmMemory
 from runtime.zygotes import Zygotes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from collective.groups import Groups
-    from compiled_dag.errors import ActorDiedError
-    from compiled_dag.host import Activity, Actor, ActorId, Wait
-    from compiled_dag.host import SystemCall as SystemFunction
+    from compiled_dag.host import Activity, ActorId
     from compiled_dag.shm.segment import Segment
-    from runtime.actor_method import BoundActor
     from runtime.group_home import DriverHome
     from runtime.interrupts import Interrupts
     from runtime.launch import Launch
@@ -68,11 +60,8 @@ _HURRIED_S: Final = 0.2
 _NOTHING: Final = contextlib.nullcontext()
 
 
-class Session(Requests):
+class Session(Requests, GraphHost):
     """What `init` starts and `shutdown` ends."""
-
-    process: Final = 0
-    """The driver's line on the board."""
 
     def __init__(
         self,
@@ -90,6 +79,7 @@ class Session(Requests):
         object_store_memory: int | None = None,
     ) -> None:
         """Begin a session; owns the board's memory and the zygote that was started with it."""
+        super().__init__()
         self.owner_pid = os.getpid()
         self.closed = False
         self.foreign = False
@@ -116,9 +106,14 @@ class Session(Requests):
         self.detached: list[Lifeline] = []
         """Of actors that outlive their handles."""
         self.processes = Processes(self)
-        self._closers: dict[int, Callable[[float], object]] = {}
-        self._closer_keys = itertools.count()
         self._local = threading.local()
+        self._open(segment, object_store_memory, log_to_driver=log_to_driver)
+        self._begin(launched)
+
+    def _open(
+        self, segment: Segment, object_store_memory: int | None, *, log_to_driver: bool
+    ) -> None:
+        """Open what holds descriptors, memory and a thread that is not started."""
         _raise_descriptor_limit()
         self._segment = segment
         self.board = Board(self._segment.fd)
@@ -131,6 +126,9 @@ class Session(Requests):
         self.log_sink = dedup if log_to_driver else None
         """Takes what processes print."""
         self.zygotes = Zygotes(self.supervisor, self.processes, self._segment.fd)
+
+    def _begin(self, launched: Launch) -> None:
+        """Supervise from now on, and start processes when asked to."""
         self.supervisor.start()
         self.zygotes.adopt(launched)
         torch_use.watch(self.zygotes.want_torch)
@@ -168,21 +166,17 @@ class Session(Requests):
         """See `NestedSession.adopt`."""
         return lifeline
 
-    # --- what a graph needs: `compiled_dag.host.Host`
+    # --- what the others do
 
-    def totals(self) -> Mapping[str, float]:
-        """Return the session's resources by name, free or not."""
-        return self.placement.ledger.totals()
+    def activities(
+        self, actor_ids: Sequence[ActorId], deadline: float, *, stacks: bool
+    ) -> Mapping[ActorId, Activity]:
+        """Return what actors are doing, without their help."""
+        return activity.activities(self, actor_ids, deadline, stacks=stacks)
 
-    def has_physical_gpus(self) -> bool:
-        """Tell whether the session's GPUs stand for devices; if not they are fake."""
-        return self.placement.has_physical_gpus()
-
-    def bound_actor(self, handle: Any) -> BoundActor:
-        """Return what a graph knows of the actor behind a handle; TypeError for anything else."""
-        from runtime.actor import bound_actor  # noqa: PLC0415  it is above us
-
-        return bound_actor(handle)
+    def progress_of(self, ref: ObjectRef) -> str:
+        """Return what is known of a reference that is not ready, in words."""
+        return activity.progress_of(ref)
 
     @property
     def host(self) -> Session:
@@ -196,124 +190,6 @@ class Session(Requests):
         if waiter is None:
             waiter = self._local.waiter = Waiter(self._doorbell)
         return waiter
-
-    def line(self, actor_id: ActorId, deadline: float) -> int:
-        """Return the board line of an actor once its process exists.
-
-        Raises:
-            ActorDiedError: It died, or its constructor failed.
-            GraphError: It will never have one.
-            TimeoutError: Not up by `deadline`.
-        """
-        actor = self.processes[actor_id]
-        self.placement.check_hope(actor)
-        if not self.wait_until(lambda: bool(actor.pid or actor.death), deadline):
-            raise TimeoutError(
-                f"actor {actor.label} has no process yet: {self.placement.waits_for(actor)}"
-            )
-        if actor.death is not None:
-            raise copy.copy(actor.death)
-        return actor.line
-
-    def submit(
-        self,
-        actor_id: ActorId,
-        function: SystemFunction,
-        payload: bytes,
-        fds: Sequence[int] = (),
-    ) -> SystemCall:
-        """Have an actor run `function` on its main thread."""
-        if self.foreign:
-            self.check_owner()
-        return self.submit_pickled(actor_id, pickle.dumps(function), payload, fds)
-
-    def submit_pickled(
-        self,
-        actor_id: ActorId,
-        function: bytes,
-        payload: bytes,
-        fds: Sequence[int] = (),
-        then: Callable[[SystemCall], object] | None = None,
-    ) -> SystemCall:
-        """Have an actor run a function that is pickled; `then` is called when it has ended."""
-        # Once the session has ended the actor is dead, and the call fails with that: a graph that
-        # is collected meanwhile goes on letting go of what it has.
-        actor = self.processes[actor_id]
-        call = SystemCall(self, f"what actor {actor.label} was asked for", then)
-        actor.calls.submit(System(next_number(), function, payload, tuple(fds)), call)
-        return call
-
-    def claim(self, graph_id: int, actors: Sequence[Actor]) -> Callable[[], None]:
-        """Note that the driver drives a graph; see `compiled_dag.host.Host.claim`."""
-        ids = frozenset(actor.actor_id for actor in actors)
-        self.claims.add(Claim(owner=self.process, graph_id=graph_id, actors=ids))
-        return lambda: self.claims.drop(graph_id)
-
-    def at_death(
-        self,
-        _actors: Sequence[ActorId],
-        _memory: int,
-        _function: SystemFunction,
-        _payload: bytes,
-    ) -> Callable[[], None]:
-        """Do nothing: if the driver dies, every process ends."""
-        return lambda: None
-
-    def watch(self, callback: DeathWatcher) -> Callable[[], None]:
-        """Call `callback` from the supervising thread on every death; returns how to stop that."""
-        return self.processes.watch(callback)
-
-    def at_shutdown(self, callback: Callable[[float], object]) -> Callable[[], None]:
-        """Call `callback` first thing in `shutdown`, with a deadline; returns how to stop that."""
-        key = next(self._closer_keys)  # from any thread: a dict's single steps need no lock
-        self._closers[key] = callback
-
-        def stop() -> None:
-            self._closers.pop(key, None)
-
-        return stop
-
-    def call_soon(self, callback: Callable[[], object]) -> None:
-        """Call `callback` on the supervising thread; safe in finalizers, takes no lock."""
-        if not self.closed and not self.foreign:
-            self.supervisor.call_soon(callback)
-
-    def death(self, actor_id: ActorId) -> ActorDiedError | None:
-        """Return why an actor is dead, or None while it lives."""
-        return self.processes[actor_id].death
-
-    def end(self, actor_id: ActorId) -> None:
-        """Have an actor end after what it was asked for."""
-        self.processes[actor_id].end_after_calls()
-
-    def activities(
-        self, actor_ids: Sequence[ActorId], deadline: float, *, stacks: bool
-    ) -> Mapping[ActorId, Activity]:
-        """Return what actors are doing, without their help."""
-        return activity.activities(self, actor_ids, deadline, stacks=stacks)
-
-    def watch_waits(self, source: Callable[[], Iterable[Wait]]) -> Callable[[], None]:
-        """Ask `source` who waits for whom in steps of graphs; returns how to stop that."""
-        return self.waits.watch(source)
-
-    def progress_of(self, ref: ObjectRef) -> str:
-        """Return what is known of a reference that is not ready, in words."""
-        return activity.progress_of(ref)
-
-    def kill(
-        self, actor_id: ActorId, reason: str = obituary.KILLED, *, no_restart: bool = True
-    ) -> None:
-        """End an actor's process at once; without `no_restart` it may be made again."""
-        self.check_owner()
-        actor = self.processes[actor_id]
-        if not no_restart and actor.restarts:
-            actor.kill("")
-            return
-        self.events.add("ACTOR_KILLED", actor.label, pid=actor.pid, message=reason)
-        actor.die(obituary.of_process(actor.label, actor.pid, None, reason, "", actor.options.name))
-        actor.kill(reason)
-        if self.placement.withdraw(actor):
-            actor.bury()
 
     def check_owner(self) -> None:
         """Refuse use in a forked child, or after the session ended."""
@@ -439,7 +315,7 @@ class Session(Requests):
         deadline = time.monotonic() + grace_s
         try:
             with interrupts.admit():
-                for callback in list(self._closers.values()):
+                for callback in list(self.closers.values()):
                     callback(deadline - grace_s / 2)
                 self._stop_actors(deadline)
         finally:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runtime.session import Session
+    WaitUntil = Callable[[Callable[[], bool], float | None], bool]
 
 
 class Failure(NamedTuple):
@@ -21,20 +21,20 @@ class Failure(NamedTuple):
 class SystemCall:
     """The `Pending` of `Host.submit`."""
 
-    __slots__ = ("_data", "_done", "_error", "_session", "_then", "_what")
+    __slots__ = ("_data", "_done", "_error", "_then", "_wait_until", "_what")
 
     def __init__(
-        self, session: Session, what: str, then: Callable[[SystemCall], object] | None = None
+        self, wait_until: WaitUntil, what: str, then: Callable[[SystemCall], object] | None = None
     ) -> None:
         """Begin to wait.
 
         Args:
-            session: Its session.
+            wait_until: How to wait in this process until something is so, or a deadline.
             what: What messages call it.
             then: Called with this once it has ended, from any thread.
         """
         self._then = then
-        self._session = session
+        self._wait_until = wait_until
         self._what = what
         self._done = False
         self._data = b""
@@ -66,7 +66,7 @@ class SystemCall:
 
     def result(self, deadline: float | None) -> bytes:
         """Wait for the reply, as `compiled_dag.host.Pending` says."""
-        if not self._session.wait_until(lambda: self._done, deadline):
+        if not self._wait_until(lambda: self._done, deadline):
             raise TimeoutError(f"{self._what} did not answer in time")
         if self._error is not None:
             raise copy.copy(self._error)

@@ -21,7 +21,6 @@ OPTIONAL = ("cupy", "graphviz", "ray", "torch")
 # A file here may exceed MAX_LINES, for the reason given.
 LONG_FILES: dict[str, str] = {
     "runtime/process.py": "one actor's life; its descriptors and its queue are elsewhere already",
-    "runtime/session.py": "all that graphs ask of a host (`compiled_dag.host.Host`)",
 }
 
 
