@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from collective.cuda_area import ENDED, IMPORTED, PID
+from compiled_dag.cuda.driver import Selecting
 from compiled_dag.cuda.ring import LOOK_S, closing_deadline, is_dead
 from compiled_dag.shm.futex import fence
 from compiled_dag.shm.waiter import Site
@@ -74,7 +75,8 @@ class End:
         """
         if not self.is_over:
             self.is_over = True
-            self.own.mark()
+            with Selecting(self.device.driver):
+                self.own.mark()
         waits = together or self._header.stopped()
         deadline = closing_deadline() if waits else time.monotonic()
         is_free = self.let_go(deadline)
@@ -87,7 +89,7 @@ class End:
 
     def let_go(self, deadline: float) -> bool:
         """Do both as far as it can be done by `deadline`; returns whether it is done."""
-        with self._lock:
+        with self._lock, Selecting(self.device.driver):
             if not self._closed:
                 if not self._wait(self.own.is_idle, deadline):
                     return False

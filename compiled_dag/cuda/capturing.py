@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.channel import tensor as tensors
+from compiled_dag.cuda.driver import Translating
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -57,6 +58,7 @@ class Capturing:
         self._name = name
         self._settle = settle
         self._copies = copies
+        self._calling = Translating(device.driver, f"copying for {name}")
         self._look: Any = None
         """Of the arguments that were recorded, or are being counted."""
         self._calls = 0
@@ -147,7 +149,8 @@ class Capturing:
         source = tensors.to_send(source)
         if source.nbytes:
             driver, stream = self._device.driver, self._device.stream()
-            driver.copy(target.data_ptr(), source.data_ptr(), source.nbytes, stream)
+            with self._calling:
+                driver.copy(target.data_ptr(), source.data_ptr(), source.nbytes, stream)
 
     def _look_of(self, value: Any, found: list[torch.Tensor]) -> Any:
         """Return what a value looks like, hashable or not, and collect its tensors.

@@ -37,6 +37,7 @@ class CupyDriver:
         self.record = runtime.eventRecord
         self.wait = runtime.streamWaitEvent
         self._copy = runtime.memcpyAsync
+        self.current = runtime.getDevice
 
     def select(self, index: int) -> None:
         """See `Driver`."""

@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 from compiled_dag import environment
+from compiled_dag.cuda.driver import Selecting
 from compiled_dag.errors import DeviceError, MemoryCapError
 
 if TYPE_CHECKING:
@@ -195,9 +196,9 @@ class TorchDevice:
         self._where = library.device("cuda", 0)
         self._streams: dict[Stream, Any] = {}
         self._recorder: Any = None
-        self._torch.cuda.set_device(0)
         self._torch.cuda.init()
-        driver.select(0)
+        with Selecting(driver):
+            driver.select(0)
         self.driver = driver
         facts = self._torch.cuda.get_device_properties(0)
         self.uuid = str(facts.uuid)
@@ -274,6 +275,10 @@ class TorchDevice:
 
     def record(self, work: Callable[[], Any]) -> tuple[Recording, Any]:
         """See `Device`."""
+        # torch waits for the whole GPU here, to give back what its allocator keeps: a capture could
+        # not, and would find no memory where that keeps it all. Giving it back (cudaFree) waits for
+        # the whole GPU by itself, so to wait for some streams only would gain nothing. It is once a
+        # recording; `Flow.settle` comes first, for what the end of the graph has to end.
         cuda, stream = self._torch.cuda, self._recording_stream()
         graph, pool = cuda.CUDAGraph(), cuda.graph_pool_handle()
         capture = cuda.graph(graph, pool, stream, capture_error_mode=_CAPTURE)

@@ -29,7 +29,7 @@ _LOST: Final = frozenset({214, 700, 702, 709, *range(714, 720), 710, 721})
 
 
 class Driver(Protocol):
-    """One process's way to CUDA. Every call is for the device that `select` made current.
+    """One process's way to CUDA. Every call is for the thread's current device (`Selecting`).
 
     Calls raise `error_type`, whose ``status`` is CUDA's error number.
     """
@@ -38,6 +38,10 @@ class Driver(Protocol):
 
     def select(self, index: int) -> None:
         """Make a device current on this thread, and see that it has a context."""
+        ...
+
+    def current(self) -> int:
+        """Return which device is current on this thread."""
         ...
 
     def free_bytes(self) -> int:
@@ -105,10 +109,40 @@ class Driver(Protocol):
         ...
 
 
-class Translating:
-    """A context in which a driver's errors become this project's. May be used again."""
+class Selecting:
+    """A context in which this process's GPU, its first, is the thread's current device.
 
-    __slots__ = ("_driver", "_what")
+    User code may have made another one current, which is given back to it. Memory and events would
+    be made there, and the default stream would be that one's: its handle is the same on all.
+    May be used again, not inside of itself.
+    """
+
+    __slots__ = ("_driver", "_other")
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._other = 0
+
+    def __enter__(self) -> None:
+        """Begin."""
+        self._other = self._driver.current()
+        if self._other:
+            self._driver.select(0)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._other:
+            self._driver.select(self._other)
+
+
+class Translating(Selecting):
+    """The same, where a driver's errors become this project's."""
+
+    __slots__ = ("_what",)
 
     def __init__(self, driver: Driver, what: str) -> None:
         """Make one.
@@ -117,11 +151,8 @@ class Translating:
             driver: Whose errors.
             what: What is being done: how the messages begin.
         """
-        self._driver = driver
+        super().__init__(driver)
         self._what = what
-
-    def __enter__(self) -> None:
-        """Begin."""
 
     def __exit__(
         self,
@@ -129,6 +160,7 @@ class Translating:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        super().__exit__(kind, error, traceback)
         if isinstance(error, self._driver.error_type):
             raise translated(error, self._what) from error
 

@@ -71,11 +71,13 @@ class Flow:
             self._device.driver.record(self._events[execution % AHEAD], self._device.stream())
 
     def settle(self) -> None:
-        """Wait until the GPU has done all that is on the current stream; raises as `begin`."""
+        """Wait until the GPU has done all that is on this program's streams; raises as `begin`."""
         driver, event = self._device.driver, self._events[AHEAD]
         with self._calling:
-            driver.record(event, self._device.stream())
-            await_gpu(driver, event, self._waiter, self._graph.guard)
+            for stream in (self.receive, self._device.stream()):
+                if stream is not None:
+                    driver.record(event, stream)
+                    await_gpu(driver, event, self._waiter, self._graph.guard)
 
     def close(self) -> None:
         """Destroy the events. Idempotent."""

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from compiled_dag.cuda.driver import Selecting
 from compiled_dag.cuda.ring import closing_deadline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from compiled_dag.cuda.driver import Driver
+
 
 class Ring(Protocol):
     """One end's half of a ring."""
+
+    driver: Driver
 
     def close_imports(self, deadline: float) -> None:
         """Close what peers own."""
@@ -34,7 +39,7 @@ class Left:
 
     def sweep(self) -> bool:
         """Free those that can be by now; returns whether none is left."""
-        self.rings = [ring for ring in self.rings if not ring.free_exports(0.0)]
+        self.rings = [ring for ring in self.rings if not _free(ring, 0.0)]
         return not self.rings
 
     def close(self) -> None:
@@ -53,5 +58,11 @@ def leave(rings: Iterable[Ring]) -> Left:
     """
     halves, deadline = list(rings), closing_deadline()
     for ring in halves:
-        ring.close_imports(deadline)
-    return Left(ring for ring in halves if not ring.free_exports(deadline))
+        with Selecting(ring.driver):
+            ring.close_imports(deadline)
+    return Left(ring for ring in halves if not _free(ring, deadline))
+
+
+def _free(ring: Ring, deadline: float) -> bool:
+    with Selecting(ring.driver):
+        return ring.free_exports(deadline)

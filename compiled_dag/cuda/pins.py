@@ -23,7 +23,7 @@ class Pins:
 
     def __init__(self, seat: Seat) -> None:
         self._seat = seat
-        self._driver = seat.device.driver
+        self.driver = self._driver = seat.device.driver
         self._pinned: dict[Pointer, Mapping] = {}
         self._outgrown: list[Pointer] = []
         """To be unpinned when no copy is under way."""

@@ -22,7 +22,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from compiled_dag.cuda.device import MIG, open_device
-from compiled_dag.cuda.driver import GRANULE, Translating
+from compiled_dag.cuda.driver import GRANULE, Selecting, Translating
 from compiled_dag.errors import DeviceError, MemoryCapError
 from compiled_dag.shm.segment import Segment
 from compiled_dag.shm.waiter import Site
@@ -90,11 +90,12 @@ class _Made:
     def close(self) -> None:
         """Free all. Idempotent."""
         events, self._events = self._events, []
-        for event in events:
-            self._driver.destroy_event(event)
         pointer, self.pointer = self.pointer, 0
-        if pointer:
-            self._driver.free(pointer)
+        with Selecting(self._driver):
+            for event in events:
+                self._driver.destroy_event(event)
+            if pointer:
+                self._driver.free(pointer)
 
 
 class _Side:

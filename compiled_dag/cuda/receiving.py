@@ -43,7 +43,7 @@ class ReceivingRing:
             DeviceError: Events cannot be exported.
         """
         self._seat = seat
-        self._driver = seat.device.driver
+        self.driver = self._driver = seat.device.driver
         self._memory = seat.memory
         self._host_ordered = seat.spec.transport.host_ordered
         self._words = seat.graph.words

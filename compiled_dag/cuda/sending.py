@@ -49,7 +49,7 @@ class SendingRing:
         """
         self._seat = seat
         self._cap_bytes = cap_bytes
-        self._driver = seat.device.driver
+        self.driver = self._driver = seat.device.driver
         self._memory = seat.memory
         self._host_ordered = seat.spec.transport.host_ordered
         self._words = seat.graph.words

@@ -11,6 +11,7 @@ the process with a message, so that a protocol which is right here relies on not
 * an event is two words in shared memory: how often it was recorded, and up to where that is done.
   A wait binds to the latest record at the time of the call. The event of a process that died
   is never done. A stream that waits for another process's event has it open until it has got past.
+* another device may be current: what is made then is there, and so is the default stream.
 * new memory, and a tensor's memory when the tensor is gone, is filled with a pattern, in order with
   the current stream, as torch's allocator would give it to the next tensor.
 
@@ -61,6 +62,8 @@ _CAPTURING: Final = 900
 _REGISTERED: Final = 712
 _TAKEN_OVER: Final = 64 * 1024
 """Of memory that is not pinned: so much is read before `copy` returns."""
+DEFAULT: Final = 1000
+"""Handle of the default stream."""
 _USERS: Final = 64
 """Words in the first page of shared memory that name processes which have it open."""
 _FIRST_USER: Final = 8
@@ -281,6 +284,8 @@ class FakeDriver:
         self._opened: dict[int, list[Any]] = {}
         self._events: dict[int, _Event] = {}
         self.streams: dict[int, FakeStream] = {}
+        self.index = 0
+        """The device that is current, on whatever thread."""
         self.calls = 0
         """Of `wait`, `record` and `copy`."""
         self.before_call: Callable[[str], None] | None = None
@@ -291,12 +296,20 @@ class FakeDriver:
             self.before_call(name)
 
     def select(self, index: int) -> None:
-        assert index == 0
+        self.index = index
+
+    def current(self) -> int:
+        return self.index
+
+    def _check_selected(self, what: str, stream: int = DEFAULT) -> None:
+        if self.index and stream == DEFAULT:
+            violation(f"{what} of device {self.index}, which is current, not of this one")
 
     def free_bytes(self) -> int:
         return self._settings.memory - sum(shared.nbytes for shared in self._made.values())
 
     def allocate(self, nbytes: int) -> int:
+        self._check_selected("memory")
         if nbytes > self.free_bytes():
             raise FakeCudaError(_MEMORY, "out of memory")
         shared = _Shared.make(nbytes)
@@ -323,6 +336,7 @@ class FakeDriver:
 
     def import_memory(self, handle: bytes) -> int:
         self._note("import_memory")
+        self._check_selected("memory that is opened")
         for pointer, entry in self._opened.items():
             if entry[0] == handle:
                 entry[2] += 1
@@ -333,6 +347,7 @@ class FakeDriver:
         return shared.address
 
     def close_memory(self, pointer: int) -> None:
+        self._check_selected("memory that is closed")
         entry = self._opened[pointer]
         entry[2] -= 1
         if not entry[2]:
@@ -352,6 +367,7 @@ class FakeDriver:
         self._ranges.remove(address)
 
     def make_event(self, *, is_shared: bool) -> int:
+        self._check_selected("an event")
         number = next(self._numbers)
         self._events[number] = _Event(_Shared.make(0), is_imported=False)
         return number
@@ -369,12 +385,14 @@ class FakeDriver:
 
     def import_event(self, handle: bytes) -> int:
         self._note("import_event")
+        self._check_selected("an event that is opened")
         number = next(self._numbers)
         self._events[number] = _Event(_Shared.open(handle), is_imported=True)
         return number
 
     def record(self, event: int, stream: int) -> None:
         self._note("record")
+        self._check_selected("the default stream", stream)
         words = self._events[event].words
         words[_RECORDED] += 1
         number = words[_RECORDED]
@@ -386,6 +404,7 @@ class FakeDriver:
 
     def wait(self, stream: int, event: int) -> None:
         self._note("wait")
+        self._check_selected("the default stream", stream)
         found = self._events[event]
         number = found.words[_RECORDED]
         found.use()
@@ -403,6 +422,7 @@ class FakeDriver:
 
     def copy(self, target: int, source: int, nbytes: int, stream: int) -> None:
         self._note("copy")
+        self._check_selected("the default stream", stream)
         taken: Any = None
         if not self._ranges.has(source, nbytes):
             if nbytes > _TAKEN_OVER:
@@ -475,7 +495,7 @@ class FakeDevice:
         self._noting: FakeRecording | None = None
 
     def add_stream(self) -> int:
-        number = 1000 + len(self.streams)
+        number = DEFAULT + len(self.streams)
         self.streams[number] = FakeStream(self.settings, os.getpid() * 31 + number)
         return number
 

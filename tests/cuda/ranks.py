@@ -162,12 +162,14 @@ class GpuRank:
     def reduce_on_streams(self, count: int, group: str) -> int:
         """Reduce to rank 0 on two streams in turn, the first of which does nothing for long.
 
-        Nobody reads what rank 0 brings but itself: no event of others says that it has.
+        Nobody reads what rank 0 brings but itself: no event of others says that it has. Another
+        device is current meanwhile.
         """
         wrong: list[int] = []
         gate, streams = threading.Event(), (self.device.current, self.device.make_stream())
         self.device.synchronize()
         self.device.launch(gate.wait)
+        self.device.driver.select(1)
         ranks = range(collective.get_collective_group_size(group))
         for number in range(count):
             self.device.current = streams[number // 2 % 2]
@@ -181,6 +183,7 @@ class GpuRank:
                     value,
                 )
         self.device.current = streams[0]
+        assert self.device.driver.current() == 1
         gate.set()
         self.device.synchronize()
         return len(wrong)

@@ -65,6 +65,8 @@ class Plan:
     host_ordered: bool = False
     overlaps: bool = False
     views: bool = False
+    elsewhere: int = 0
+    """The device that user code has made current."""
     copying: tuple[int, ...] = ()
     """In host memory: participants with a GPU."""
     device: DeviceName = "default"
@@ -180,6 +182,7 @@ class End:
         line = self.graph.layout.participant(participant) // 8
         self.graph.words[line + layout.PID] = os.getpid()
         self.device = FakeDevice(Settings(rig.plan.settings))
+        self.device.driver.select(rig.plan.elsewhere)
         self.waiter = Waiter(Doorbell(rig.board, participant))
         receive = self.device.make_stream() if rig.plan.overlaps else None
         self.seat = Seat(self.graph, rig.spec, self.device, self.waiter, receive)
@@ -216,6 +219,7 @@ class End:
         if broken:
             ring.CLOSE_S = 0.2  # what a dead peer's event holds up is not to be had
         left = leaving.leave(self.rings)
+        assert self.device.driver.current() == self.plan.elsewhere
         return 0 if broken or not left.rings else 5
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import re
 import sys
@@ -12,12 +13,12 @@ import pytest
 from compiled_dag import DeviceError, MemoryCapError
 from compiled_dag.cuda import device
 from compiled_dag.cuda.cupy_driver import CupyDriver
-from compiled_dag.cuda.driver import Driver, Translating
-from tests.cuda.fake import FakeCudaError, FakeDriver
+from compiled_dag.cuda.driver import Driver, Selecting, Translating
+from tests.cuda.fake import FakeCudaError, FakeDriver, Ranges, Settings
 
 
 def calling(error: Exception) -> None:
-    with Translating(FakeDriver, "channel f"):
+    with Translating(FakeDriver(Settings(""), Ranges()), "channel f"):
         raise error
 
 
@@ -32,6 +33,18 @@ def test_errors_of_the_driver_become_ours() -> None:
     assert raised.value.is_lost
     with pytest.raises(KeyError):
         calling(KeyError("not the driver's"))
+
+
+@pytest.mark.parametrize("elsewhere", [0, 1])
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_device_that_user_code_has_made_current_is_given_back(elsewhere, fails) -> None:
+    driver = FakeDriver(Settings(""), Ranges())
+    driver.select(elsewhere)
+    with contextlib.suppress(KeyError), Selecting(driver):
+        assert driver.current() == 0
+        if fails:
+            raise KeyError
+    assert driver.current() == elsewhere
 
 
 class Calls(types.ModuleType):
@@ -75,7 +88,7 @@ def calls(monkeypatch) -> Calls:
 
 
 def call_everything(driver: Driver) -> None:
-    driver.select(0)
+    driver.select(driver.current())
     driver.free_bytes()
     pointer = driver.allocate(2 << 20)
     driver.close_memory(driver.import_memory(driver.export_memory(pointer)))

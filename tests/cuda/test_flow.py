@@ -12,8 +12,11 @@ from tests.cuda.fake import FakeDevice, Settings
 
 
 class Ended:
+    is_over = True
+
     def guard(self) -> None:
-        raise ChannelClosedError("it would have waited")
+        if self.is_over:
+            raise ChannelClosedError("it would have waited")
 
 
 @pytest.fixture
@@ -39,3 +42,20 @@ def test_the_host_is_only_so_many_executions_ahead_of_the_gpu(waiter) -> None:
     flow.close()
     flow.close()
     assert flow.receive is None
+
+
+@pytest.mark.parametrize("aside", [False, True])
+def test_settling_waits_for_the_stream_that_receives_too(waiter, aside) -> None:
+    device, gate = FakeDevice(Settings("pause_us=0")), threading.Event()
+    graph = Ended()
+    flow = Flow(device, graph, waiter, overlaps=True)
+    usual = device.current
+    device.current = flow.receive if aside else usual
+    device.launch(gate.wait)
+    device.current = usual
+    with pytest.raises(ChannelClosedError):
+        flow.settle()
+    gate.set()
+    graph.is_over = False
+    flow.settle()
+    flow.close()

@@ -28,7 +28,14 @@ def plan(way, **options) -> Plan:
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @pytest.mark.parametrize(
     "options",
-    [{"depth": 1}, {"slow": (3,)}, {"readers": 1}, {"overlaps": True}, {"settings": "pause_us=0"}],
+    [
+        {"depth": 1},
+        {"slow": (3,)},
+        {"readers": 1},
+        {"overlaps": True},
+        {"settings": "pause_us=0"},
+        {"elsewhere": 1},
+    ],
     ids=str,
 )
 def test_what_arrives_is_what_was_sent(way, options) -> None:

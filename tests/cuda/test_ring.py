@@ -38,6 +38,8 @@ pytestmark = [pytest.mark.proc, pytest.mark.timeout(100)]
         {"depth": 8, "grows": True, "readers": 3, "slow": (2,), "views": True},
         {"depth": 8, "grows": True, "readers": 2, "views": True, "overlaps": True},
         {"depth": 8, "grows": True, "views": True, "host_ordered": True},
+        {"depth": 8, "grows": True, "readers": 2, "elsewhere": 1},
+        {"depth": 8, "grows": True, "views": True, "elsewhere": 1},
     ],
     ids=str,
 )
