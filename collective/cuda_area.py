@@ -8,6 +8,7 @@ In the group's memory, behind its header (`collective.header`)::
       +16      u64 1: it opens, or has opened, what others export
       +24      u64 1: it has nothing of others open any more, and opens nothing
       +32      2 x u64 by side: the generation of its memory in which it has laid something
+      +48      u64 bytes of GPU memory that it has taken for what it lays
       +64      2 x 64: handles of `ready`, by side
       +192     2 x 64: handles of `done`, by side
       +320     text: the UUID of its GPU
@@ -30,7 +31,7 @@ from compiled_dag.shm.segment import round_up
 if TYPE_CHECKING:
     from collective.header import GroupHeader
 
-PHASE, PID, IMPORTED, ENDED, USED = 0, 1, 2, 3, 4
+PHASE, PID, IMPORTED, ENDED, USED, TAKEN = 0, 1, 2, 3, 4, 6
 """Words of a rank."""
 READY, DONE = 64, 192
 """Where the handles of events begin."""
@@ -102,6 +103,11 @@ class Area:
         start, data = rank * PER_RANK + place[0], text.encode()[: place[1] - 8]
         self.view[start + 8 : start + 8 + len(data)] = data
         struct.pack_into("Q", self.view, start, len(data))
+
+    @property
+    def gpu_bytes(self) -> tuple[int, ...]:
+        """How much GPU memory each rank has taken."""
+        return tuple(self.words[self.line(rank) + TAKEN] for rank in range(self.world_size))
 
     @property
     def refusal(self) -> str:

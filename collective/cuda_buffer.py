@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from collective.cuda_area import DONE, READY, USED
+from collective.cuda_area import DONE, READY, TAKEN, USED
 from compiled_dag.cuda.driver import GRANULE, Translating
 from compiled_dag.cuda.ring_memory import DeviceMemory
 from compiled_dag.shm.segment import round_up
@@ -113,6 +113,7 @@ class OwnBuffer:
             pointer, handle = self._memory.make(capacity * len(SIDES))
         made = _Generation(0 if old is None else old.number + 1, capacity, pointer)
         self._area.show_generation(self._rank, made.number, capacity, handle)
+        self._area.words[self._line + TAKEN] += capacity * len(SIDES)
         if old is not None:
             self._retired.append(old)
         self._current = made
@@ -124,7 +125,11 @@ class OwnBuffer:
         closed = min((words[place] for place in self._closed), default=newest)
         for old in [old for old in self._retired if old.number < closed]:
             self._retired.remove(old)
-            self._memory.drop(old.pointer)
+            self._drop(old)
+
+    def _drop(self, memory: _Generation) -> None:
+        self._memory.drop(memory.pointer)
+        self._area.words[self._line + TAKEN] -= memory.capacity * len(SIDES)
 
     def mark(self) -> None:
         """Have the events stand for all that the current stream has to do by now, too.
@@ -143,7 +148,7 @@ class OwnBuffer:
         memories = [*self._retired, *([] if self._current is None else [self._current])]
         self._retired, self._current = [], None
         for memory in memories:
-            self._memory.drop(memory.pointer)
+            self._drop(memory)
         events, self.ready, self.done = [*self.ready, *self.done], [], []
         for event in events:
             self._driver.destroy_event(event)

@@ -73,6 +73,7 @@ class DriverGroup:
         """Replies of the ranks that were asked to leave."""
         self._segment = Segment(-1)
         self._header: GroupHeader | None = None
+        self._area: cuda_area.Area | None = None
         self._closed = False
         self._unwatch: list[Callable[[], None]] = []
         """How to stop hearing of deaths, while it forms."""
@@ -96,9 +97,9 @@ class DriverGroup:
         except BaseException:  # Ctrl-C too
             self.close(time.monotonic() + _ROLLBACK_S)
             raise
-        why_not_shared = cuda_area.Area(header).refusal if self._backend == "cuda_ipc" else ""
-        if why_not_shared:
-            self.settled = "gloo", why_not_shared
+        self._area = cuda_area.Area(header) if self._backend == "cuda_ipc" else None
+        if self._area is not None and self._area.refusal:
+            self.settled = "gloo", self._area.refusal
         on_gloo = self._backend == "gloo" or self.settled is not None
         self.needs_calm = on_gloo and gloo_needs_calm(len(self._actors))
 
@@ -114,6 +115,12 @@ class DriverGroup:
     def memory_fd(self) -> int:
         """Its shared memory."""
         return self._segment.fd
+
+    @property
+    def gpu_bytes(self) -> tuple[int, ...]:
+        """How much GPU memory each rank has taken for the others to read, where that is known."""
+        area = self._area  # another thread may close it
+        return () if area is None else area.gpu_bytes
 
     def end(self) -> None:
         """Break the group and wake all ranks; before `open` there are none."""
@@ -144,6 +151,7 @@ class DriverGroup:
         self.release()
         for reply in self._leaving.values():
             settle(reply, deadline)
+        self._area = None
         self._segment.close()
         self._watch_no_more()
         self._closed = True

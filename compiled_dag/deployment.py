@@ -111,7 +111,9 @@ class Deployment:
         self.segment = GraphSegment(
             memory, self.host.board, processes, program.channels, program.participants
         )
-        self.gauge = Gauge(self.segment, program.participants, options.max_memory_bytes)
+        self.gauge = Gauge(
+            self.segment, self._groups, program.participants, options.max_memory_bytes
+        )
         self.log = Log(len(program.steps[0]), max(map(len, program.steps)), self.segment.words)
         """What the driver does with the graph."""
         names = {node.id: node.describe() for node in self._captured.graph.nodes}

@@ -220,7 +220,7 @@ class CompiledDAG:
         return dataclasses.replace(report, ended=str(self._deployment.end_cause()))
 
     def memory(self) -> GraphMemory:
-        """Return what the channels take now (of a graph torn down: took last), and who holds it.
+        """Return what the graph takes now (of a graph torn down: took last), and who holds it.
 
         Raises:
             OSError: The kernel refused to map a channel's words.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from compiled_dag.capture import Captured
     from compiled_dag.host import Actor, SystemCall
     from compiled_dag.ir import CommunicatorId, NodeId, OperationId
+    from compiled_dag.memory import Taken
     from compiled_dag.operation import Backend, CollectiveOp, EdgeGroups, Group
     from compiled_dag.outcome import Place
     from compiled_dag.program import Program
@@ -38,6 +39,8 @@ class Groups:
         self._captured = captured
         self._program = program
         self._groups: list[Group] = []
+        self._taking: list[tuple[tuple[int, ...], Group]] = []
+        """Groups of collectives, by participants."""
         self._edges: list[EdgePart] = []
         self.settled: dict[OperationId, tuple[str, str]] = {}
         """Backends of operations that do not run on what was chosen for them, and why."""
@@ -54,6 +57,12 @@ class Groups:
     def needs_calm(self) -> bool:
         """Whether a backend suffers from waits that yield the core instead of sleeping."""
         return any(group.needs_calm for group in self._groups)
+
+    @property
+    def gpu_bytes(self) -> tuple[Taken, ...]:
+        """Participants of each group whose ranks have GPU memory of their own, and how much."""
+        found = ((members, group.gpu_bytes) for members, group in self._taking)
+        return tuple((members, taken) for members, taken in found if taken)
 
     def open(
         self,
@@ -117,6 +126,7 @@ class Groups:
                 group = opened[key] = op.new_group(captured.host, actors, by)
                 self._groups.append(group)  # as above
                 group.open(deadline)
+                self._taking.append((spec.members, group))
                 leave_word(actors, group.memory_fd, group.leave, str(group.id).encode())
             settled = opened[key].settled
             if settled is not None:

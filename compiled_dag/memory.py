@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from compiled_dag.channel import layout as at
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from compiled_dag.channel.layout import ChannelSpec
     from compiled_dag.channel.usage import Usage
+
+    Taken: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]
+    """Participants of a group, and how much each has taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,14 +55,26 @@ class ChannelMemory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GroupMemory:
+    """GPU memory that the ranks of a collective group have taken for each other to read."""
+
+    actors: tuple[str, ...]
+    """By rank."""
+    gpu_bytes: tuple[int, ...]
+    """By rank."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GraphMemory:
-    """The memory of a graph's channels at one moment; `str` is a table."""
+    """The memory of a graph at one moment; `str` is a table."""
 
     channels: tuple[ChannelMemory, ...]
     pins: tuple[Pin, ...]
     """Values that are kept, oldest first."""
     cap_bytes: int | None
     """What `reserved_bytes` and `ring_bytes` together may not exceed (``_max_memory_bytes``)."""
+    groups: tuple[GroupMemory, ...] = ()
+    """Those of collectives whose ranks share a GPU (``"cuda_ipc"``); what NCCL takes is unknown."""
 
     @property
     def inline_bytes(self) -> int:
@@ -81,15 +96,21 @@ class GraphMemory:
         """Of all channels."""
         return sum(channel.ring_bytes for channel in self.channels)
 
+    @property
+    def group_bytes(self) -> int:
+        """GPU memory of all groups."""
+        return sum(sum(group.gpu_bytes) for group in self.groups)
+
     @classmethod
     def of(
         cls,
         channels: Sequence[ChannelSpec],
         figures: Sequence[Usage],
+        groups: Sequence[Taken],
         participants: tuple[str, ...],
         cap_bytes: int | None,
     ) -> GraphMemory:
-        """Return the figures of `channels` with names in place of numbers."""
+        """Return the figures of `channels`, and of groups, with names in place of numbers."""
         found = list(zip(channels, figures, strict=True))
         pins = [
             Pin(
@@ -105,6 +126,10 @@ class GraphMemory:
             channels=tuple(_channel(spec, used, participants) for spec, used in found),
             pins=tuple(sorted(pins, key=lambda pin: (pin.execution, pin.channel))),
             cap_bytes=cap_bytes,
+            groups=tuple(
+                GroupMemory(actors=tuple(participants[one] for one in members), gpu_bytes=taken)
+                for members, taken in groups
+            ),
         )
 
     def __str__(self) -> str:
@@ -123,6 +148,11 @@ class GraphMemory:
             f"ring for GPUs: channel {channel.channel}, {_size(channel.ring_bytes)}"
             for channel in self.channels
             if channel.ring_bytes
+        ]
+        lines += [
+            f"on the GPU for collectives: {', '.join(group.actors)}, "
+            f"{' + '.join(map(_size, group.gpu_bytes))}"
+            for group in self.groups
         ]
         lines += _pinned(self.pins)
         return "\n".join(lines)

@@ -61,6 +61,11 @@ class Group(Protocol):
         """
         ...
 
+    @property
+    def gpu_bytes(self) -> tuple[int, ...]:
+        """How much GPU memory each rank has taken for the others to read; empty if none has."""
+        ...
+
     def end(self) -> None:
         """Break the group and wake all ranks; nobody can use it afterwards."""
         ...

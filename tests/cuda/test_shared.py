@@ -95,6 +95,12 @@ def test_memory_grows_with_what_it_is_to_hold_and_the_old_goes(start) -> None:
             if (found := get([rank.memory.remote() for rank in ranks])) == grown:
                 break
         assert found == grown
+        (group,) = graph.memory().groups
+        assert group.actors == ("GpuRank(1)", "GpuRank(2)", "GpuRank(3)")
+        assert list(group.gpu_bytes) == grown
+        last = "on the GPU for collectives: GpuRank(1), GpuRank(2), GpuRank(3), 16 MiB + 16 MiB"
+        assert last in str(graph.memory())
+    assert graph.memory().group_bytes == sum(grown), "as it was before the end"
     assert get([rank.memory.remote() for rank in ranks]) == [0] * W
 
 
@@ -236,7 +242,10 @@ def test_ranks_that_meet_by_name_choose_too(start, settings, backend) -> None:
     [
         ("no_memory", r"rank 0 failed at exporting GPU memory and events: .*cudaError801"),
         ("no_events", r"rank 0 failed at exporting GPU memory and events: cudaError801"),
-        ("spoils_imports", r"opening GPU memory and events of rank 1: what was copied is not what"),
+        (
+            "spoils_imports",
+            r"opening GPU memory and events of rank \d: what was copied is not what",
+        ),
         ("mig,spoils_imports", r"what was copied .* \(MIG instances share no memory\)"),
         (f"memory={1 << 20}", r"no memory left"),
     ],
