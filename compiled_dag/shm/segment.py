@@ -79,16 +79,23 @@ class Mapping:
 
     __slots__ = ("_reserved", "_span", "address", "size")
 
-    def __init__(self, fd: int, offset: int, size: int) -> None:
+    def __init__(self, fd: int, offset: int, size: int, *, is_private: bool = False) -> None:
         """Map `size` bytes at `offset` (both multiples of the page size) of `fd`.
+
+        Args:
+            fd: A memfd; it may be closed afterwards.
+            offset: In it.
+            size: Of the mapping.
+            is_private: Whether what is written here stays here (copy-on-write).
 
         Raises:
             OSError: The kernel refused (address space, number of mappings).
         """
         self.address = self._reserved = 0
         self.size = self._span = size
+        kind = _MAP_PRIVATE if is_private else _MAP_SHARED
         if size < HUGE:
-            self._map("_reserved", None, size, _PROT_READ_WRITE, _MAP_SHARED, fd, offset)
+            self._map("_reserved", None, size, _PROT_READ_WRITE, kind, fd, offset)
             self.address = self._reserved
             return
         # The kernel takes such an address only where it is told to: it is in a piece of the address
@@ -97,8 +104,7 @@ class Mapping:
         flags = _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE
         self._map("_reserved", None, self._span, _PROT_NONE, flags, -1, 0)
         place = self._reserved + (offset - self._reserved) % HUGE
-        flags = _MAP_SHARED | _MAP_FIXED
-        self._map("address", place, size, _PROT_READ_WRITE, flags, fd, offset)
+        self._map("address", place, size, _PROT_READ_WRITE, kind | _MAP_FIXED, fd, offset)
 
     def _map(self, attribute: str, *args: int | None) -> None:
         _store(self, attribute, _mmap, *args)
