@@ -29,10 +29,26 @@ def physical_devices(environment: Mapping[str, str], num_found: int) -> tuple[st
         return tuple(str(index) for index in range(num_found))
     devices = []
     for device in (name.strip() for name in listed.split(",")):
-        if not device or device == "-1":
+        if not device or device == "-1" or _is_beyond(device, num_found):
             break  # CUDA, too, ignores what comes after an invalid entry
         devices.append(device)
     return tuple(devices) if num_found else ()
+
+
+def _is_beyond(device: str, num_found: int) -> bool:
+    return device.isdigit() and int(device) >= num_found
+
+
+def unknown_device(environment: Mapping[str, str], num_found: int) -> str:
+    """Return what is to be said of an index in the variable that no device has, or nothing."""
+    listed = environment.get(VARIABLE, "")
+    odd = [name for name in map(str.strip, listed.split(",")) if _is_beyond(name, num_found)]
+    if not odd or not num_found:
+        return ""
+    return (
+        f"{VARIABLE}={listed!r}: there is no GPU {odd[0]}, the machine has {num_found}, 0 to "
+        f"{num_found - 1}. CUDA ignores it, and what is listed after it"
+    )
 
 
 def count_devices() -> int:

@@ -52,6 +52,9 @@ class Placement:
         self._working_dir = working_dir
         self._on_wait = on_wait
         self._physical = gpus.driver_devices()
+        unknown = gpus.unknown_device(os.environ, gpus.count_devices())
+        if unknown:
+            warn(unknown)
         self.num_gpus = len(self._physical) if num_gpus is None else num_gpus
         self.ledger = Ledger(
             len(os.sched_getaffinity(0)) if num_cpus is None else num_cpus,

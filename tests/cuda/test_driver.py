@@ -10,6 +10,7 @@ import types
 
 import pytest
 
+from collective import is_backend_available
 from compiled_dag import DeviceError, MemoryCapError
 from compiled_dag.cuda import device
 from compiled_dag.cuda.cupy_driver import CupyDriver
@@ -20,6 +21,29 @@ from tests.cuda.fake import FakeCudaError, FakeDriver, Ranges, Settings
 def calling(error: Exception) -> None:
     with Translating(FakeDriver(Settings(""), Ranges()), "channel f"):
         raise error
+
+
+@pytest.mark.parametrize(
+    ("has_gpu", "text"),
+    [
+        (True, r"cupy.* Device channels need it: pip install 'compiled-dag\[gpu\]'$"),
+        (False, r"torch\.cuda\.is_available\(\) is False: no GPU is visible, or torch has no CUDA"),
+    ],
+    ids=["without cupy", "without a GPU"],
+)
+def test_a_device_that_cannot_be_opened_says_what_is_missing(monkeypatch, has_gpu, text) -> None:
+    monkeypatch.delenv("COMPILED_DAG_CUDA", raising=False)
+    monkeypatch.setattr(device._Opened, "device", None)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: has_gpu)
+    monkeypatch.setitem(sys.modules, "cupy", None)  # importing it is an ImportError
+    with pytest.raises(DeviceError, match=text):
+        device.open_device()
+
+
+def test_what_needs_cupy_is_not_available_without_it(monkeypatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    assert not is_backend_available("cuda_ipc")
 
 
 def test_errors_of_the_driver_become_ours() -> None:

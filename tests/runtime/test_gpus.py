@@ -6,6 +6,7 @@ import pytest
 
 import runtime
 from runtime import gpus
+from runtime.placement import Placement
 from tests.runtime.actors import Worker
 
 
@@ -19,11 +20,27 @@ from tests.runtime.actors import Worker
         ("0,-1,1", 2, ("0",)),
         ("GPU-ab, GPU-cd", 2, ("GPU-ab", "GPU-cd")),
         ("0", 0, ()),
+        ("0,2,1", 2, ("0",)),
+        ("7", 2, ()),
     ],
 )
 def test_physical_devices_are_those_of_the_driver(variable, found, expected):
     environment = {} if variable is None else {gpus.VARIABLE: variable}
     assert gpus.physical_devices(environment, found) == expected
+
+
+def test_an_index_that_no_gpu_has_is_named_with_those_there_are(monkeypatch):
+    for listed in (None, "", "1,0", "-1", "GPU-ab"):
+        environment = {} if listed is None else {gpus.VARIABLE: listed}
+        assert gpus.unknown_device(environment, 2) == ""
+    assert gpus.unknown_device({gpus.VARIABLE: "0"}, 0) == ""
+    monkeypatch.setenv(gpus.VARIABLE, "0,3")
+    monkeypatch.setattr(gpus, "count_devices", lambda: 2)
+    with pytest.warns(UserWarning, match="there is no GPU 3, the machine has 2, 0 to 1"):
+        Placement(
+            num_cpus=1, num_gpus=None, resources={}, visibility=None, env_vars={},
+            working_dir=None, on_wait=lambda: None,
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize(
