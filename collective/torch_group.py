@@ -25,7 +25,6 @@ import os
 import threading
 import time
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,6 +34,7 @@ import torch.distributed
 from collective.header import OPEN
 from collective.launch import launch
 from collective.meetings import Meetings
+from collective.ordered import ordered
 from collective.process_group import gloo_needs_calm, why_not_op
 from collective.warm_memory import WarmMemory
 
@@ -255,8 +255,9 @@ class GlooGroup:
         if kind == "reducescatter":
             work = self._reduce_and_divide(send, receive, op)
         else:
+            receive, finish = self._reducible(receive, op)
             started = launch(self._group, kind, send, receive, op=op, root=root)
-            work = _GlooWork(started, self._store.header, self._meetings)
+            work = _GlooWork(started, self._store.header, self._meetings, finish)
         self._running = [other for other in self._running if not other.is_completed()]
         self._running.append(work)
         return work
@@ -294,8 +295,24 @@ class GlooGroup:
         part, whole = receive.reshape(-1), self.empty((send.numel(),), send.dtype, send.device)
         whole.copy_(send.reshape(-1))
         mine = whole.view(-1, part.numel())[self._group.rank()]
-        started = launch(self._group, "allreduce", None, whole, op=op, root=0)
-        return _GlooWork(started, self._store.header, self._meetings, partial(part.copy_, mine))
+        reduced, finish = self._reducible(whole, op)
+        started = launch(self._group, "allreduce", None, reduced, op=op, root=0)
+
+        def divide() -> None:
+            if finish is not None:
+                finish()
+            part.copy_(mine)
+
+        return _GlooWork(started, self._store.header, self._meetings, divide)
+
+    def _reducible(
+        self, tensor: torch.Tensor | None, op: str | None
+    ) -> tuple[torch.Tensor | None, Callable[[], None] | None]:
+        """Return what gloo reduces as NumPy and torch would, and what is left to do then."""
+        if op not in ("MAX", "MIN") or tensor is None or not tensor.is_floating_point():
+            return tensor, None
+        shape, device = tuple(tensor.shape), tensor.device
+        return ordered(tensor, op, lambda dtype: self.empty(shape, dtype, device))
 
     def shortcut(self, *_looks: Any) -> None:
         """Return None: there is none."""
