@@ -106,7 +106,7 @@ def hold_gil() -> None:
     ctypes.PyDLL(None).read(read, ctypes.create_string_buffer(1), 1)
 
 
-def wait_for_file(path: str) -> None:
+def wait_for_file(path: Path | str) -> None:
     """Wait, in an actor, for something that the test decides."""
     while not Path(path).exists():
         time.sleep(POLL_S)

@@ -120,8 +120,12 @@ def in_fork(function: Callable[[], object]) -> str:
 
 # --- drivers of their own -------------------------------------------------------------------------
 
-HEAD = """
-import os, signal, sys, threading, time
+HANG_S = 60
+"""After that a driver shows where its threads are: its test is about to time out."""
+
+HEAD = f"""
+import faulthandler, os, signal, sys, threading, time
+faulthandler.dump_traceback_later({HANG_S})
 import runtime
 from compiled_dag import DAGContext, InputNode, MultiOutputNode
 from tests.crew import Order, Worker
@@ -202,6 +206,7 @@ class Driver:
         for stream in (self._process.stdout, self._process.stderr):
             assert stream is not None
             stream.close()
+        sys.stderr.write(self.errors)  # shown if the test fails
 
 
 @contextmanager

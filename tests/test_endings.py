@@ -9,7 +9,6 @@ import gc
 import os
 import signal
 import threading
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import runtime
 from compiled_dag import DAGContext, InputNode
 from compiled_dag.errors import ActorDiedError, ChannelClosedError, GraphError
 from tests import leaks
-from tests.crew import Order, Worker, extremes
+from tests.crew import Order, Worker, extremes, wait_for_file
 from tests.live import (
     LONG_S,
     chain,
@@ -223,8 +222,7 @@ def test_a_compile_that_waits_for_a_constructor_that_raises(session, tmp_path):
     @runtime.remote
     class Broken:
         def __init__(self, path):
-            while not Path(path).exists():
-                time.sleep(0.005)
+            wait_for_file(path)
             raise LookupError("no such thing")
 
         def work(self, value):

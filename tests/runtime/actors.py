@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import runtime
+from tests.crew import wait_for_file
 
 
 @runtime.remote
@@ -50,8 +51,7 @@ class Worker:
 
     def wait_for_file(self, path):
         """End once `path` exists: a call whose end the test decides."""
-        while not Path(path).exists():
-            time.sleep(0.005)
+        wait_for_file(path)
         return path
 
     def say(self, text, stream="stdout"):

@@ -15,14 +15,7 @@ from typing import Any
 
 import runtime
 from runtime.actor import exit_actor
-
-POLL_S = 0.005
-
-
-def wait_for(path: Any) -> None:
-    """Wait for something that the test decides."""
-    while not Path(path).exists():
-        time.sleep(POLL_S)
+from tests.crew import POLL_S, wait_for_file
 
 
 async def wait_for_async(path: Any) -> None:
@@ -82,7 +75,7 @@ class Base:
     def wait(self, begun: str, until: str, value: Any = "waited") -> Any:
         """Tell that it has begun, then wait."""
         count(begun)
-        wait_for(until)
+        wait_for_file(until)
         return value
 
     def sleep(self, begun: str) -> None:
@@ -137,7 +130,7 @@ class Base:
     def items_slowly(self, number: int, path: str) -> Any:
         """Yield item i once ``path + str(i)`` exists."""
         for item in range(number):
-            wait_for(f"{path}{item}")
+            wait_for_file(f"{path}{item}")
             yield item
 
     def items_then_die(self, number: int, once: str) -> Any:
@@ -310,7 +303,7 @@ class ExitsInConstructor:
 @runtime.remote
 def wait_task(begun: str, until: str, value: Any = "waited") -> Any:
     count(begun)
-    wait_for(until)
+    wait_for_file(until)
     return value
 
 
@@ -423,7 +416,7 @@ def consume(number: int) -> list[Any]:
 @runtime.remote
 def hold_until(handles: list[Any], begun: str, until: str) -> int:
     count(begun)
-    wait_for(until)
+    wait_for_file(until)
     return len(handles)
 
 

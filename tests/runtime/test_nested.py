@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 import runtime
 from compiled_dag.errors import ActorDiedError, GetTimeoutError, WorkerCrashedError
 from runtime import lifecycle
+from tests.crew import wait_for_file
 from tests.live import LONG_S, wait_until
 from tests.runtime.actors import Worker
 
@@ -109,8 +109,7 @@ def test_put_get_and_wait_inside_a_task(session, tmp_path):
 
         @runtime.remote
         def slow():
-            while not Path(path).exists():
-                time.sleep(0.002)
+            wait_for_file(path)
 
         never = slow.remote()
         assert runtime.wait([never, ref], timeout=10) == ([ref], [never])
@@ -291,8 +290,7 @@ def test_a_task_behind_a_long_one_uses_what_becomes_free(no_leaks, tmp_path):
 
     @runtime.remote
     def long():
-        while not path.exists():
-            time.sleep(0.002)
+        wait_for_file(path)
 
     @runtime.remote
     def short():
@@ -325,8 +323,7 @@ def test_a_waiting_task_lends_its_cpu_and_takes_it_back(one_cpu, tmp_path):
     @runtime.remote
     def child():
         inside.touch()
-        while not outside.exists():
-            time.sleep(0.002)
+        wait_for_file(outside)
 
     @runtime.remote
     def parent():
@@ -346,8 +343,7 @@ def test_a_thread_of_a_task_that_waits_lends_nothing(one_cpu, tmp_path):
 
     @runtime.remote(num_cpus=0)
     def slow():
-        while not path.exists():
-            time.sleep(0.002)
+        wait_for_file(path)
 
     @runtime.remote
     def use():

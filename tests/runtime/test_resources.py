@@ -16,6 +16,7 @@ from compiled_dag import InputNode
 from runtime import lifecycle
 from runtime.gpus import GpuPool
 from runtime.resources import Demand, Ledger
+from tests.crew import wait_for_file
 from tests.live import LONG_S, wait_until
 from tests.runtime import subjects
 from tests.runtime.actors import Worker
@@ -177,8 +178,7 @@ def test_actors_wait_for_tasks_that_hold_what_they_need(no_leaks, tmp_path):
 
     @runtime.remote(resources={"slot": 1})
     def hold():
-        while not path.exists():
-            time.sleep(0.002)
+        wait_for_file(path)
 
     with runtime.init(num_cpus=2, resources={"slot": 1}):
         ref = hold.remote()

@@ -21,6 +21,7 @@ from compiled_dag.errors import (
     TaskError,
     WorkerCrashedError,
 )
+from tests.crew import wait_for_file
 from tests.live import LONG_S, driver, in_fork, wait_until
 from tests.runtime.actors import Worker, wait_until_dead
 
@@ -69,9 +70,8 @@ def die(folder, lives):
 
 
 @runtime.remote
-def wait_for_file(path):
-    while not Path(path).exists():
-        time.sleep(0.002)
+def pid_once_there(path):
+    wait_for_file(path)
     return os.getpid()
 
 
@@ -342,8 +342,7 @@ def test_a_chain_of_a_thousand_fails_from_end_to_end(session, tmp_path):
 
     @runtime.remote
     def late():
-        while not path.exists():
-            time.sleep(0.002)
+        wait_for_file(path)
         raise ValueError("at the start")
 
     ref = late.remote()
@@ -425,10 +424,10 @@ def test_a_function_that_several_threads_use_first(session):
 
 def test_wait_with_tasks(session, tmp_path):
     path = tmp_path / "go"
-    slow, quick = wait_for_file.remote(str(path)), add.remote(1)
+    slow, quick = pid_once_there.remote(str(path)), add.remote(1)
     assert runtime.wait([slow, quick], timeout=LONG_S) == ([quick], [slow])
     assert runtime.wait([slow], timeout=0) == ([], [slow])
-    with pytest.raises(GetTimeoutError, match=r"wait_for_file in worker process \d+"):
+    with pytest.raises(GetTimeoutError, match=r"pid_once_there in worker process \d+"):
         runtime.get(slow, timeout=0)
     path.touch()
     ready, rest = runtime.wait([slow, quick], num_returns=2, timeout=LONG_S)
@@ -437,7 +436,7 @@ def test_wait_with_tasks(session, tmp_path):
 
 def test_an_error_is_raised_without_waiting_for_the_others(session, tmp_path):
     path = tmp_path / "go"
-    slow = wait_for_file.remote(str(path))
+    slow = pid_once_there.remote(str(path))
     with pytest.raises(ValueError, match="early"):
         get([slow, fail.remote(ValueError("early"))])
     path.touch()
@@ -655,10 +654,10 @@ def test_sessions_with_tasks_come_and_go(no_leaks):
 def test_a_session_that_ends_with_tasks_in_all_states(no_leaks, tmp_path):
     @runtime.remote
     def nested():
-        return runtime.get(wait_for_file.remote(str(tmp_path / "never")))
+        return runtime.get(pid_once_there.remote(str(tmp_path / "never")))
 
     with runtime.init(num_cpus=2):
-        refs = [wait_for_file.remote(str(tmp_path / "never")) for _ in range(40)]
+        refs = [pid_once_there.remote(str(tmp_path / "never")) for _ in range(40)]
         refs += [add.remote(refs[0]), nested.remote()]
         with pytest.warns(UserWarning, match="x"):
             refs.append(add.options(resources={"x": 2}).remote(1))
@@ -672,7 +671,7 @@ def test_a_session_that_ends_with_tasks_in_all_states(no_leaks, tmp_path):
 def test_a_session_ends_at_once_while_a_task_waits(no_leaks, tmp_path):
     @runtime.remote
     def nested(path):
-        ref = wait_for_file.remote(path)
+        ref = pid_once_there.remote(path)
         (Path(path).parent / "waits").touch()
         return runtime.get(ref)
 
@@ -707,9 +706,10 @@ time.sleep(1000)
 
 def test_ctrl_c_in_get_leaves_the_tasks_alone(tmp_path):
     body = """
+from tests.crew import wait_for_file
 @runtime.remote
 def slow(path):
-    while not os.path.exists(path): time.sleep(0.01)
+    wait_for_file(path)
     return 1
 @runtime.remote
 def quick(index): return index

@@ -3,7 +3,7 @@
 Departs: E9
 """
 
-import time
+import contextlib
 
 import ray
 from ray.dag import InputNode
@@ -22,6 +22,7 @@ with InputNode() as inp:
 compiled = dag.experimental_compile()
 print(ray.get(compiled.execute(1)))
 ray.kill(a)
-time.sleep(0.5)
+with contextlib.suppress(ray.exceptions.RayActorError):
+    ray.get(a.f.remote(0))  # the death is known once this raises
 attempt(lambda: ray.get(compiled.execute(2)), "ActorDiedError", "RayActorError", "RayChannelError")
 compiled.teardown()

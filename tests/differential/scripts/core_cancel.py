@@ -3,6 +3,7 @@
 import time
 
 import ray
+from gate import Gate
 from seen import attempt
 
 
@@ -13,17 +14,20 @@ class Signal:
 
 
 @ray.remote
-def sleep(s):
+def sleep(s, begun=None):
+    if begun is not None:
+        begun.open()
     for _ in range(int(s * 100)):
         time.sleep(0.01)
     return "slept"
 
 
-long = sleep.options(num_cpus=4).remote(30)
+begun = Gate()
+long = sleep.options(num_cpus=4).remote(30, begun)
 blocked = sleep.remote(0)
 ray.cancel(blocked)
 attempt(lambda: ray.get(blocked), "TaskCancelledError", "RayError")
-time.sleep(0.5)
+begun.wait()
 ray.cancel(long)
 attempt(lambda: ray.get(long), "TaskCancelledError")
 signal = Signal.remote()
@@ -33,3 +37,4 @@ done = sleep.remote(0)
 ray.get(done)
 ray.cancel(done)
 print(ray.get(done))
+begun.remove()
