@@ -194,7 +194,9 @@ class Driver:
 
         def asleep() -> bool:
             stat = Path(f"/proc/{self.pid}/stat").read_text()
-            quiet[0] = quiet[0] + 1 if stat[stat.rindex(")") + 2] == "S" else 0
+            state = stat[stat.rindex(")") + 2]
+            assert state != "Z", f"the driver has ended:\n{self.errors}"
+            quiet[0] = quiet[0] + 1 if state == "S" else 0
             return quiet[0] >= 20
 
         wait_until(asleep)

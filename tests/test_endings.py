@@ -530,7 +530,9 @@ print(*pids_of(crew[:1]), flush=True)
 
 
 def test_a_second_ctrl_c_ends_the_wait_for_actors_at_exit(tmp_path):
+    """The wait is made an hour long; as it is, it would be over before it is interrupted."""
     body = f"""{BEFORE}
+runtime.session._HURRIED_S = 3600
 pids = pids_of(crew)
 blocked()
 print(*pids, flush=True)

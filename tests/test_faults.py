@@ -265,8 +265,11 @@ def test_death_in_a_collective_of_four(session, moment, tmp_path):
                 wait_until(lambda dag=dag: num_in_allreduce(dag) == 3)
                 os.kill(pids[victim - 1], signal.SIGKILL)
             else:
-                die = getattr(crew[victim - 1], f"die_in_{moment}")
-                runtime.get(die.remote(), timeout=LONG_S)
+                rank = crew[victim - 1]
+                told = (
+                    rank.die_in_gloo.remote() if moment == "gloo" else rank.die_at_meeting.remote(5)
+                )
+                runtime.get(told, timeout=LONG_S)
                 refs = dag.execute(0)
             error = all_died([*refs, *dag.execute(1)])
             release.touch()
