@@ -3,7 +3,8 @@
 On the main thread: the driver writes the call's number on the board and sends a signal. Python runs
 its handler on the main thread between two instructions, and it raises there, unless the number is
 not that of what runs now, or the thread is in the middle of a message: then it raises right after
-that.
+that. What is raised in a finalizer ends that and nothing else, since Python reports it and goes on:
+it is raised again, until it ends the call.
 
 On other threads: Python raises there as soon as the thread runs Python code, asked by the thread
 that takes the messages, unless the call is over, or the thread is in the middle of a message.
@@ -13,8 +14,10 @@ from __future__ import annotations
 
 import ctypes
 import signal
+import sys
 import threading
-from typing import TYPE_CHECKING, Any
+import weakref
+from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.errors import TaskCancelledError
 from compiled_dag.shm.board import CANCELLED, CANCELS, CLAIMED
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
 SIGNAL = signal.SIGURG
 """Ignored by default, so one that comes too early does no harm."""
+_AGAIN_S: Final = 1e-3
+"""How long the end of a finalizer may take that was interrupted, before it is tried again."""
 
 
 class Interruption:
@@ -36,18 +41,33 @@ class Interruption:
         self._words = board.words
         self._claimed = board.word_index(line, CLAIMED)
         self._cancelled = board.word_index(line, CANCELLED)
-        self._main = threading.main_thread().ident
+        self._main = threading.main_thread().ident or 0
         self._depth = 0
         self._deferred = False
         self.running = False
         """Whether user code runs on the main thread."""
+        self._raised: weakref.ref[BaseException] | None = None
+        """What was raised last on the main thread."""
+        self._reporting = False
+        """Whether that is being reported as lost: raised now, it would be lost as well."""
         self._lock = threading.Lock()
         self._others: dict[int, _Other] = {}
         """Threads that run a call, by identity."""
 
     def install(self) -> None:
-        """Handle the signal from now on."""
+        """Handle the signal from now on, and what becomes of errors that nobody catches."""
         signal.signal(SIGNAL, self._on_signal)
+        report = sys.unraisablehook
+
+        def hook(lost: sys.UnraisableHookArgs, /) -> None:
+            if self._raised is None or lost.exc_value is not self._raised():
+                report(lost)
+                return
+            self._reporting = self.running = True
+            threading.Thread(target=self._insist, name="cancel again", daemon=True).start()
+            self._reporting = False  # the last step: no handler runs between this and the return
+
+        sys.unraisablehook = hook
 
     # --- the main thread
 
@@ -58,7 +78,16 @@ class Interruption:
         if number and number == self._words[self._cancelled]:  # 0 is the constructor
             self._raise()
 
+    def _insist(self) -> None:
+        """Interrupt the main thread again and again, until that ends the call."""
+        number, pause = self._words[self._cancelled], threading.Event()
+        while self.running and self._words[self._claimed] == number:
+            signal.pthread_kill(self._main, SIGNAL)
+            pause.wait(_AGAIN_S)
+
     def _on_signal(self, _number: int, _frame: Any) -> None:
+        if self._reporting:
+            return  # it will be tried again
         if self.running and self._words[self._claimed] == self._words[self._cancelled]:
             if self._depth:
                 self._deferred = True
@@ -67,7 +96,9 @@ class Interruption:
 
     def _raise(self) -> None:
         self.running = False
-        raise TaskCancelledError("the call was cancelled while it ran")
+        error = TaskCancelledError("the call was cancelled while it ran")
+        self._raised = weakref.ref(error)
+        raise error
 
     # --- other threads
 

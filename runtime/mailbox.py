@@ -151,7 +151,3 @@ class Mailbox:
         """Close the socket."""
         self._inbox.close()
         self._control.close()
-
-    def close_socket(self) -> None:
-        """Close the socket only, in a forked child."""
-        self._control.close()

@@ -314,6 +314,21 @@ def sleep_task(begun: str) -> None:
 
 
 @runtime.remote
+def finalize_task(begun: str) -> None:
+    """Be in a finalizer for ever, and were that ended, in the task itself."""
+
+    class Slow:
+        def __del__(self) -> None:
+            count(begun)
+            while True:
+                pass
+
+    Slow()
+    while True:
+        pass
+
+
+@runtime.remote
 def spin_task(begun: str) -> None:
     count(begun)
     while True:

@@ -324,6 +324,16 @@ def test_messages_stay_whole_when_a_busy_sender_is_cancelled(session, begun):
         assert get(subjects.echo_task.remote("whole")) == "whole"
 
 
+def test_a_task_that_is_cancelled_in_a_finalizer_ends_all_the_same(session, begun, capfd):
+    for turn in range(1, 4):
+        ref = subjects.finalize_task.remote(begun)
+        wait_until(lambda turn=turn: events(begun) == turn)
+        runtime.cancel(ref)
+        assert_cancelled(ref)
+        assert get(subjects.echo_task.remote(turn)) == turn
+    assert "Exception ignored" not in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("what", [lambda generator: generator, ObjectRefGenerator.completed])
 def test_a_generator_is_cancelled_in_the_middle(session, what, begun):
     generator = subjects.items_for_ever.remote(begun)
