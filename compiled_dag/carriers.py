@@ -74,14 +74,17 @@ class Carriers:
         return Seat(self._graph, spec, device, self._context.waiter, flow.receive)
 
     def _line(self, spec: ChannelSpec) -> Line:
-        from compiled_dag.cuda.group import Line  # noqa: PLC0415  few graphs need it
+        from compiled_dag.cuda.group import Aside, Line  # noqa: PLC0415  few graphs need it
 
-        device, _ = self._flowing()
+        device, flow = self._flowing()
         part = next(part for part in self._package.edges if part.members == spec.ends)
         end = part.groups.bind_rank(self._context, part.group_id)
         ranks = {member: rank for rank, member in enumerate(part.members)}
         own = CommunicatorEnd(end, ranks[self._package.participant])
-        return Line(Peers(own, ranks, self._context.waiter), end, device)
+        receives = spec.transport.is_for_gpu(self._package.participant)
+        on = flow.receive if receives and not end.in_host_memory else None
+        aside = None if on is None else Aside(on, flow.make_event())
+        return Line(Peers(own, ranks, self._context.waiter), end, device, aside)
 
     def _flowing(self) -> tuple[Device, Flow]:
         """Return the actor's GPU, and the pace of this program on it."""

@@ -61,8 +61,8 @@ class Transport:
         return self.mechanism in {"cuda_ipc", "pinned"}
 
     def is_for_gpu(self, reader: int) -> bool:
-        """Tell whether a reader's GPU copies tensors for it, on a stream of its choice."""
-        return self.has_ring or reader in self.copying
+        """Tell whether a reader's tensors come to its GPU on a stream of its choice."""
+        return self.has_ring or self.mechanism == "nccl" or reader in self.copying
 
     @property
     def has_group(self) -> bool:

@@ -16,6 +16,7 @@ from compiled_dag.errors import DeviceError, MemoryCapError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     import torch
 
@@ -94,6 +95,10 @@ class Device(Protocol):
 
     def make_stream(self) -> Stream:
         """Return a stream of its own, which lives as long as the process."""
+        ...
+
+    def on(self, stream: Stream) -> AbstractContextManager[object]:
+        """Return a context in which a stream of `make_stream` is the current one."""
         ...
 
     def from_host(self, data: bytes) -> torch.Tensor:
@@ -237,6 +242,11 @@ class TorchDevice:
         made = self._torch.cuda.Stream(self._where, priority=-1)
         self._streams[int(made.cuda_stream)] = made
         return int(made.cuda_stream)
+
+    def on(self, stream: Stream) -> AbstractContextManager[object]:
+        """See `Device`."""
+        found: AbstractContextManager[object] = self._torch.cuda.stream(self._streams[stream])
+        return found
 
     def from_host(self, data: bytes) -> torch.Tensor:
         """See `Device`."""

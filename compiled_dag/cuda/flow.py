@@ -52,7 +52,13 @@ class Flow:
             self._events: list[Event] = [
                 device.driver.make_event(is_shared=False) for _ in range(AHEAD + 1)
             ]
-            """The last one is for `settle`."""
+            """The last of these is for `settle`; then come those of others."""
+
+    def make_event(self) -> Event:
+        """Return a new event, which lives as long as this."""
+        with self._calling:
+            self._events.append(self._device.driver.make_event(is_shared=False))
+        return self._events[-1]
 
     def begin(self, execution: int) -> None:
         """Wait until the GPU has done execution number ``execution - AHEAD``.

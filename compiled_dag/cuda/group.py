@@ -2,7 +2,18 @@
 
 For GPUs that share no memory. As with a user's communicator (`channel.rendezvous`) writer and
 readers meet in host memory first, so that nobody's GPU begins to send to one that will not receive;
-what the GPUs do then is only enqueued. The tensors of a value, to all its readers, go in one piece.
+what the GPUs do then is only enqueued.
+
+With ``_overlap_gpu_communication`` NCCL's tensors are received on the stream that rings use: then
+they wait for no method that the GPU is at, and the current stream waits for them where a value is
+first used (`flow`).
+
+The tensors of one value go to all its readers in one piece, but values do not go together. To put
+two into one group of NCCL's, the writer would have to meet the readers of both before it sends the
+first; a reader of the first may have to make something of it, where its host waits for its GPU, and
+send that, before another one comes to the second: all would wait. It could be done for neighbours
+in the one order that have the same ends, and so one communicator: a launch less, for a step of its
+own in programs and in their proof.
 
 Tensors in host memory travel in the message, as always. A reader that has no memory for what comes
 says that it does not receive it, and has an error for that execution.
@@ -23,6 +34,7 @@ from compiled_dag.channel.rendezvous import (
     await_news,
     failure_of,
 )
+from compiled_dag.cuda.driver import Translating
 from compiled_dag.errors import ChannelClosedError, ChannelError, MemoryCapError
 
 if TYPE_CHECKING:
@@ -34,8 +46,17 @@ if TYPE_CHECKING:
     from compiled_dag.channel.graph_segment import GraphSegment
     from compiled_dag.channel.layout import ChannelSpec
     from compiled_dag.cuda.device import Device
+    from compiled_dag.cuda.driver import Event, Stream
     from compiled_dag.operation import EdgeEnd
     from compiled_dag.outcome import Error, Place
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """A stream to receive on, and what says that the last value has come."""
+
+    stream: Stream
+    arrived: Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +67,8 @@ class Line:
     carrier: EdgeEnd
     """The group, also as ``peers.end`` has it."""
     device: Device
+    aside: Aside | None = None
+    """None: tensors are received on the current stream, or into host memory."""
 
 
 class GroupWriter(RendezvousWriter):
@@ -103,6 +126,7 @@ class GroupReader(RendezvousReader):
     ) -> None:
         super().__init__(graph, spec, participant, label, line.peers)
         self._line = line
+        self._calling = Translating(line.device.driver, f"reading {spec.label}")
 
     def _rebuild(self, kind: int, head: bytes, buffers: Sequence[Any]) -> Any:
         if kind != Kind.APART:
@@ -133,8 +157,17 @@ class GroupReader(RendezvousReader):
         wanted = [(one, rank) for one in targets if one.numel()]
         if not wanted:
             return
+        aside, device = self._line.aside, self._line.device
         try:
-            self._line.carrier.exchange((), wanted)
+            if aside is None:
+                self._line.carrier.exchange((), wanted)
+                return
+            with device.on(aside.stream):
+                self._line.carrier.exchange((), wanted)
+            with self._calling:
+                device.driver.record(aside.arrived, aside.stream)
+            for one, _ in wanted:
+                device.lend(one)
         except ChannelClosedError:
             raise
         except RuntimeError as error:
@@ -143,9 +176,17 @@ class GroupReader(RendezvousReader):
 
     def _target(self, look: tensors.Look) -> torch.Tensor:
         """Return memory for what comes, where the group can put it."""
-        if not self._line.carrier.in_host_memory:
-            return self._line.device.new(look)
-        return tensors.empty(look)
+        line = self._line
+        if line.carrier.in_host_memory:
+            return tensors.empty(look)
+        return line.device.new(look, None if line.aside is None else line.aside.stream)
+
+    def arrive(self) -> None:
+        """Have the current stream wait for the tensors of the last message."""
+        if self._line.aside is not None:
+            with self._calling:
+                driver, stream = self._line.device.driver, self._line.device.stream()
+                driver.wait(stream, self._line.aside.arrived)
 
     def _landed(self, tensor: torch.Tensor, look: tensors.Look) -> torch.Tensor:
         """Return what has come, on the GPU."""

@@ -4,7 +4,8 @@ A read whose tensors the GPU copies goes in front of the compute step before it,
 copies for the next method and the kernels of this one are then on the GPU at the same time. No step
 is moved across another that communicates, so everybody's communication stays in the one order; what
 can change is only that an actor's host waits for a value before it calls a method, not after. That
-nobody waits for ever is proved as always (`compiled_dag.simulate`).
+nobody waits for ever is proved as always (`compiled_dag.simulate`). It holds for reads that are
+meetings, too: these are in the one order, and a method waits for nobody.
 """
 
 from __future__ import annotations

@@ -531,6 +531,14 @@ class FakeDevice:
     def make_stream(self) -> int:
         return self.add_stream()
 
+    @contextlib.contextmanager
+    def on(self, stream: int) -> Iterator[None]:
+        before, self.current = self.current, stream
+        try:
+            yield
+        finally:
+            self.current = before
+
     def from_host(self, data: bytes) -> torch.Tensor:
         made = self.new(("uint8", (len(data),)))
         made.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))

@@ -19,8 +19,11 @@ from collective.edges import RankEdges, connect
 from collective.header import BROKEN, CLOSED, FAULTED, OPEN
 from collective.nccl_group import Watch
 from compiled_dag import GraphActorDiedError, InputNode, MultiOutputNode, TaskError
+from compiled_dag.channel import codec
+from compiled_dag.cuda.driver import Translating
+from compiled_dag.cuda.group import Aside, GroupReader, Line
 from tests.cuda.crew import Stage
-from tests.cuda.fake import SETTINGS
+from tests.cuda.fake import SETTINGS, FakeDevice, Settings
 from tests.cuda.graphs import edges, get, hop
 from tests.live import LONG_S, pids_of
 
@@ -219,6 +222,46 @@ def test_tensors_of_every_dtype_are_sent_as_bytes(dtype) -> None:
     RankEdges(group).exchange([(torch.ones((), dtype=torch.uint8), 5)], [(target, 0)])
     assert group.sent == [([1], 5)]
     assert target.view(-1).view(torch.uint8).unique().tolist() == [1]
+
+
+class _Nccl:
+    """Receives late, on the stream that is current."""
+
+    in_host_memory = False
+
+    def __init__(self, device: FakeDevice) -> None:
+        self.device, self.gate = device, threading.Event()
+
+    def exchange(self, sends, receives):
+        self.device.launch(self.gate.wait)
+        for one, _ in receives:
+            self.device.launch(lambda one: one.fill_(7), one)
+
+
+@pytest.mark.parametrize("is_aside", [False, True])
+def test_what_nccl_brings_aside_is_awaited_where_it_is_used(monkeypatch, is_aside) -> None:
+    device = FakeDevice(Settings("pause_us=0"))
+    carrier = _Nccl(device)
+    aside = Aside(device.make_stream(), device.driver.make_event(is_shared=False))
+    peers = SimpleNamespace(end=SimpleNamespace(failure=None))
+    reader = GroupReader.__new__(GroupReader)  # half of one: there is no writer to be met
+    reader._line = Line(peers, carrier, device, aside if is_aside else None)
+    reader._peers, reader._writer_rank = peers, 0
+    reader._calling = Translating(device.driver, "reading")
+    monkeypatch.setattr(GroupReader, "_say", lambda *_, comes: None)
+    encoded, _ = codec.encode_apart([torch.ones(3), 5], [], lambda _: True)
+    value, number = reader._rebuild(encoded.kind, encoded.head, encoded.buffers)
+    found: list[list[float]] = []
+    device.launch(lambda one: found.append(one.tolist()), value)
+    if is_aside:  # the method before goes on meanwhile
+        device.streams[device.current].synchronize()
+        assert found.pop() != [7.0] * 3
+        reader.arrive()
+        device.launch(lambda one: found.append(one.tolist()), value)
+    carrier.gate.set()
+    device.synchronize()
+    assert (found, number) == ([[7.0] * 3], 5)
+    assert device.blocks[value.data_ptr()].lent_to == ({device.current} if is_aside else set())
 
 
 @pytest.mark.parametrize("state", [BROKEN, FAULTED])

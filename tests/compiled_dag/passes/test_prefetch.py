@@ -5,8 +5,16 @@ import dataclasses
 from hypothesis import given, settings
 
 from compiled_dag import InputNode, MultiOutputNode
+from compiled_dag.capture import capture
 from compiled_dag.channel.transport import Transport
+from compiled_dag.ir import DRIVER
+from compiled_dag.passes.channels import plan_channels
+from compiled_dag.passes.order import total_order
+from compiled_dag.passes.overlap import overlap
 from compiled_dag.passes.prefetch import prefetch_reads
+from compiled_dag.passes.steps import build_steps
+from compiled_dag.passes.transports import resolve_transports
+from compiled_dag.plan import remote_readers
 from compiled_dag.program import Compute, Read, Release, uses
 from compiled_dag.simulate import simulate
 from compiled_dag.table import step_text
@@ -68,6 +76,29 @@ def test_communication_stays_in_its_order_and_nobody_waits_for_ever(recipe) -> N
         for step in after:
             assert not isinstance(step, Compute) or set(uses(step)) <= there
             there |= set(_filled(step))
+
+
+@given(recipes(collectives=True))
+@settings(max_examples=30)
+def test_so_it_does_where_writers_and_readers_have_to_meet(recipe) -> None:
+    program = meeting(capture(draw(recipe, paper(recipe.num_actors))).graph)
+    moved = prefetch_reads(program)
+    simulate(moved)
+    for before, after in zip(program.steps, moved.steps, strict=True):
+        assert _communication(before) == _communication(after)
+
+
+def meeting(graph):
+    """Return a graph's program with NCCL between all actors."""
+    order, found, readers = total_order(graph), resolve_transports(graph), remote_readers(graph)
+    by_nccl = {
+        value: Transport(mechanism="nccl")
+        for value in found.of_value
+        if DRIVER not in {graph.nodes[value].actor, *readers[value]}
+    }
+    found = dataclasses.replace(found, of_value=found.of_value | by_nccl)
+    channels = plan_channels(graph, order, found, 4)
+    return overlap(graph, build_steps(graph, order, channels, found))
 
 
 def _communication(steps):
