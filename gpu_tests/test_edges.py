@@ -39,9 +39,11 @@ def start(no_leaks, monkeypatch):
 
 
 @pytest.mark.parametrize("readers", [1, 2])
-def test_tensors_arrive_as_they_were_sent(start, readers) -> None:
+@pytest.mark.parametrize("overlaps", [False, True])
+def test_tensors_arrive_as_they_were_sent(start, readers, overlaps) -> None:
     writer, *others = start(1 + readers)
-    with hop(writer, *others).experimental_compile() as graph:
+    output = hop(writer, *others)
+    with output.experimental_compile(_overlap_gpu_communication=overlaps) as graph:
         expect(graph, "nccl", "made to")
         refs = [graph.execute(n) for n in SIZES]
         for n, found in zip(SIZES, map(get, refs), strict=True):
