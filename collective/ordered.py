@@ -8,6 +8,8 @@ reverse: these get all bits but the sign's flipped. Then NaN lie above infinity,
 infinity (what a processor makes is negative). Adding what lies between one infinity and its end
 brings, modulo 2^n, the NaN of both ends to one.
 
+An allreduce of 2 ranks takes 8 % longer for it with 1 KiB, 60 % with 1 MiB or 16 MiB (2 cores). To
+reduce where NaN is beside the numbers would be a second operation each time.
 """
 
 from __future__ import annotations
