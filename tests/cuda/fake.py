@@ -359,6 +359,8 @@ class FakeDriver:
     def register(self, address: int, nbytes: int) -> None:
         if self._settings.refuses_pinning:
             raise FakeCudaError(_NOT_SUPPORTED, "operation not supported")
+        if address % PAGE or nbytes % PAGE:
+            violation("pinning a part of a page, whose rest cannot be pinned then")
         if self._ranges.has(address, 1):
             raise FakeCudaError(_REGISTERED, "part of it is registered already")
         self._ranges.add(address, nbytes)

@@ -8,7 +8,6 @@ import pytest
 
 import runtime
 from compiled_dag import (
-    GraphActorDiedError,
     InputNode,
     MemoryCapError,
     MultiOutputNode,
@@ -20,8 +19,7 @@ from runtime.finding import Level
 from runtime.gpu_examination import sharing
 from tests.cuda.crew import Stage
 from tests.cuda.fake import SETTINGS
-from tests.cuda.graphs import edges, get, hop
-from tests.live import LONG_S
+from tests.cuda.graphs import after_a_death, edges, get, hop
 
 pytestmark = [pytest.mark.proc]
 
@@ -152,20 +150,7 @@ def test_a_full_gpu_is_an_error_at_compile_and_at_run(start) -> None:
 @pytest.mark.filterwarnings("ignore:num_gpus=")
 @pytest.mark.parametrize("victim", [0, 1, 2])
 def test_a_death_breaks_the_graph_and_leaves_the_others_usable(start, victim) -> None:
-    stages = start(3)
-    with InputNode() as inp:
-        value = stages[0].work.bind(inp[0], dies=inp[1] if not victim else False)
-        for number, stage in enumerate(stages[1:], 1):
-            value.with_tensor_transport("accelerator")
-            value = stage.work.bind(value, dies=inp[1] if number == victim else False)
-        output = stages[0].show.bind(value.with_tensor_transport("accelerator"))
-    graph = output.experimental_compile()
-    refs = [graph.execute(n, n == 3) for n in range(8)]
-    for ref in refs[4:]:
-        with pytest.raises(GraphActorDiedError, match=r"in Stage\.work .* of execution 3"):
-            ref.get(timeout=LONG_S)
-    graph.teardown()
-    left = [stage for number, stage in enumerate(stages) if number != victim]
+    left = after_a_death(start(3), victim)
     with hop(*left).experimental_compile() as again:
         assert get(again.execute(4)) == [("gpu", [0, 1, 2, 3])]
 

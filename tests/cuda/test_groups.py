@@ -24,7 +24,7 @@ from compiled_dag.cuda.driver import Translating
 from compiled_dag.cuda.group import Aside, GroupReader, Line
 from tests.cuda.crew import Stage
 from tests.cuda.fake import SETTINGS, FakeDevice, Settings
-from tests.cuda.graphs import edges, get, hop
+from tests.cuda.graphs import after_a_death, edges, get, hop
 from tests.live import LONG_S, pids_of
 
 SIZES = (5, 0, 3, 70_000, 4, 1_000_000, 2)
@@ -149,20 +149,7 @@ def test_a_reader_without_memory_for_a_value_has_an_error_and_others_have_the_va
 @pytest.mark.proc
 @pytest.mark.parametrize("victim", [0, 1, 2])
 def test_a_death_breaks_the_graph_and_leaves_the_others_usable(start, victim) -> None:
-    stages = start(3, num_gpus=3, settings="no_memory")
-    with InputNode() as inp:
-        value = stages[0].work.bind(inp[0], dies=inp[1] if not victim else False)
-        for number, stage in enumerate(stages[1:], 1):
-            value.with_tensor_transport("accelerator")
-            value = stage.work.bind(value, dies=inp[1] if number == victim else False)
-        output = stages[0].show.bind(value.with_tensor_transport("accelerator"))
-    graph = output.experimental_compile()
-    refs = [graph.execute(n, n == 3) for n in range(8)]
-    for ref in refs[4:]:
-        with pytest.raises(GraphActorDiedError, match=r"in Stage\.work .* of execution 3"):
-            ref.get(timeout=LONG_S)
-    graph.teardown()
-    left = [stage for number, stage in enumerate(stages) if number != victim]
+    left = after_a_death(start(3, num_gpus=3, settings="no_memory"), victim)
     with hop(*left).experimental_compile() as again:
         assert edges(again)["Stage.make", "Stage.show"].transport == "gloo"
         assert get(again.execute(4)) == [("gpu", [0, 1, 2, 3])]

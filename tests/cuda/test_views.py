@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 import runtime
-from compiled_dag import GraphActorDiedError, InputNode, MultiOutputNode, TaskError
+from compiled_dag import InputNode, MultiOutputNode, TaskError
 from tests.cuda.crew import Stage
 from tests.cuda.fake import SETTINGS
-from tests.cuda.graphs import edges, get
-from tests.live import LONG_S, wait_until
+from tests.cuda.graphs import after_a_death, edges, get
+from tests.live import wait_until
 
 pytestmark = [pytest.mark.proc, pytest.mark.filterwarnings("ignore:num_gpus=")]
 KEPT = "keeps a view of what"
@@ -122,19 +122,7 @@ def test_an_error_in_the_middle_is_of_its_execution_alone(start) -> None:
 
 @pytest.mark.parametrize("victim", [0, 1, 2])
 def test_a_death_leaves_the_others_usable(start, victim) -> None:
-    stages = start(3)
-    with InputNode() as inp:
-        value = stages[0].work.bind(inp[0], dies=inp[1] if not victim else False)
-        for number, stage in enumerate(stages[1:], 1):
-            value = stage.work.bind(viewed(value), dies=inp[1] if number == victim else False)
-        output = stages[0].show.bind(viewed(value))
-    graph = output.experimental_compile()
-    refs = [graph.execute(n, n == 3) for n in range(8)]
-    for ref in refs[4:]:
-        with pytest.raises(GraphActorDiedError, match=r"in Stage\.work .* of execution 3"):
-            ref.get(timeout=LONG_S)
-    graph.teardown()
-    left = [stage for number, stage in enumerate(stages) if number != victim]
+    left = after_a_death(start(3), victim, viewed)
     with InputNode() as inp:
         output = left[1].show.bind(viewed(left[0].make.bind(inp)))
     with output.experimental_compile() as again:
