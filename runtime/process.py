@@ -84,8 +84,6 @@ class ActorProcess:
         """Whether the process has ended, or will never be."""
         self._num_spawns = 0
         self._connection = Connection(session.supervisor, session.log_sink, self._prefix)
-        self._creation: Parcel | None = None
-        """What it is made from, until it is."""
 
     @property
     def death(self) -> ActorDiedError | None:
@@ -162,7 +160,7 @@ class ActorProcess:
             what = what.partition("\0")[0]
         number = next_number()
         if method == "__init__":
-            number, self._creation = CREATION, parcel
+            number = CREATION
         kind = StreamEnd if streams else ObjectRef
         refs = tuple([kind(what, self, made, number) for made in numbers])
         count = STREAM if streams else len(refs)
@@ -252,7 +250,6 @@ class ActorProcess:
         self.pid = pid
         self.session.events.add("PROCESS_STARTED", self.label, pid=pid)
         self._connection.watch(pidfd, self._on_death)
-        self._creation = None
         if self.death is None:
             self.calls.open()
         else:

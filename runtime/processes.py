@@ -41,7 +41,8 @@ class Processes:
         self._lines: set[int] = set()
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
-        self._watchers: list[DeathWatcher] = []
+        self._watchers: dict[int, DeathWatcher] = {}
+        self._watcher_keys = itertools.count()
         self._births: dict[int, list[Callable[[], object]]] = {}
         """What is to be called when a process exists, or never will."""
 
@@ -126,10 +127,11 @@ class Processes:
 
     def watch(self, callback: DeathWatcher) -> Callable[[], None]:
         """Call `callback` from the supervising thread on every death; returns how to stop that."""
-        self._watchers = [*self._watchers, callback]
+        key = next(self._watcher_keys)  # from any thread: a dict's single steps need no lock
+        self._watchers[key] = callback
 
         def stop() -> None:
-            self._watchers = [known for known in self._watchers if known is not callback]
+            self._watchers.pop(key, None)
 
         return stop
 
@@ -144,7 +146,7 @@ class Processes:
 
     def _tell(self, actor_id: ActorId, death: ActorDiedError) -> None:
         self._is_born(actor_id)
-        for callback in self._watchers:
+        for callback in list(self._watchers.values()):
             callback(actor_id, death)
         self._session.ring()
 

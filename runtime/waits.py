@@ -10,7 +10,7 @@ Looking costs a timer while somebody waits: nothing is looked at before a wait i
 
 from __future__ import annotations
 
-import threading
+import itertools
 import warnings
 from typing import TYPE_CHECKING, Final
 
@@ -32,17 +32,18 @@ class Waits:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._sources: tuple[Callable[[], Iterable[Wait]], ...] = ()
-        self._lock = threading.Lock()
+        self._sources: dict[int, Callable[[], Iterable[Wait]]] = {}
+        self._keys = itertools.count()
         self._armed = False
         self._told: set[frozenset[ActorId]] = set()
 
     def watch(self, source: Callable[[], Iterable[Wait]]) -> Callable[[], None]:
         """Ask `source` for waits in graphs; returns how to stop that. Stopping takes no lock."""
-        self._sources = (*self._sources, source)
+        key = next(self._keys)  # from any thread: a dict's single steps need no lock
+        self._sources[key] = source
 
         def stop() -> None:
-            self._sources = tuple(known for known in self._sources if known is not source)
+            self._sources.pop(key, None)
 
         return stop
 
@@ -61,7 +62,7 @@ class Waits:
             return
         self._armed = False  # first: who begins to wait from now on arms anew
         in_calls = self._in_calls()
-        edges = in_calls + [wait for source in self._sources for wait in source()]
+        edges = in_calls + [wait for source in list(self._sources.values()) for wait in source()]
         circles = circles_of(edges)
         for circle in circles:
             if circle[-1].for_s >= AFTER_S:

@@ -115,10 +115,6 @@ class GraphSegment:
         """Return the process id of an actor that has loaded its program, else 0."""
         return self.words[self.layout.participant(participant) // 8 + at.PID]
 
-    def consumed(self, channel: int) -> int:
-        """Return how many messages of `channel` the first of its readers is done with."""
-        return self.words[self.layout.channels[channel].reader(0) // 8]
-
     def written(self) -> tuple[int, ...]:
         """Return how many messages each channel has had."""
         words = self.words

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from importlib.util import find_spec
@@ -15,7 +16,7 @@ import pytest
 import runtime
 from runtime import lifecycle
 from runtime.exceptions import ActorDiedError
-from tests.live import await_zygotes
+from tests.live import await_zygotes, wait_until
 from tests.runtime import scripts
 from tests.runtime.actors import Worker, is_alive, wait_until_dead
 
@@ -156,6 +157,34 @@ def test_watchers_hear_of_a_death_at_once(session):
     stop()
     assert [(actor_id, death.signal) for actor_id, death in deaths] == [(1, "SIGKILL")]
     assert host.death(1) is deaths[0][1]
+
+
+def test_watchers_that_threads_add_while_others_stop_watching_all_hear_of_a_death(session):
+    host, heard, stops = lifecycle.current(), [], []
+    worker = Worker.remote()
+    pid = runtime.get(worker.pid.remote())
+
+    def watch():
+        for _ in range(400):
+            stop = host.watch(lambda *_: None)
+            stops.append(host.watch(lambda *_: heard.append(True)))
+            stop()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=watch) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    os.kill(pid, signal.SIGKILL)
+    died(worker.echo.remote(1))
+    wait_until(lambda: len(heard) == 8 * 400)
+    for stop in stops:
+        stop()
 
 
 def test_shutdown_ends_busy_and_stopped_actors(tmp_path):
