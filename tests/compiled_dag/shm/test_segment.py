@@ -132,10 +132,18 @@ def test_collapse_takes_memory_for_whole_huge_pages_and_nothing_else(large_segme
 def test_what_one_mapping_writes_to_huge_pages_others_see(large_segment) -> None:
     one, other = large_segment.map(0, 4 * HUGE), large_segment.map(HUGE, 2 * HUGE)
     one.collapse(0, 4 * HUGE)
-    one.view()[HUGE + 5] = 7
-    assert other.view()[5] == 7
-    other.collapse(0, HUGE)  # again: nothing is lost but what is written to first bytes
-    assert one.view()[HUGE + 5] == 7
+    one.view()[HUGE] = 7
+    assert other.view()[0] == 7
+    other.collapse(0, HUGE)
+    assert one.view()[HUGE] == 7
+
+
+def test_what_is_there_stays_when_it_is_collapsed(large_segment) -> None:
+    mapping = large_segment.map(0, 4 * HUGE)
+    view = mapping.view()
+    view[HUGE], view[2 * HUGE + 9] = 1, 2
+    mapping.collapse(0, 4 * HUGE)
+    assert (view[HUGE], view[2 * HUGE + 9], sum(view[: HUGE // 8])) == (1, 2, 0)
 
 
 def test_where_the_kernel_cannot_make_huge_pages_there_is_memory_all_the_same(
