@@ -90,9 +90,9 @@ class Deployment:
             for actor in self.actors
         )
         processes = (self.host.process, *lines)
-        self._unwatch = self._unwatch_waits = self._stay = _nothing
+        self._unwatch = self._unwatch_waits = self._stay = self._drop_claim = _nothing
         self._bequests: list[Callable[[], None]] = []
-        """How to take back what is to be done if this process dies, and its claim."""
+        """How to take back what is to be done if this process dies."""
         segment = GraphSegment.create(len(processes), program.channels, self.graph_id)
         try:
             self._look_into(segment.fd, processes, options)
@@ -131,7 +131,7 @@ class Deployment:
         close_when_collected = weakref.finalize(owner, self.abandon)
         close_when_collected.atexit = False  # the session's end closes it, and waits
         self._check_alive()
-        self._bequests.append(self.host.claim(self.graph_id, self.actors))
+        self._drop_claim = self.host.claim(self.graph_id, self.actors)
         memory = self.segment.segment.fd
         self._leave_word(self.actors, memory, unload_graph, str(self.graph_id).encode())
         parts = self._groups.open(self.places, memory, deadline, self._leave_word)
@@ -308,6 +308,9 @@ class Deployment:
         """Do all that `close` does. Each step may be done again: any may be broken off."""
         self.gauge.keep()
         self.end(at.CLOSED)
+        # First: nothing of it waits for anybody any more, and whoever sees an actor free may at
+        # once compile a graph with it, in another process.
+        self._drop_claim()
         self._unload()
         self._groups.release()
         try:
@@ -328,7 +331,7 @@ class Deployment:
             self.segment.close()
             self._is_down = True
             # These refer to this: memory would wait for the collector.
-            self._unwatch = self._unwatch_waits = self._stay = _nothing
+            self._unwatch = self._unwatch_waits = self._stay = self._drop_claim = _nothing
             self._unloading.clear()
         return late
 

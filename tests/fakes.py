@@ -191,6 +191,8 @@ class ThreadHost:
         self._watchers: dict[int, Callable[[ActorId, ActorDiedError], None]] = {}
         self._enders: dict[int, Callable[[float], object]] = {}
         self._keys = itertools.count()
+        self.claims: set[int] = set()
+        """Graphs that are claimed."""
         self.wait_sources: dict[int, Callable[[], Iterable[Wait]]] = {}
         self.stacks_taken: list[ActorId] = []
         self.actors: dict[int, FakeActor] = {}
@@ -304,7 +306,8 @@ class ThreadHost:
             callback(actor_id, actor.error)
 
     def claim(self, graph_id: int, actors: Sequence[Any]) -> Callable[[], None]:
-        return lambda: None
+        self.claims.add(graph_id)
+        return lambda: self.claims.discard(graph_id)
 
     def at_death(
         self, actors: Sequence[ActorId], memory: int, function: SystemCall, payload: bytes

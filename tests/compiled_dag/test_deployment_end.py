@@ -57,6 +57,19 @@ def test_a_graph_is_torn_down_once(host) -> None:
         pass
 
 
+def test_whoever_sees_an_actor_free_may_claim_it(host, monkeypatch) -> None:
+    graph = one_method(host.actor(Worker())).experimental_compile()
+    claimed, submit = [set(host.claims)], host.submit
+
+    def note(*args, **kwargs):
+        claimed.append(set(host.claims))
+        return submit(*args, **kwargs)
+
+    monkeypatch.setattr(host, "submit", note)
+    graph.teardown()
+    assert [len(one) for one in claimed] == [1, 0]
+
+
 def test_a_wrong_teardown_timeout_leaves_the_graph_up(host, monkeypatch) -> None:
     with one_method(host.actor(Worker())).experimental_compile() as graph:
         with monkeypatch.context() as patch:
