@@ -29,7 +29,7 @@ _WHATS = ("gloo", "shm", "gloo inside", "shm inside")
     quick=Plan(actors=(2,), rounds=2, trips=30, whats=_WHATS, sizes=(4, MIB)),
     limit_s=240.0,
 )
-def collective(config: Config) -> Iterator[Row]:
+def collectives(config: Config) -> Iterator[Row]:
     """Allreduce of float32 in a graph: beside raw torch.distributed, and numpy in shared memory."""
     work = f"allreduce {config.actors} {config.nbytes} {config.what}"
     trips = max(3, min(config.trips, 50 * _SLOW_BYTES // config.nbytes))

@@ -38,8 +38,8 @@ def run(name, actors=1, what="", nbytes=0):
         ("readers", 2, "bytes", KIB),
         ("nested", 1, "", 12 * KIB),
         ("hog", 1, "", 0),
-        ("collective", 2, "gloo", 4),
-        ("collective", 2, "shm inside", 4),
+        ("collectives", 2, "gloo", 4),
+        ("collectives", 2, "shm inside", 4),
     ],
 )
 def test_a_case_beside_its_floor_fills_its_row(name, actors, what, nbytes):
