@@ -186,6 +186,10 @@ def take_back_too_early(end: End) -> None:
         value = peek(reader)
         reader.ring._note_kept = lambda watch: False
         reader.take_back()
+        # Until the writer has used the slot again, or had time to: it may be the last message.
+        words, word = reader.words, reader.sequence_word
+        again = reader.sequence + ring_area.ring_slots(end.plan.depth) + 1
+        end.waiter.until(lambda: words[word] >= again, end.graph.guard, time.monotonic() + 0.02)
         return value
 
     ViewReader.peek = peek_and_take_back
