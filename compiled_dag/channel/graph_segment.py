@@ -59,26 +59,25 @@ class GraphSegment:
         self.words = self.view.cast("Q")
 
     @staticmethod
-    def create(num_participants: int, channels: tuple[ChannelSpec, ...], epoch: int) -> Segment:
-        """Make and initialise the memory of a graph; the caller owns the segment.
+    def allocate(
+        segment: Segment, num_participants: int, channels: tuple[ChannelSpec, ...], epoch: int
+    ) -> None:
+        """Have `segment`, which has no descriptor, be the memory of a graph, initialised.
+
+        If this raises, Ctrl-C included, `segment` is still to be closed.
 
         Raises:
             MemoryCapError: There is not enough memory for the control part.
         """
         layout = Layout.of(num_participants, channels)
         require_memory(layout.control_bytes, f"a graph of {len(channels)} channels")
-        segment = Segment.create("compiled-dag-graph", layout.size)
-        try:
-            mapping = segment.map(0, layout.control_bytes)
-            mapping.populate(0, layout.control_bytes)
-            words = mapping.view().cast("Q")
-            words[at.MAGIC_WORD] = at.MAGIC
-            words[at.EPOCH_WORD] = epoch
-            words[at.STATE_WORD] = at.OPEN
-            return segment
-        except BaseException:  # Ctrl-C too, and faulting pages in takes a while
-            segment.close()
-            raise
+        segment.allocate("compiled-dag-graph", layout.size)
+        mapping = segment.map(0, layout.control_bytes)
+        mapping.populate(0, layout.control_bytes)
+        words = mapping.view().cast("Q")
+        words[at.MAGIC_WORD] = at.MAGIC
+        words[at.EPOCH_WORD] = epoch
+        words[at.STATE_WORD] = at.OPEN
 
     @property
     def state(self) -> int:
