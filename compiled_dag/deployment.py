@@ -274,7 +274,7 @@ class Deployment:
         if os.getpid() != self.owner:
             return
         self.segment.end(state)
-        self._groups.end()
+        self._groups.end(state)
 
     def abandon(self) -> None:
         """End the graph without waiting, from the garbage collector: takes no lock here."""
