@@ -20,8 +20,7 @@
     descriptor (8 u64 words): kind | in payload << 8, integer or length of the head,
       number of buffers, bytes in all, extent << 32 | slot, message (from 1), -, -
 
-    body of a message, inline or in a payload slot:
-      u64 table of buffers (length << 1 | private), head, then each buffer at a multiple of 64
+    body of a message, inline or in a payload slot: see `body`
 
     extent (a run of payload slots of one capacity; aligned to pages, or to huge ones)
       +0      release words    R x slots x u64: reader r is done with message n in slot s
@@ -74,7 +73,6 @@ READERS: Final = EXTENT_TABLE + MAX_EXTENTS * EXTENT_WORDS * 8
 SLOT: Final = 4096
 DESCRIPTOR: Final = 64
 INLINE: Final = SLOT - DESCRIPTOR
-ALIGN: Final = 64
 
 REGION: Final = 1 << 42
 
@@ -184,11 +182,3 @@ def extent_head(num_readers: int, slots: int, capacity: int) -> int:
 def words_bytes(num_readers: int, slots: int) -> int:
     """Return how many of them are taken by the words of its slots."""
     return round_up((num_readers + 1) * slots * 8)
-
-
-def body_size(head_bytes: int, buffer_bytes: list[int]) -> int:
-    """Return how many bytes a message needs inline or in a payload slot."""
-    at = 8 * len(buffer_bytes) + head_bytes
-    for nbytes in buffer_bytes:
-        at = round_up(at, ALIGN) + nbytes
-    return at
