@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from compiled_dag.channel import layout as at
 from compiled_dag.channel.layout import ChannelSpec, Layout
-from compiled_dag.channel.ring_area import RING_BYTES
 from compiled_dag.errors import ChannelClosedError
 from compiled_dag.shm.segment import Segment, require_memory
 
@@ -132,11 +131,10 @@ class GraphSegment:
         }
 
     def ring_bytes(self) -> dict[int, int]:
-        """Return the memory of rings for GPUs, by channel index; only of channels that have one."""
+        """Return what each channel has for GPUs to copy tensors to, by channel index."""
         return {
-            spec.index: self.words[place.device.start // 8 + RING_BYTES]
+            spec.index: self.words[place.control // 8 + at.RING_BYTES]
             for spec, place in zip(self.channels, self.layout.channels, strict=True)
-            if place.device is not None
         }
 
     def close(self) -> None:

@@ -10,7 +10,8 @@
                                             for a ring in pinned memory (`cuda.ring_memory`)
 
     control area of a channel with R readers and depth D
-      +0      writer's line    u64 sequence, u64 generation, u64 reserved bytes
+      +0      writer's line    u64 sequence, u64 generation, u64 reserved bytes, u64 bytes of what
+                               GPUs copy tensors to: its ring, or the buffers that are sent from
       +128    extent table     64 x (u64 offset, u64 capacity, u64 slots, u64 retired)
       +2176   R x 128          reader's line: u64 sequence consumed (its release word), u64 message
                                it receives by other means << 1 | whether it does (`rendezvous`)
@@ -63,7 +64,7 @@ IDLE_STEP: Final = 0
 CONSUMED, RECEIVES = 0, 1
 
 # channel writer's line, u64 indices from its start
-SEQUENCE, GENERATION, RESERVED = 0, 1, 2
+SEQUENCE, GENERATION, RESERVED, RING_BYTES = 0, 1, 2, 3
 
 EXTENT_TABLE: Final = LINE
 EXTENT_WORDS: Final = 4
