@@ -153,6 +153,8 @@ def pipelined(length: str, depth: str) -> Work:
             checked(system.name, lambda: get(execute(1)))
 
             def block(trips: int) -> list[int]:
+                for _ in range(WARM_TRIPS):
+                    get(execute(1))
                 sent: deque[Any] = deque()
                 begin = perf_counter_ns()
                 for _ in range(trips):
