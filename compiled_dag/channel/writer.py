@@ -145,8 +145,10 @@ class Writer(ChannelInterface):
         if not STORES_STAY_IN_ORDER:
             fence()
         words[word] = sequence  # before this an interrupt leaves nothing published, after it all
-        with self._lock:  # on x86-64 all the fence that is needed, without a call (see futex.py)
-            pass
+        # On x86-64 all the fence that is needed, in half the time of a `with` (see futex.py). What
+        # Ctrl-C leaves locked between the two is unlocked by the next message.
+        self._lock.acquire(False)  # by keyword it takes twice as long
+        self._lock.release()
         if not STORES_STAY_IN_ORDER:
             fence()
         bells = self._bells
