@@ -59,6 +59,10 @@ class Stage:
         self.total_count += 1
         return self.total_count
 
+    def make_two(self, n: int) -> Any:
+        busy(1)
+        return self.make(n), self.make(n + 1).half()
+
     def put_away(self, value: torch.Tensor) -> None:
         """Keep it as it comes, and wait for nothing."""
         self.kept.append(value)

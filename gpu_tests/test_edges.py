@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 import runtime
-from compiled_dag import GraphActorDiedError, InputNode
+from compiled_dag import GraphActorDiedError, InputNode, MultiOutputNode
 from compiled_dag.passes import transports
 from gpu_tests.crew import DEVICE, ON_GPU, Stage, loopback
 from gpu_tests.test_nccl import ABORTED_S
@@ -75,6 +75,23 @@ def test_what_readers_get_is_their_own_and_what_is_sent_may_be_changed(start) ->
             get(graph.execute(4))
     kept = get([reader.show_kept.remote() for reader in readers])
     assert kept == [[(DEVICE, [100.0, 101.0, 102.0, 103.0])] * 20] * 2
+
+
+@pytest.mark.parametrize("overlaps", [False, True])
+def test_values_of_one_call_arrive_in_one_operation(start, overlaps) -> None:
+    writer, *readers = start(3)
+    with InputNode() as inp:
+        both = writer.make_two.options(num_returns=2).bind(inp)
+        one, other = (value.with_tensor_transport("nccl") for value in both)
+        shown = [[r.show.bind(r.add.bind(one)), r.show.bind(other)] for r in readers]
+        output = MultiOutputNode([node for nodes in shown for node in nodes])
+    with output.experimental_compile(_overlap_gpu_communication=overlaps) as graph:
+        assert "make_two[0]#2, Stage.make_two[1]#3" in str(graph.memory())
+        refs = [graph.execute(n) for n in SIZES[:4]]
+        for n, found in zip(SIZES, map(get, refs), strict=False):
+            value = (DEVICE, [float(number + 1) for number in range(n)])
+            assert found == [value, found[1]] * 2
+            assert len(found[1][1]) == n + 1
 
 
 @pytest.mark.parametrize("overlaps", [False, True])

@@ -83,7 +83,7 @@ TRACE_BYTES: Final = 64 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelSpec:
-    """One value on its way from one participant to others."""
+    """One value, or a few, on its way from one participant to others."""
 
     index: int
     writer: int
@@ -95,7 +95,14 @@ class ChannelSpec:
     """What messages call it, for example ``Worker.forward#3``."""
     node: int | None = None
     """The node whose value it carries; None if it only starts actors that wait for nobody."""
+    beside: tuple[int, ...] = ()
+    """Further nodes, whose values travel with that one in one message (`passes.channels`)."""
     transport: Transport = UNHINTED
+
+    @property
+    def nodes(self) -> tuple[int, ...]:
+        """All nodes whose values it carries."""
+        return () if self.node is None else (self.node, *self.beside)
 
     @property
     def ends(self) -> tuple[int, ...]:

@@ -10,12 +10,12 @@ first used (`flow`). And they are sent on another stream, from buffers (`outbox`
 do not wait until they are received. NCCL has one stream for each communicator, which waits for the
 stream that is current when it is called: what goes to and fro between the same ends is in order.
 
-The tensors of one value go to all its readers in one piece, but values do not go together. To put
-two into one group of NCCL's, the writer would have to meet the readers of both before it sends the
-first; a reader of the first may have to make something of it, where its host waits for its GPU, and
-send that, before another one comes to the second: all would wait. It could be done for neighbours
-in the one order that have the same ends, and so one communicator: a launch less, for a step of its
-own in programs and in their proof.
+The tensors of one value go to all its readers in one piece, and so do those of all values of one
+call that have the same readers: they are one message (`passes.channels`), and if one of them cannot
+be sent, none is. Other values do not go together. To put two into one group of NCCL's, the writer
+would have to meet the readers of both before it sends the first; a reader of the first may have to
+make something of it, where its host waits for its GPU, and send that, before another one comes to
+the second: all would wait.
 
 Tensors in host memory travel in the message, as always. A reader that has no memory for what comes
 says that it does not receive it, and has an error for that execution.

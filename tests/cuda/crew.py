@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+import threading
+from typing import Any, Final
 
 import torch
 
 from compiled_dag.cuda.device import open_device
+from tests.cuda import nccl
+
+UNSENDABLE: Final = 13
 
 
 class Stage:
@@ -25,6 +29,12 @@ class Stage:
 
     def make_many(self, n: int) -> Any:
         return {"a": [self.make(n), "text"], "b": (self.make(n + 1), n), "cpu": torch.ones(3)}
+
+    def make_two(self, n: int) -> Any:
+        """Return two values, of which the second may be what cannot be sent."""
+        if n < 0:
+            raise ValueError(f"no {n} numbers")
+        return self.make(n), threading.Lock() if n == UNSENDABLE else [self.make(n + 1), n]
 
     def host_numbers(self, n: int, dies: bool = False) -> Any:
         if dies:
@@ -91,6 +101,10 @@ class Stage:
 
     def fail(self, value: Any) -> Any:
         raise KeyError("told to")
+
+    def operations(self) -> int:
+        """Return how often NCCL was asked to send or receive something."""
+        return nccl.operations
 
     def pid(self) -> int:
         return os.getpid()

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 _dist: Any = torch.distributed
 _CONNECT: Final = timedelta(seconds=60)
 
+operations = 0
+"""Of all groups, by now: what several tensors are sent in at once is one."""
+
 
 def imitate(device: FakeDevice) -> None:
     """Have this process's groups on NCCL use this GPU, and the group below."""
@@ -109,6 +112,8 @@ class ImitatedGroup:
         self._begun.append((kind, tensor, rank))
 
     def _end_coalescing(self) -> Any:
+        global operations  # noqa: PLW0603
+        operations += 1
         begun, self._begun = self._begun or [], None
         kinds = [(kind, rank) for kind, _, rank in begun]
         gloo, aborted, device = self._gloo, self._aborted, self._device

@@ -15,6 +15,7 @@ from collective.nccl_group import FINISH_S
 from compiled_dag import InputNode, MemoryCapError, MultiOutputNode, TaskError
 from compiled_dag.channel import layout as at
 from compiled_dag.cuda.outbox import BUFFERS, Departure, Outbox
+from tests.cuda.crew import UNSENDABLE
 from tests.cuda.fake import POISON, FakeDevice, Settings
 from tests.cuda.graphs import after_a_death, edges, get, hop
 
@@ -244,3 +245,34 @@ def test_what_is_under_way_at_the_end_of_a_graph_arrives(start) -> None:
         for ref in [graph.execute(n) for n in range(4)]:
             get(ref)
     assert get(second.show_kept.remote()) == [("gpu", list(range(n))) for n in range(4)]
+
+
+@pytest.mark.proc
+@pytest.mark.parametrize("overlaps", [False, True])
+def test_values_of_one_call_for_the_same_readers_are_one_operation(start, overlaps) -> None:
+    writer, *readers = start(3, num_gpus=3, settings="no_memory,nccl,pause_us=1000")
+    with InputNode() as inp:
+        both = writer.make_two.options(num_returns=2).bind(inp)
+        one, other = (value.with_tensor_transport("accelerator") for value in both)
+        shown = [[r.show.bind(r.add.bind(one)), r.show.bind(other)] for r in readers]
+        output = MultiOutputNode([node for nodes in shown for node in nodes])
+    with output.experimental_compile(_overlap_gpu_communication=overlaps) as graph:
+        found = edges(graph)
+        together = [
+            found[f"Stage.make_two[{n}]", to] for n, to in enumerate(("Stage.add", "Stage.show"))
+        ]
+        assert together[0].channel == together[1].channel
+        before = get([actor.operations.remote() for actor in (writer, *readers)])
+        refs = {n: graph.execute(n) for n in (3, 0, 40_000, 5)}
+        for n, of in refs.items():
+            value = ("gpu", [number + 1 for number in range(n)])
+            beside = [("gpu", list(range(n + 1))), n]
+            assert get(of) == [value, beside] * 2
+        after = get([actor.operations.remote() for actor in (writer, *readers)])
+        assert [now - then for now, then in zip(after, before, strict=True)] == [4] * 3
+
+        for n, cause in ((-2, "no -2 numbers"), (UNSENDABLE, "lock")):
+            for ref in graph.execute(n):
+                with pytest.raises(TaskError, match=cause):
+                    get(ref)
+        assert get(graph.execute(1)) == [("gpu", [1]), [("gpu", [0, 1]), 1]] * 2
