@@ -9,6 +9,7 @@ the result.
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -19,6 +20,9 @@ from collective.arithmetic import combine_all
 if TYPE_CHECKING:
     from collective.exchange import Meetings, Plan
 
+_FRESH_BYTES: Final = 4096
+"""Up to here every step of a sum goes into an array of its own: numpy takes 0.3 us for one number,
+but 0.8 us if it is to be put where it came from."""
 _OWN_BYTES: Final = 16 * 1024
 """From here on it pays not to read what this rank has laid itself: see `collective.exchange`."""
 
@@ -30,6 +34,7 @@ class SmallShortcut:
         "_combine",
         "_divisor",
         "_dtype",
+        "_fresh",
         "_meetings",
         "_mine",
         "_own",
@@ -66,11 +71,15 @@ class SmallShortcut:
         self._combine = plan.combine
         self._divisor = divisor
         self._table = plan.table
-        rows = [list(rows) for rows in plan.rows]
-        if plan.combine is not None and shape_of_result is not None:
-            rows = [[row.reshape(shape_of_result) for row in side] for side in rows]
-        self._rows = rows
         nbytes = self._mine[0].nbytes
+        rows = [list(rows) for rows in plan.rows]
+        self._fresh = False
+        if plan.combine is not None and shape_of_result is not None:
+            self._fresh = len(rows[0]) > 1 and nbytes <= _FRESH_BYTES
+            # Of arrays without dimensions numpy makes numbers, which are no memory.
+            shape_of_rows = shape_of_result or (1,)
+            rows = [[row.reshape(shape_of_rows) for row in side] for side in rows]
+        self._rows = rows
         self._own = own if plan.combine is not None and nbytes >= _OWN_BYTES else None
 
     def lay(self, value: Any) -> bool:
@@ -91,8 +100,10 @@ class SmallShortcut:
         if self._shape_of_result is None:
             return None
         side = self._meetings.reached & 1
-        out = np.empty(self._shape_of_result, self._dtype)
         combine, rows = self._combine, self._rows[side]
+        if combine is not None and self._fresh:
+            return self._finished(reduce(combine, rows))
+        out = np.empty(self._shape_of_result or (1,), self._dtype)
         if combine is None:
             out.reshape(len(rows), -1)[...] = self._table[side]
         elif len(rows) == 1:
@@ -102,6 +113,9 @@ class SmallShortcut:
                 rows = list(rows)
                 rows[self._own] = value.numpy()
             combine_all(combine, rows, out)
+        return self._finished(out)
+
+    def _finished(self, out: Any) -> torch.Tensor:
         if self._divisor != 1:
             np.true_divide(out, self._divisor, out=out)
-        return torch.from_numpy(out)
+        return torch.from_numpy(out if self._shape_of_result else out.reshape(()))

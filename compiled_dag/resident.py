@@ -150,10 +150,10 @@ class GraphResident:
 
     def _bind(self, number: int, step: Step) -> Run:
         match step:
-            case Read():
-                return self._bind_read(number, step)
-            case Write():
-                return self._bind_write(number, step)
+            case Read(channel, slot):
+                return self._bind_read(number, channel, slot)
+            case Write(channel, slot):
+                return self._bind_write(number, channel, slot)
             case Compute():
                 return self._bind_compute(number, step)
             case CollectiveStart(operation, slots):
@@ -163,15 +163,15 @@ class GraphResident:
             case Release(slots):
                 return _bind_release(slots)
 
-    def _bind_read(self, number: int, step: Read) -> Run:
-        channel, slot, package = step.channel, step.slot, self._package
+    def _bind_read(self, number: int, channel: int, slot: int) -> Run:
+        package = self._package
         label = self._context.label
         spec = package.channels[channel]
         means = self._carriers.means(spec)
         reader = open_reader(self._graph, spec, package.participant, label, means)
         self._carriers.keep(reader)
         if self._carriers.receives_aside and spec.transport.is_for_gpu(package.participant):
-            self._arriving |= dict.fromkeys(step.slots, reader.arrive)
+            self._arriving[slot] = reader.arrive
         if spec.transport.views:
             self._lenders[channel] = reader
         reader.site = Site(slice_s=package.wait_slice_s)
@@ -188,13 +188,11 @@ class GraphResident:
             slots[slot] = peek()
             advance()
 
-        taking = _taken_apart(run, step) if step.beside else run
-        return taking if means is None else self._noted(number, taking)
+        return run if means is None else self._noted(number, run)
 
     def _after_arrivals(self, step: Step, run: Run) -> Run:
         """Return a step that waits for what it is the first to use, where that is on its way."""
-        found = [self._arriving.pop(slot) for slot in uses(step) if slot in self._arriving]
-        arriving = list(dict.fromkeys(found))
+        arriving = [self._arriving.pop(slot) for slot in uses(step) if slot in self._arriving]
         if not arriving:
             return run
 
@@ -228,8 +226,8 @@ class GraphResident:
 
         return run
 
-    def _bind_write(self, number: int, step: Write) -> Run:
-        channel, slot, package = step.channel, step.slot, self._package
+    def _bind_write(self, number: int, channel: int, slot: int) -> Run:
+        package = self._package
         means = self._carriers.means(package.channels[channel])
         maker = self._maker(slot)
         writer = open_writer(
@@ -241,11 +239,11 @@ class GraphResident:
             cap_bytes=package.cap_bytes,
         )
         self._carriers.keep(writer)
-        write, beside = writer.write, step.beside
+        write = writer.write
 
         def run(slots: Slots) -> None:
             try:
-                write(_joined(slots, step) if beside else slots[slot])
+                write(slots[slot])
             except ChannelClosedError:
                 raise  # while it waited for its readers
             except Exception as error:  # noqa: BLE001  pickling runs user code
@@ -294,6 +292,15 @@ class GraphResident:
     def _bind_start(self, number: int, operation: OperationId, sources: tuple[int, ...]) -> Run:
         start, tokens, note = self._operations[operation].start, self._tokens, self._note
 
+        if len(sources) == 1:
+            (source,) = sources
+
+            def run_one(slots: Slots) -> None:
+                note(number)
+                tokens[operation] = start((slots[source],), self.execution)
+
+            return run_one
+
         def run(slots: Slots) -> None:
             note(number)
             values = tuple([slots[source] for source in sources])
@@ -304,32 +311,21 @@ class GraphResident:
     def _bind_wait(self, number: int, operation: OperationId, results: tuple[int, ...]) -> Run:
         wait, tokens, note = self._operations[operation].wait, self._tokens, self._note
 
+        if len(results) == 1:
+            (result,) = results
+
+            def run_one(slots: Slots) -> None:
+                note(number)
+                (slots[result],) = wait(tokens.pop(operation))
+
+            return run_one
+
         def run(slots: Slots) -> None:
             note(number)
             for slot, value in zip(results, wait(tokens.pop(operation)), strict=True):
                 slots[slot] = value
 
         return run
-
-
-def _joined(slots: Slots, step: Write) -> Any:
-    """Return what is sent of several values: these, or the error that all of them are."""
-    value = slots[step.slot]
-    return value if value.__class__ is Error else tuple([slots[slot] for slot in step.slots])
-
-
-def _taken_apart(run: Run, step: Read) -> Run:
-    """Return a step that puts several values, which `run` reads as one, where each belongs."""
-    first, places = step.slot, step.slots
-
-    def run_apart(slots: Slots) -> None:
-        run(slots)
-        found = slots[first]
-        values = (found,) * len(places) if found.__class__ is Error else found
-        for slot, value in zip(places, values, strict=True):
-            slots[slot] = value
-
-    return run_apart
 
 
 def _bind_release(dead: tuple[int, ...]) -> Run:
