@@ -16,6 +16,7 @@
                          +16  u64 further meetings (see `collective.meetings`)
                          +24  u64 1 + the rank its main thread sends to or receives from, or 0
                          +32  2 x u64 digest of its record; 0 if it brings an error
+                         +48  u64 1 + the core it is on, or 0 (see `collective.spread`)
 
 Everything but the state and the log has one writer, its rank. A rank writes its record, then its
 count, and goes on once all counts have reached its own; so nobody is more than one operation ahead
@@ -33,7 +34,9 @@ import pickle
 import struct
 from typing import TYPE_CHECKING, Final
 
+from collective.spread import BETWEEN, Spread
 from compiled_dag.errors import ChannelClosedError
+from compiled_dag.shm import cores
 from compiled_dag.shm import state as states
 from compiled_dag.shm.futex import STORES_STAY_IN_ORDER, fence
 from compiled_dag.shm.segment import PAGE, Segment, round_up
@@ -56,7 +59,7 @@ LOG_BYTES: Final = 1 << 20
 
 OPEN, CLOSED, BROKEN, FAULTED = states.OPEN, states.CLOSED, states.BROKEN, 4
 _EPOCH_WORD, _STATE_WORD, _RANKS_WORD = 1, states.STATE_WORD, 2
-_PRESENCE, MEETINGS, PEER, _DIGESTS = 1, 2, 3, 4
+_PRESENCE, MEETINGS, PEER, _DIGESTS, _CORE = 1, 2, 3, 4, 6
 """Words of a rank's line."""
 _HERE, _LEFT = 1, 2
 _MAX_DIGESTS: Final = 256
@@ -219,6 +222,9 @@ class Preflight:
         """What stands beside them."""
         self._lines = [header.line(other) for other in range(header.world_size)]
         self._others = [line for line in self._lines if line != header.line(rank)]
+        self._spread: Spread | None = None
+        if header.world_size > cores.count() > 1:
+            self._spread = Spread(header.words, [line + _CORE for line in self._lines], rank)
 
     def arrive(self, record: bytes, error: Error | None, beside: bytes = b"") -> None:
         """Show what this rank brings.
@@ -241,6 +247,8 @@ class Preflight:
                 self._show_beside(beside[:BESIDE], turn)
                 self._beside[side] = beside
         self._shown[side] = header.words[line + _DIGESTS + side] = self._digest
+        if self._spread is not None and not turn % BETWEEN:
+            self._spread.show(yields=self._waiter.yields(self._site))
         if not STORES_STAY_IN_ORDER:
             fence()
         header.words[line] = turn
@@ -278,6 +286,8 @@ class Preflight:
                     raise TimeoutError
         if not STORES_STAY_IN_ORDER:
             fence()
+        if self._spread is not None and not turn % BETWEEN:
+            self._spread.look()
         digest, word = self._digest, _DIGESTS + (turn & 1)
         for line in self._others:
             if words[line + word] != digest:

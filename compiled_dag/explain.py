@@ -40,8 +40,7 @@ class Edge:
         ends = f"{self.source} {self.source_name} -> {self.target} {self.target_name}"
         lines = [f"{ends}: {self.transport}, since {self.why}"]
         if self.channel is not None:
-            slots = _slots(self.channel, self.transport)
-            lines.append(f"    channel {self.channel.channel}: {slots}")
+            lines.append(f"    channel {self.channel.channel}: {_slots(self.channel)}")
         return "\n".join(lines)
 
 
@@ -198,11 +197,10 @@ def _indented(part: Edge | Collective) -> str:
     return str(part).replace("\n", "\n  ")
 
 
-def _slots(channel: ChannelMemory, transport: str) -> str:
+def _slots(channel: ChannelMemory) -> str:
     inline = f"{channel.inline_bytes // at.SLOT} slots for values up to {at.INLINE} bytes"
     if channel.ring_bytes:
-        what = "two buffers to send tensors from" if transport == "nccl" else "a ring for tensors"
-        inline = f"{what}, {channel.ring_bytes} bytes, {inline}"
+        inline = f"a ring of {channel.ring_bytes} bytes for tensors, {inline}"
     if not channel.slots:
         return f"{inline}, none for larger ones so far"
     return (

@@ -171,9 +171,6 @@ class Threaded(Base):
         super().__init__(*args)
         self.barrier = threading.Barrier(4)
 
-    def finalize(self, begun: str) -> None:
-        finalize(begun)
-
     def meet(self) -> int:
         """Return once four calls are here at once."""
         return self.barrier.wait(20)
@@ -316,8 +313,9 @@ def sleep_task(begun: str) -> None:
     time.sleep(1000)
 
 
-def finalize(begun: str) -> None:
-    """Be in a finalizer for ever, and were that ended, in another, and then here."""
+@runtime.remote
+def finalize_task(begun: str) -> None:
+    """Be in a finalizer for ever, and were that ended, in the task itself."""
 
     class Slow:
         def __del__(self) -> None:
@@ -326,14 +324,8 @@ def finalize(begun: str) -> None:
                 pass
 
     Slow()
-    Slow()
     while True:
         pass
-
-
-@runtime.remote
-def finalize_task(begun: str) -> None:
-    finalize(begun)
 
 
 @runtime.remote

@@ -134,7 +134,6 @@ class FakeTime:
         self.now = 0.0
         self.yields = 0
         self.costs: list[float] = []
-        self.on_yield = None
 
     def monotonic(self) -> float:
         return self.now
@@ -142,8 +141,6 @@ class FakeTime:
     def sched_yield(self) -> None:
         self.yields += 1
         self.now += self.costs.pop(0) if self.costs else 1e-6
-        if self.on_yield is not None:
-            self.on_yield()
 
 
 @pytest.fixture
@@ -322,28 +319,6 @@ def test_a_calm_waiter_and_a_calm_place_never_yield(waits) -> None:
     assert waits.wait(5) == 5
 
 
-def test_who_does_not_sleep_yields_as_others_do_and_leaves_the_counting_to_them(waits) -> None:
-    waiter, fake, site = waits.waiter, waits.fake, Site()
-    assert waiter.soon([1], 0, 0, site)
-    assert fake.yields == 0
-    words = [0]
-    fake.costs = [1e-6, 1e-6]
-    fake.on_yield = lambda: words.__setitem__(0, int(fake.yields == 2))
-    assert waiter.soon(words, 0, 0, site)
-    assert fake.yields == 2
-    fake.on_yield = None
-    assert not waiter.soon([0], 0, 0, site)
-    assert fake.yields == pytest.approx(202, abs=1)
-    before = fake.yields
-    fake.costs = [SLOW_S]
-    assert not waiter.soon([0], 0, 0, site)  # slow: from here on nobody yields
-    assert not waiter.soon([0], 0, 0, site)
-    assert fake.yields == before + 1
-    assert waits.skipped() == 128
-    assert not waiter.soon([0], 0, 0, Site(calm=True))
-    assert waiter.sleeps == 128
-
-
 @pytest.mark.parametrize("mode", ["latency", "balanced", "eco"])
 def test_the_environment_sets_the_mode(monkeypatch, mode) -> None:
     monkeypatch.setenv("COMPILED_DAG_WAIT_MODE", mode)
@@ -381,3 +356,22 @@ def test_waiting_for_words_learns_as_waiting_for_a_condition_does(fake, how) -> 
         yields.append(fake.yields - before)
     assert yields[:-1] == [1, *[0] * 128]
     assert yields[-1] > 1
+
+
+def test_a_waiter_tells_whether_it_yields(board) -> None:
+    waiter, site = Waiter(Doorbell(board, 1), "balanced"), Site()
+    assert waiter.yields(site)
+    site.length = 2  # waits there have been long
+    assert not waiter.yields(site)
+    assert not waiter.yields(Site(calm=True))
+    waiter.calm += 1
+    assert not waiter.yields(Site())
+    assert not Waiter(Doorbell(board, 1), "eco").yields(Site())
+
+
+def test_after_a_slow_yield_a_waiter_does_not_yield_for_a_while(board, monkeypatch) -> None:
+    waiter = Waiter(Doorbell(board, 1), "balanced")
+    monkeypatch.setattr(waiters.os, "sched_yield", lambda: time.sleep(SLOW_S))
+    board.words[0] = 0
+    waiter.word(board.words, 0, 0, fine, time.monotonic() + 0.01)
+    assert not waiter.yields(Site())
