@@ -153,6 +153,8 @@ def pipelined(length: str, depth: str) -> Work:
             checked(system.name, lambda: get(execute(1)))
 
             def block(trips: int) -> list[int]:
+                for _ in range(WARM_TRIPS):
+                    get(execute(1))
                 sent: deque[Any] = deque()
                 begin = perf_counter_ns()
                 for _ in range(trips):
@@ -175,6 +177,9 @@ def awaited(length: str) -> Work:
     def work(system: System) -> Iterator[Block]:
         draw = drawn_chain(int(length))
         loop = asyncio.new_event_loop()
+        # The peer's reader of results is a task of the loop that is set when it compiles; a loop
+        # that never runs is what it takes otherwise, and nothing is ever answered.
+        asyncio.set_event_loop(loop)
         try:
             with up(system, draw, enable_asyncio=True) as compiled:
 
@@ -192,6 +197,7 @@ def awaited(length: str) -> Work:
 
                 yield lambda trips: loop.run_until_complete(block(trips))
         finally:
+            asyncio.set_event_loop(None)
             loop.close()
 
     return work

@@ -4,6 +4,7 @@
 
 Reads a number of trips a line and answers with the nanoseconds of each as a line of JSON; says
 ``ready`` first. Ends with its standard input. What the system prints goes to standard error.
+Between blocks all processes it has started are stopped: others are measured then.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, TextIO
 
 from benchmarks.catalog import find
+from benchmarks.sessions import parked
 from benchmarks.systems import SYSTEMS
 
 if TYPE_CHECKING:
@@ -37,9 +40,14 @@ def main(arguments: list[str]) -> None:
 
 
 def _serve(work: Work, name: str, questions: Iterable[str], answers: TextIO) -> None:
-    with work(SYSTEMS[name]) as block:
+    with work(SYSTEMS[name]) as block, ExitStack() as between:
         answers.write("ready\n")
-        answers.writelines(json.dumps(list(block(int(line)))) + "\n" for line in questions)
+        between.enter_context(parked())
+        for line in questions:
+            between.close()
+            times = list(block(int(line)))
+            between.enter_context(parked())
+            answers.write(json.dumps(times) + "\n")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from benchmarks.rounds import Side, SideFailedError
+from benchmarks.sessions import signal_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -97,17 +98,6 @@ class _Served:
         except (BrokenPipeError, subprocess.TimeoutExpired):
             pass
         finally:
-            _kill_session(self._process.pid)
+            signal_session(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process.stdout.close()
-
-
-def _kill_session(leader: int) -> None:
-    """Kill what is left of a session: the peer's daemons form process groups of their own."""
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text(errors="replace").rpartition(")")[2].split()
-            if int(fields[3]) == leader:
-                os.kill(int(path.parent.name), signal.SIGKILL)
-        except (OSError, ValueError):  # it has ended meanwhile
-            continue

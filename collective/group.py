@@ -122,19 +122,20 @@ class DriverGroup:
         area = self._area  # another thread may close it
         return () if area is None else area.gpu_bytes
 
-    def end(self) -> None:
-        """Break the group and wake all ranks; before `open` there are none."""
-        self._end(head.BROKEN)
+    def end(self, state: int) -> None:
+        """Stop the group and wake all ranks; before `open` there are none.
 
-    def _end(self, state: int) -> None:
-        if self._header is not None:
-            self._header.end(state)
+        What has failed once does not end in peace: nobody is to wait for what was begun there.
+        """
+        header = self._header
+        if header is not None:
+            header.end(state if header.state in (head.OPEN, head.CLOSED) else head.BROKEN)
 
     def release(self) -> None:
         """Ask every living rank to drop its end, each once. Idempotent."""
         if self._closed or self._header is None:
             return
-        self._end(head.CLOSED)
+        self.end(head.CLOSED)
         for actor in self._actors:
             asked = actor.actor_id in self._leaving
             if asked or self._host.death(actor.actor_id) is not None:
@@ -219,7 +220,7 @@ class DriverGroup:
 
     def _on_death(self, actor_id: ActorId, _error: ActorDiedError) -> None:
         if any(actor.actor_id == actor_id for actor in self._actors):
-            self.end()
+            self.end(head.BROKEN)
 
     def _check_alive(self) -> None:
         for actor in self._actors:

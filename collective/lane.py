@@ -8,6 +8,7 @@ the caller's thread if the lane is free, which costs nothing; one that is starte
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -184,17 +185,24 @@ class Lane:
 
 
 def from_here(operate: Callable[[], None]) -> Callable[[], None]:
-    """Return what does the same in another thread, on the GPU's stream that is current in this one.
+    """Return what does the same in another thread, on the GPUs' streams that are current here.
 
-    So it follows what made its tensors, and what is enqueued after it has ended follows it.
+    So it follows what made its tensors, and what is enqueued after it has ended follows it. A
+    thread begins on the default stream of every GPU, on the first of them: what is so here too
+    is left alone, since to make a GPU current takes memory on it.
     """
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return operate
-    stream = torch.cuda.current_stream()
+    cuda = torch.cuda
+    here, streams = cuda.current_device(), map(cuda.current_stream, range(cuda.device_count()))
+    others = [stream for stream in streams if stream.cuda_stream]
 
     def operate_there() -> None:
-        with torch.cuda.stream(stream):
+        with contextlib.ExitStack() as entered:
+            for stream in others:
+                entered.enter_context(cuda.stream(stream))
+            entered.enter_context(cuda.device(here))
             operate()
 
     return operate_there

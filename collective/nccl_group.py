@@ -5,6 +5,12 @@ waits for its GPU, wherever in user code that is. Only aborting the communicator
 main thread is just what may be stuck: a thread per group looks ten times a second whether the group
 still is, and aborts it (`Watch`). What the kernels leave in memory is no result; by then the graph,
 or the group, has ended for everybody.
+
+A group that ends in peace is aborted too, but not before the GPU has done what was begun: an actor
+may have long returned from a method that changes its own tensors by what NCCL brings.
+
+All is on the process's first GPU, as everywhere (`compiled_dag.cuda.driver`), whatever other one
+user code has made current: who has which GPU is what the backend was chosen by.
 """
 
 from __future__ import annotations
@@ -20,6 +26,7 @@ import torch.distributed
 from collective.header import CLOSED, OPEN
 from collective.launch import OP_TIMEOUT, launch
 from collective.process_group import BITWISE, why_not_op
+from compiled_dag.cuda.driver import FIRST
 from compiled_dag.shm.waiter import Site
 
 if TYPE_CHECKING:
@@ -36,6 +43,8 @@ _LOOK_S: Final = 0.1
 """How often a group's thread looks whether it still is."""
 LEAVE_S: Final = 2.0
 """How long the main thread has to leave a group that was closed, before its thread aborts it."""
+FINISH_S: Final = 5.0
+"""How long what was begun may take at the end of a group in which nothing has failed."""
 _SETTLE_S: Final = 0.001
 
 _DTYPES: Final = frozenset(
@@ -78,12 +87,14 @@ class Watch:
 class _NcclWork:
     """An operation of NCCL: waiting for it orders this stream behind it, and blocks nobody."""
 
-    def __init__(self, work: Any) -> None:
+    def __init__(self, work: Any, note: Callable[[], None]) -> None:
         self._work = work
+        self._note = note
 
     def wait(self, _deadline: float | None = None) -> None:
         """Have the current stream wait."""
         self._work.wait()
+        self._note()
 
 
 class NcclGroup:
@@ -97,8 +108,9 @@ class NcclGroup:
     def __init__(
         self, store: SharedMemoryStore, rank: int, world_size: int, waiter: Waiter
     ) -> None:
-        device = torch.device("cuda", torch.cuda.current_device())
-        options = dist.ProcessGroupNCCL.Options()
+        device = torch.device("cuda", FIRST)
+        # Its kernels begin as soon as those of methods that run meanwhile leave some room.
+        options = dist.ProcessGroupNCCL.Options(is_high_priority_stream=True)
         options.config.blocking = False
         options._timeout = OP_TIMEOUT
         options.global_ranks_in_group = list(range(world_size))
@@ -106,11 +118,13 @@ class NcclGroup:
         self._device = device
         self._waiter = waiter
         self._lock = threading.Lock()
+        self._behind: Any = None
+        """The stream that waits for the operation that was waited for last."""
         self._group: Any = dist.ProcessGroupNCCL(
             dist.PrefixStore("nccl/", store), rank, world_size, options
         )
         self._group._set_sequence_number_for_group()
-        self._watch = Watch(store.header, self.abort)
+        self._watch = Watch(store.header, self._abort)
         self._alive().eager_connect_single_device(device)
         self._warm_up()
 
@@ -159,7 +173,11 @@ class NcclGroup:
         root: int,
     ) -> Work:
         """Start an operation."""
-        return _NcclWork(launch(self._alive(), kind, send, receive, op=op, root=root))
+        work = launch(self._alive(), kind, send, receive, op=op, root=root)
+        return _NcclWork(work, self._note)
+
+    def _note(self) -> None:
+        self._behind = torch.cuda.current_stream(self._device)
 
     def exchange(
         self,
@@ -180,6 +198,7 @@ class NcclGroup:
                 group._end_coalescing()
             raise
         group._end_coalescing().wait()
+        self._note()
 
     def marks(self, numbers: list[int]) -> torch.Tensor:
         """See `PairGroup`."""
@@ -188,7 +207,7 @@ class NcclGroup:
     def settle(self) -> None:
         """Wait for the current stream where the end of the group is noticed."""
         event: Any = torch.cuda.Event()
-        event.record()
+        event.record(torch.cuda.current_stream(self._device))
         site = Site(calm=True, slice_s=_SETTLE_S)
         self._waiter.until(event.query, self._store.header.guard, None, site)
 
@@ -196,9 +215,34 @@ class NcclGroup:
         """Return None: there is none."""
 
     def abort(self) -> None:
+        """Give the communicator up, once what was begun is done if nothing has failed."""
+        if self._group is not None and self._behind is not None:
+            self._finish()
+        self._abort()
+
+    def _finish(self) -> None:
+        """Wait a moment for the GPU, unless a peer has died or a backend failed.
+
+        Operations of one communicator are done in order: the last one stands for all.
+        """
+        header, event = self._store.header, torch.cuda.Event()
+
+        def is_over() -> bool:
+            return header.state not in {OPEN, CLOSED} or event.query()
+
+        deadline, site = time.monotonic() + FINISH_S, Site(calm=True, slice_s=_SETTLE_S)
+        with contextlib.suppress(RuntimeError):  # the context is lost: who uses it next is told
+            event.record(self._behind)
+            self._waiter.until(is_over, _no_guard, deadline, site)
+
+    def _abort(self) -> None:
         """Abort the communicator, from any thread; kernels that wait for a dead peer end."""
         with self._lock:
             group, self._group = self._group, None
         if group is not None:
             group.abort()
         self._watch.leave()
+
+
+def _no_guard() -> None:
+    """The group may have ended already."""

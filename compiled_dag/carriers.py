@@ -75,16 +75,23 @@ class Carriers:
 
     def _line(self, spec: ChannelSpec) -> Line:
         from compiled_dag.cuda.group import Aside, Line  # noqa: PLC0415  few graphs need it
+        from compiled_dag.cuda.outbox import BUFFERS, Departure, Outbox  # noqa: PLC0415
 
         device, flow = self._flowing()
         part = next(part for part in self._package.edges if part.members == spec.ends)
         end = part.groups.bind_rank(self._context, part.group_id)
         ranks = {member: rank for rank, member in enumerate(part.members)}
-        own = CommunicatorEnd(end, ranks[self._package.participant])
-        receives = spec.transport.is_for_gpu(self._package.participant)
-        on = flow.receive if receives and not end.in_host_memory else None
-        aside = None if on is None else Aside(on, flow.make_event())
-        return Line(Peers(own, ranks, self._context.waiter), end, device, aside)
+        me = self._package.participant
+        peers = Peers(CommunicatorEnd(end, ranks[me]), ranks, self._context.waiter)
+        if end.in_host_memory or flow.receive is None or flow.send is None:
+            return Line(peers, end, device)
+        if me != spec.writer:
+            return Line(peers, end, device, aside=Aside(flow.receive, flow.make_event()))
+        sent = tuple([flow.make_event() for _ in range(BUFFERS)])
+        departure = Departure(flow.send, flow.make_event(), sent)
+        cap_bytes = self._package.cap_bytes
+        outbox = Outbox(device, departure, self._graph, spec, cap_bytes)
+        return Line(peers, end, device, outbox=outbox)
 
     def _flowing(self) -> tuple[Device, Flow]:
         """Return the actor's GPU, and the pace of this program on it."""

@@ -32,6 +32,7 @@ from compiled_dag.loading import load_graph, unload_graph
 from compiled_dag.observer import Observer
 from compiled_dag.packing import is_hinted, pack, places_of
 from compiled_dag.program import Compute, Program
+from compiled_dag.shm.segment import Segment
 from compiled_dag.tickets import Member, Tickets
 from compiled_dag.trace.log import Log
 
@@ -93,16 +94,17 @@ class Deployment:
         self._unwatch = self._unwatch_waits = self._stay = self._drop_claim = _nothing
         self._bequests: list[Callable[[], None]] = []
         """How to take back what is to be done if this process dies."""
-        segment = GraphSegment.create(len(processes), program.channels, self.graph_id)
+        self._can_close = False
+        segment = Segment(-1)
         try:
+            GraphSegment.allocate(segment, len(processes), program.channels, self.graph_id)
             self._look_into(segment.fd, processes, options)
-        except BaseException:  # Ctrl-C too: `close` needs all of these
-            segment.close()
-            raise
-        try:
             self._bring_up(owner, processes, options, deadline)
-        except BaseException:
-            self.close(_ROLLBACK_S)
+        except BaseException:  # Ctrl-C too
+            if self._can_close:
+                self.close(_ROLLBACK_S)
+            else:
+                segment.close()
             raise
 
     def _look_into(self, memory: int, processes: tuple[int, ...], options: CompileOptions) -> None:
@@ -120,6 +122,7 @@ class Deployment:
         self.observer = Observer(
             self.host, self.actors, program, names, self.segment, self.name, self.log
         )
+        self._can_close = True  # all that `close` needs is there
 
     def _bring_up(
         self, owner: object, processes: tuple[int, ...], options: CompileOptions, deadline: float
@@ -271,7 +274,7 @@ class Deployment:
         if os.getpid() != self.owner:
             return
         self.segment.end(state)
-        self._groups.end()
+        self._groups.end(state)
 
     def abandon(self) -> None:
         """End the graph without waiting, from the garbage collector: takes no lock here."""

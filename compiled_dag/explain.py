@@ -40,7 +40,8 @@ class Edge:
         ends = f"{self.source} {self.source_name} -> {self.target} {self.target_name}"
         lines = [f"{ends}: {self.transport}, since {self.why}"]
         if self.channel is not None:
-            lines.append(f"    channel {self.channel.channel}: {_slots(self.channel)}")
+            slots = _slots(self.channel, self.transport)
+            lines.append(f"    channel {self.channel.channel}: {slots}")
         return "\n".join(lines)
 
 
@@ -197,10 +198,11 @@ def _indented(part: Edge | Collective) -> str:
     return str(part).replace("\n", "\n  ")
 
 
-def _slots(channel: ChannelMemory) -> str:
+def _slots(channel: ChannelMemory, transport: str) -> str:
     inline = f"{channel.inline_bytes // at.SLOT} slots for values up to {at.INLINE} bytes"
     if channel.ring_bytes:
-        inline = f"a ring of {channel.ring_bytes} bytes for tensors, {inline}"
+        what = "two buffers to send tensors from" if transport == "nccl" else "a ring for tensors"
+        inline = f"{what}, {channel.ring_bytes} bytes, {inline}"
     if not channel.slots:
         return f"{inline}, none for larger ones so far"
     return (

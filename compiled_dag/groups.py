@@ -149,10 +149,10 @@ class Groups:
             raise GraphError(msg)
         self.settled[operation] = settled
 
-    def end(self) -> None:
-        """Break the groups and wake all ranks."""
+    def end(self, state: int) -> None:
+        """Close or break the groups and wake all ranks."""
         for group in self._groups:
-            group.end()
+            group.end(state)
 
     def release(self) -> None:
         """Ask every living actor to drop its ends, without waiting. Idempotent."""

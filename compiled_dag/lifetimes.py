@@ -45,7 +45,7 @@ def _last(steps: Sequence[Step], read: int) -> int:
     """Return the number of the last step that has to do with what step number `read` reads."""
     first = steps[read - 1]
     assert isinstance(first, Read), first
-    tainted, last = {first.slot}, read
+    tainted, last = set(first.slots), read
     operations: set[OperationId] = set()
     for number, step in enumerate(steps[read:], read + 1):
         if not _touches(step, tainted, operations):

@@ -34,7 +34,7 @@ class Link:
 
 def links(graph: Graph, program: Program) -> Iterator[Link]:
     """Yield the edges of `graph`, in order of the nodes that need something."""
-    channel_of = {spec.node: spec for spec in program.channels}
+    channel_of = {node: spec for spec in program.channels for node in spec.nodes}
     labels = dict(zip(graph.actors, graph.labels, strict=True)) | {DRIVER: "driver"}
     for node in graph.nodes:
         for use in node.uses():

@@ -51,7 +51,8 @@ class ChannelMemory:
     unread: int
     """Executions whose value was written and that some reader has not read."""
     ring_bytes: int = 0
-    """Of its ring, where GPUs copy the tensors: on the writer's GPU, or pinned."""
+    """What there is for GPUs to copy tensors to: its ring, on the writer's GPU or pinned; or two
+    buffers that NCCL sends from, with ``_overlap_gpu_communication``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +146,7 @@ class GraphMemory:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
         lines += [
-            f"ring for GPUs: channel {channel.channel}, {_size(channel.ring_bytes)}"
+            f"for GPUs: channel {channel.channel}, {_size(channel.ring_bytes)}"
             for channel in self.channels
             if channel.ring_bytes
         ]

@@ -263,7 +263,7 @@ class DAGNode(Hinted):
             _max_inflight_executions: Executions that may be unfetched at one time.
             _max_buffered_results: Fetched results kept for refs that were not got yet.
             _overlap_gpu_communication: Receive tensors that stay on GPUs while the method before
-                the one that needs them runs.
+                the one that needs them runs, and have NCCL send them while methods go on.
             _default_communicator: What carries accelerator edges and collectives that name no
                 communicator: ``"create"`` makes groups as needed, a `Communicator` is used as it
                 is, None refuses them.

@@ -66,8 +66,13 @@ class Group(Protocol):
         """How much GPU memory each rank has taken for the others to read; empty if none has."""
         ...
 
-    def end(self) -> None:
-        """Break the group and wake all ranks; nobody can use it afterwards."""
+    def end(self, state: int) -> None:
+        """Stop the group and wake all ranks; nobody can use it afterwards.
+
+        Args:
+            state: CLOSED or BROKEN (`compiled_dag.shm.state`): whether what ranks have begun in it
+                may come to its end. What is broken stays so.
+        """
         ...
 
     def release(self) -> None:

@@ -68,7 +68,7 @@ class Package:
     """Where the actor takes its turns in several graphs."""
     wait_slice_s: float
     overlaps: bool
-    """Whether tensors for the GPU are received on a stream of its own."""
+    """Whether tensors of the GPU are received, and sent by process groups, on other streams."""
     profiling: Profiling
     bind_indexes: Mapping[NodeId, int]
     """Of this participant's nodes: place among those bound to its actor."""

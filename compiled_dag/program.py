@@ -18,18 +18,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Take the next message of a channel into a slot; waits for it."""
+    """Take the next message of a channel into a slot, or its values into several; waits for it."""
 
     channel: int
     slot: int
+    beside: tuple[int, ...] = ()
+    """Slots of the further values of the message."""
+
+    @property
+    def slots(self) -> tuple[int, ...]:
+        """All that it fills."""
+        return (self.slot, *self.beside)
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Send a slot's value to the readers of a channel."""
+    """Send a slot's value, or those of several slots, to the readers of a channel."""
 
     channel: int
     slot: int
+    beside: tuple[int, ...] = ()
+    """Slots of the further values of the message."""
+
+    @property
+    def slots(self) -> tuple[int, ...]:
+        """All that it sends."""
+        return (self.slot, *self.beside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +93,8 @@ def uses(step: Step) -> tuple[int, ...]:
     match step:
         case Compute(arguments=arguments):
             return tuple(arguments.values())
-        case Write(slot=slot):
-            return (slot,)
+        case Write():
+            return step.slots
         case CollectiveStart(slots=slots):
             return slots
         case _:

@@ -69,11 +69,15 @@ class CompiledDAGRef:
         gettable. Refs of several graphs may be mixed.
         """
         missing = [ref for ref in refs if ref._value is PENDING]
-        if missing and not any(map(is_error, refs)):
-            missing[0]._dag._fetching.many(missing, timeout)
-        for ref in filter(is_error, refs):
-            ref.get()
-        return [ref.get() for ref in refs]
+        if missing and (len(missing) == len(refs) or not any(map(is_error, refs))):
+            fetching = missing[0]._dag._fetching
+            if timeout is not None or not fetching.in_turn(missing):
+                fetching.many(missing, timeout)
+        values = [ref._value for ref in refs]
+        kinds = set(map(type, values))
+        if Error in kinds or Raised in kinds:
+            next(filter(is_error, refs)).get()
+        return values
 
     def __await__(self) -> Generator[Any, None, Any]:
         """Return the value, in any event loop; raises what `get` does, and never a time-out."""

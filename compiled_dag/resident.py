@@ -150,10 +150,10 @@ class GraphResident:
 
     def _bind(self, number: int, step: Step) -> Run:
         match step:
-            case Read(channel, slot):
-                return self._bind_read(number, channel, slot)
-            case Write(channel, slot):
-                return self._bind_write(number, channel, slot)
+            case Read():
+                return self._bind_read(number, step)
+            case Write():
+                return self._bind_write(number, step)
             case Compute():
                 return self._bind_compute(number, step)
             case CollectiveStart(operation, slots):
@@ -163,15 +163,15 @@ class GraphResident:
             case Release(slots):
                 return _bind_release(slots)
 
-    def _bind_read(self, number: int, channel: int, slot: int) -> Run:
-        package = self._package
+    def _bind_read(self, number: int, step: Read) -> Run:
+        channel, slot, package = step.channel, step.slot, self._package
         label = self._context.label
         spec = package.channels[channel]
         means = self._carriers.means(spec)
         reader = open_reader(self._graph, spec, package.participant, label, means)
         self._carriers.keep(reader)
         if self._carriers.receives_aside and spec.transport.is_for_gpu(package.participant):
-            self._arriving[slot] = reader.arrive
+            self._arriving |= dict.fromkeys(step.slots, reader.arrive)
         if spec.transport.views:
             self._lenders[channel] = reader
         reader.site = Site(slice_s=package.wait_slice_s)
@@ -188,11 +188,13 @@ class GraphResident:
             slots[slot] = peek()
             advance()
 
-        return run if means is None else self._noted(number, run)
+        taking = _taken_apart(run, step) if step.beside else run
+        return taking if means is None else self._noted(number, taking)
 
     def _after_arrivals(self, step: Step, run: Run) -> Run:
         """Return a step that waits for what it is the first to use, where that is on its way."""
-        arriving = [self._arriving.pop(slot) for slot in uses(step) if slot in self._arriving]
+        found = [self._arriving.pop(slot) for slot in uses(step) if slot in self._arriving]
+        arriving = list(dict.fromkeys(found))
         if not arriving:
             return run
 
@@ -226,8 +228,8 @@ class GraphResident:
 
         return run
 
-    def _bind_write(self, number: int, channel: int, slot: int) -> Run:
-        package = self._package
+    def _bind_write(self, number: int, step: Write) -> Run:
+        channel, slot, package = step.channel, step.slot, self._package
         means = self._carriers.means(package.channels[channel])
         maker = self._maker(slot)
         writer = open_writer(
@@ -239,11 +241,11 @@ class GraphResident:
             cap_bytes=package.cap_bytes,
         )
         self._carriers.keep(writer)
-        write = writer.write
+        write, beside = writer.write, step.beside
 
         def run(slots: Slots) -> None:
             try:
-                write(slots[slot])
+                write(_joined(slots, step) if beside else slots[slot])
             except ChannelClosedError:
                 raise  # while it waited for its readers
             except Exception as error:  # noqa: BLE001  pickling runs user code
@@ -326,6 +328,26 @@ class GraphResident:
                 slots[slot] = value
 
         return run
+
+
+def _joined(slots: Slots, step: Write) -> Any:
+    """Return what is sent of several values: these, or the error that all of them are."""
+    value = slots[step.slot]
+    return value if value.__class__ is Error else tuple([slots[slot] for slot in step.slots])
+
+
+def _taken_apart(run: Run, step: Read) -> Run:
+    """Return a step that puts several values, which `run` reads as one, where each belongs."""
+    first, places = step.slot, step.slots
+
+    def run_apart(slots: Slots) -> None:
+        run(slots)
+        found = slots[first]
+        values = (found,) * len(places) if found.__class__ is Error else found
+        for slot, value in zip(places, values, strict=True):
+            slots[slot] = value
+
+    return run_apart
 
 
 def _bind_release(dead: tuple[int, ...]) -> Run:

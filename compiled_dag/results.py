@@ -91,6 +91,7 @@ class Results:
         """
         self.lock = threading.RLock()
         self.readers = tuple(readers)
+        self._only = readers[0] if len(readers) == 1 else None
         self._words = graph.words
         self._reader_of = tuple(reader_of)
         self._max_kept = max_kept
@@ -159,6 +160,16 @@ class Results:
         readers = [self.readers[number] for number in numbers if number is not None]
         return [(reader, reader.sequence) for reader in readers]
 
+    def fetched(self) -> int:
+        """Return how many executions were read off all channels.
+
+        Needs no lock: readers only move on, each when it is done with a message. With a full window
+        every `execute` asks.
+        """
+        if self._only is not None:
+            return self._only.sequence
+        return min([reader.sequence for reader in self.readers])
+
     def room(self, *, move: bool) -> Room:
         """Find how many executions are off the channels, after passing over what was dropped.
 
@@ -172,7 +183,7 @@ class Results:
             while reader.sequence in dropped and reader.ready():
                 dropped.discard(reader.sequence)
                 reader.skip()
-        oldest = min(reader.sequence for reader in self.readers)
+        oldest = self.fetched()
         for number, reader in enumerate(self.readers):
             if reader.sequence != oldest:
                 continue
@@ -182,8 +193,7 @@ class Results:
                 self._take(number)
             else:
                 stuck.append((reader, oldest))
-        fetched = min(reader.sequence for reader in self.readers)
-        return Room(fetched, tuple(awaited), tuple(stuck), news)
+        return Room(self.fetched(), tuple(awaited), tuple(stuck), news)
 
     def want_room(self, more: int) -> None:
         """Count one more (1) or less (-1) who waits for room and has to be told of it."""

@@ -10,7 +10,8 @@ the caller wait, without any lock; ``queue`` keeps the inputs here, first come f
 a result arrives or is got: the `Watcher` calls `feed` for that.
 
 `_bound` is how the usual case stays one comparison: an execution number from it on has something to
-look at first (a full window, inputs that wait, an interrupted `submit`).
+look at first (a full window, inputs that wait, an interrupted `submit`). Of a full window, which is
+usual where many are in flight, that is only how far the output channels were read.
 """
 
 from __future__ import annotations
@@ -112,6 +113,8 @@ class Submission:
             bound = self._bound
             self._bound = _LOOK  # first: what interrupts this from here on must see it
             number = self.next
+            if number >= bound > _LOOK:
+                bound = self.results.fetched() + self._limit
             if (
                 number < bound
                 and self._generation == generation[0]

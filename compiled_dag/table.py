@@ -57,7 +57,7 @@ def render(program: Program) -> str:
     lines += [f"participant {i} {name}" for i, name in enumerate(program.participants)]
     lines += [
         f"channel {spec.index} {spec.writer}>{_numbers(spec.readers)} "
-        f"{'-' if spec.node is None else spec.node} {spec.label}"
+        f"{_numbers(spec.nodes)} {spec.label}"
         for spec in program.channels
     ]
     lines += [
@@ -100,10 +100,10 @@ def _rows(program: Program) -> list[str]:
 def step_text(step: Step) -> str:
     """Return one step in a few characters."""
     match step:
-        case Read(channel, slot):
-            return f"R{channel} v{slot}"
-        case Write(channel, slot):
-            return f"W{channel} v{slot}"
+        case Read(channel=channel):
+            return f"R{channel} {_slots_text(step.slots)}"
+        case Write(channel=channel):
+            return f"W{channel} {_slots_text(step.slots)}"
         case Compute(node, method, arguments, results, unpack, cuda_graph):
             values = ",".join(f"v{slot}" for slot in results) + ("," if unpack else "")
             return f"C{node} {values}={method}{'!' * cuda_graph}({arguments})"
@@ -125,8 +125,14 @@ def parse(text: str) -> Program:
 
 
 _STEPS: list[tuple[re.Pattern[str], Any]] = [
-    (re.compile(r"R(\d+) v(\d+)"), lambda m: Read(int(m[1]), int(m[2]))),
-    (re.compile(r"W(\d+) v(\d+)"), lambda m: Write(int(m[1]), int(m[2]))),
+    (
+        re.compile(r"R(\d+) v(\d+)((?:,v\d+)*)"),
+        lambda m: Read(int(m[1]), int(m[2]), _slots(m[3])),
+    ),
+    (
+        re.compile(r"W(\d+) v(\d+)((?:,v\d+)*)"),
+        lambda m: Write(int(m[1]), int(m[2]), _slots(m[3])),
+    ),
     (
         re.compile(r"C(\d+) ((?:v\d+,)*(?:v\d+)?)=(\w+)(!?)\((.*)\)"),
         lambda m: Compute(
@@ -211,8 +217,9 @@ class _Parser:
                 self._participants.append(rest.split(" ", 1)[1])
                 self._steps.append([])
             case "channel":
-                index, ends, node, label = rest.split(" ", 3)
+                index, ends, nodes, label = rest.split(" ", 3)
                 writer, readers = ends.split(">")
+                node, *beside = _parse_numbers(nodes) or (None,)
                 self._channels.append(
                     ChannelSpec(
                         index=int(index),
@@ -220,7 +227,8 @@ class _Parser:
                         readers=_parse_numbers(readers),
                         depth=self._depth,
                         label=label,
-                        node=None if node == "-" else int(node),
+                        node=node,
+                        beside=tuple(beside),
                     )
                 )
             case "transport" | "through":

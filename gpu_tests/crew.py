@@ -51,6 +51,22 @@ class Stage:
         busy(milliseconds)
         return self.make(n)
 
+    def count_up(self, n: int) -> torch.Tensor:
+        """Return the same tensor each time, with 1 more in it; the GPU takes its time."""
+        if not hasattr(self, "total_count"):
+            self.total_count = torch.zeros(n, dtype=torch.int32, device=DEVICE)
+        busy(2)
+        self.total_count += 1
+        return self.total_count
+
+    def make_two(self, n: int) -> Any:
+        busy(1)
+        return self.make(n), self.make(n + 1).half()
+
+    def put_away(self, value: torch.Tensor) -> None:
+        """Keep it as it comes, and wait for nothing."""
+        self.kept.append(value)
+
     def make_many(self, n: int) -> Any:
         return {"a": [self.make(n), "text"], "b": (self.make(n + 1).t(), n), "cpu": torch.ones(3)}
 

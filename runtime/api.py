@@ -76,10 +76,10 @@ def get(refs: Any, *, timeout: float | None = None, _use_object_store: bool = Fa
         TypeError: The list holds something else; `timeout` is no number.
     """
     del _use_object_store
+    if getattr(type(refs), "__compiled_ref__", False) is True:  # `_is_compiled`, without a call
+        return refs.get(timeout)
     if isinstance(refs, ObjectRef):
         return get_all(refs.session, [refs], _seconds(timeout))[0]
-    if _is_compiled(refs):
-        return refs.get(timeout)
     if isinstance(refs, ObjectRefGenerator):
         return refs  # its items are references to get one by one, as in Ray
     if not isinstance(refs, list):
@@ -88,8 +88,10 @@ def get(refs: Any, *, timeout: float | None = None, _use_object_store: bool = Fa
         )
     if not refs:
         return []
-    if any(map(_is_compiled, refs)):
-        _check_compiled(refs)
+    kinds = set(map(type, refs))
+    if any(getattr(kind, "__compiled_ref__", False) is True for kind in kinds):
+        if len(kinds) > 1:
+            _check_compiled(refs)
         return type(refs[0]).get_many(refs, timeout)
     _check_refs("get", refs)
     return get_all(refs[0].session, refs, _seconds(timeout))

@@ -7,7 +7,8 @@ that. What is raised in a finalizer ends that and nothing else, since Python rep
 it is raised again, until it ends the call.
 
 On other threads: Python raises there as soon as the thread runs Python code, asked by the thread
-that takes the messages, unless the call is over, or the thread is in the middle of a message.
+that takes the messages, unless the call is over, or the thread is in the middle of a message. What
+ends a finalizer only is asked for again here, too, once the thread has reported it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from compiled_dag.shm.futex import fence
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import CodeType
 
     from compiled_dag.shm.board import Board
 
@@ -60,6 +62,13 @@ class Interruption:
         report = sys.unraisablehook
 
         def hook(lost: sys.UnraisableHookArgs, /) -> None:
+            other = self._others.get(threading.get_ident())
+            if other is not None and other.cancelled and lost.exc_type is TaskCancelledError:
+                ask = (threading.get_ident(), other, hook.__code__)
+                threading.Thread(
+                    target=self._ask_again, args=ask, name="cancel again", daemon=True
+                ).start()
+                return
             if self._raised is None or lost.exc_value is not self._raised():
                 report(lost)
                 return
@@ -124,6 +133,17 @@ class Interruption:
                     if not other.depth:
                         _set_exception(ident, TaskCancelledError)
 
+    def _ask_again(self, ident: int, other: _Other, hook: CodeType) -> None:
+        """Interrupt a thread whose last interruption was lost, once it is out of `hook`."""
+        pause = threading.Event()
+        while _runs(ident, hook):
+            pause.wait(_AGAIN_S)
+        with self._lock:
+            if self._others.get(ident) is other:  # the call goes on
+                other.deferred = bool(other.depth)
+                if not other.depth:
+                    _set_exception(ident, TaskCancelledError)
+
     # --- as a context
 
     def __enter__(self) -> None:
@@ -185,6 +205,14 @@ class _Other:
         self.cancelled = False
         self.deferred = False
         """Whether it is to raise when the message is whole."""
+
+
+def _runs(ident: int, code: CodeType) -> bool:
+    """Tell whether a thread is in a function."""
+    frame = sys._current_frames().get(ident)  # noqa: SLF001  documented, for debuggers
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _set_exception(ident: int, kind: type[BaseException] | None) -> None:

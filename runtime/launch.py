@@ -23,6 +23,8 @@ _CONSTANT: Final[Mapping[str, str]] = {
     # What NCCL's own watchdogs do by default (end the process) is the session's job here.
     "TORCH_NCCL_ASYNC_ERROR_HANDLING": "0",
     "TORCH_NCCL_ENABLE_MONITORING": "0",
+    # Seconds. While a communicator connects nobody can abort it, and torch's own limit is 30 min.
+    "TORCH_NCCL_NONBLOCKING_TIMEOUT": "120",
     "NCCL_RAS_ENABLE": "0",
     # Several communicators of a process launch in the order of the program.
     "NCCL_LAUNCH_ORDER_IMPLICIT": "1",

@@ -16,8 +16,8 @@ import pickle
 import struct
 from typing import TYPE_CHECKING, Any, Final
 
+from compiled_dag.channel.body import ALIGN
 from compiled_dag.channel.codec import Encoded, Kind, decode, encode
-from compiled_dag.channel.layout import ALIGN
 from compiled_dag.shm.segment import Mapping, Segment, require_memory, round_up
 from runtime.references import collecting, supplying
 from runtime.warm import capacity_for

@@ -7,6 +7,7 @@ import linecache
 import sys
 import threading
 import time
+from opcode import opmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,7 +120,7 @@ class Interrupt:
         if event == "return":  # which generators do at each value: there signals wait
             is_generator = frame.f_code.co_flags & inspect.CO_GENERATOR
             return self._covers(frame.f_back) and not is_generator
-        return event == "line" and not _is_with(frame)
+        return event == "line" and not _is_with(frame) and not _leaves_handler(frame)
 
     def _place(self, frame: FrameType, event: str, _arg: Any) -> Any:
         if not self.raised and self._is_place(frame, event):
@@ -134,6 +135,11 @@ def _is_with(frame: FrameType) -> bool:
     """Tell whether a line is the head of a block that is left, perhaps: there signals wait."""
     line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
     return line.lstrip().startswith("with ")
+
+
+def _leaves_handler(frame: FrameType) -> bool:
+    """Tell whether a line, like a `continue`, begins by leaving an `except`: there signals wait."""
+    return frame.f_code.co_code[frame.f_lasti] == opmap["POP_EXCEPT"]
 
 
 def soon() -> float:

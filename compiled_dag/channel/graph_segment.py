@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from compiled_dag.channel import layout as at
 from compiled_dag.channel.layout import ChannelSpec, Layout
-from compiled_dag.channel.ring_area import RING_BYTES
 from compiled_dag.errors import ChannelClosedError
 from compiled_dag.shm.segment import Segment, require_memory
 
@@ -59,26 +58,25 @@ class GraphSegment:
         self.words = self.view.cast("Q")
 
     @staticmethod
-    def create(num_participants: int, channels: tuple[ChannelSpec, ...], epoch: int) -> Segment:
-        """Make and initialise the memory of a graph; the caller owns the segment.
+    def allocate(
+        segment: Segment, num_participants: int, channels: tuple[ChannelSpec, ...], epoch: int
+    ) -> None:
+        """Have `segment`, which has no descriptor, be the memory of a graph, initialised.
+
+        If this raises, Ctrl-C included, `segment` is still to be closed.
 
         Raises:
             MemoryCapError: There is not enough memory for the control part.
         """
         layout = Layout.of(num_participants, channels)
         require_memory(layout.control_bytes, f"a graph of {len(channels)} channels")
-        segment = Segment.create("compiled-dag-graph", layout.size)
-        try:
-            mapping = segment.map(0, layout.control_bytes)
-            mapping.populate(0, layout.control_bytes)
-            words = mapping.view().cast("Q")
-            words[at.MAGIC_WORD] = at.MAGIC
-            words[at.EPOCH_WORD] = epoch
-            words[at.STATE_WORD] = at.OPEN
-            return segment
-        except BaseException:  # Ctrl-C too, and faulting pages in takes a while
-            segment.close()
-            raise
+        segment.allocate("compiled-dag-graph", layout.size)
+        mapping = segment.map(0, layout.control_bytes)
+        mapping.populate(0, layout.control_bytes)
+        words = mapping.view().cast("Q")
+        words[at.MAGIC_WORD] = at.MAGIC
+        words[at.EPOCH_WORD] = epoch
+        words[at.STATE_WORD] = at.OPEN
 
     @property
     def state(self) -> int:
@@ -133,11 +131,10 @@ class GraphSegment:
         }
 
     def ring_bytes(self) -> dict[int, int]:
-        """Return the memory of rings for GPUs, by channel index; only of channels that have one."""
+        """Return what each channel has for GPUs to copy tensors to, by channel index."""
         return {
-            spec.index: self.words[place.device.start // 8 + RING_BYTES]
+            spec.index: self.words[place.control // 8 + at.RING_BYTES]
             for spec, place in zip(self.channels, self.layout.channels, strict=True)
-            if place.device is not None
         }
 
     def close(self) -> None:

@@ -10,7 +10,8 @@
                                             for a ring in pinned memory (`cuda.ring_memory`)
 
     control area of a channel with R readers and depth D
-      +0      writer's line    u64 sequence, u64 generation, u64 reserved bytes
+      +0      writer's line    u64 sequence, u64 generation, u64 reserved bytes, u64 bytes of what
+                               GPUs copy tensors to: its ring, or the buffers that are sent from
       +128    extent table     64 x (u64 offset, u64 capacity, u64 slots, u64 retired)
       +2176   R x 128          reader's line: u64 sequence consumed (its release word), u64 message
                                it receives by other means << 1 | whether it does (`rendezvous`)
@@ -20,8 +21,7 @@
     descriptor (8 u64 words): kind | in payload << 8, integer or length of the head,
       number of buffers, bytes in all, extent << 32 | slot, message (from 1), -, -
 
-    body of a message, inline or in a payload slot:
-      u64 table of buffers (length << 1 | private), head, then each buffer at a multiple of 64
+    body of a message, inline or in a payload slot: see `body`
 
     extent (a run of payload slots of one capacity; aligned to pages, or to huge ones)
       +0      release words    R x slots x u64: reader r is done with message n in slot s
@@ -64,7 +64,7 @@ IDLE_STEP: Final = 0
 CONSUMED, RECEIVES = 0, 1
 
 # channel writer's line, u64 indices from its start
-SEQUENCE, GENERATION, RESERVED = 0, 1, 2
+SEQUENCE, GENERATION, RESERVED, RING_BYTES = 0, 1, 2, 3
 
 EXTENT_TABLE: Final = LINE
 EXTENT_WORDS: Final = 4
@@ -74,7 +74,6 @@ READERS: Final = EXTENT_TABLE + MAX_EXTENTS * EXTENT_WORDS * 8
 SLOT: Final = 4096
 DESCRIPTOR: Final = 64
 INLINE: Final = SLOT - DESCRIPTOR
-ALIGN: Final = 64
 
 REGION: Final = 1 << 42
 
@@ -84,7 +83,7 @@ TRACE_BYTES: Final = 64 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelSpec:
-    """One value on its way from one participant to others."""
+    """One value, or a few, on its way from one participant to others."""
 
     index: int
     writer: int
@@ -96,7 +95,14 @@ class ChannelSpec:
     """What messages call it, for example ``Worker.forward#3``."""
     node: int | None = None
     """The node whose value it carries; None if it only starts actors that wait for nobody."""
+    beside: tuple[int, ...] = ()
+    """Further nodes, whose values travel with that one in one message (`passes.channels`)."""
     transport: Transport = UNHINTED
+
+    @property
+    def nodes(self) -> tuple[int, ...]:
+        """All nodes whose values it carries."""
+        return () if self.node is None else (self.node, *self.beside)
 
     @property
     def ends(self) -> tuple[int, ...]:
@@ -184,11 +190,3 @@ def extent_head(num_readers: int, slots: int, capacity: int) -> int:
 def words_bytes(num_readers: int, slots: int) -> int:
     """Return how many of them are taken by the words of its slots."""
     return round_up((num_readers + 1) * slots * 8)
-
-
-def body_size(head_bytes: int, buffer_bytes: list[int]) -> int:
-    """Return how many bytes a message needs inline or in a payload slot."""
-    at = 8 * len(buffer_bytes) + head_bytes
-    for nbytes in buffer_bytes:
-        at = round_up(at, ALIGN) + nbytes
-    return at

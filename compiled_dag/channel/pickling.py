@@ -27,6 +27,7 @@ Buffer = Any  # anything with the buffer protocol, one-dimensional bytes
 ToBytes: TypeAlias = Callable[[Any], tuple[tensors.Header, Buffer]]
 
 _NO_FILE: Final = "<dynamic-code>"
+_raw: Final = pickle.PickleBuffer.raw
 
 
 class Pickled(NamedTuple):
@@ -67,51 +68,46 @@ def pickled(
     Raises:
         TypeError: Part of the value cannot be pickled; the message names the path to it.
     """
-    buffers: list[Buffer] = []
-    private: list[int] = []
     lent: list[Any] = []
     try:
         pickler = _Pickler if apart is None else partial(_ApartPickler, apart)
-        head = _pickle_with(pickler, to_bytes, value, buffers, private, lent, met)
-        if b"__main__" not in head:
-            return Pickled(head, buffers, tuple(private), lent)
+        done = _pickle_with(pickler, to_bytes, value, lent, met)
+        if b"__main__" not in done.head:
+            return done
     except Exception:  # noqa: BLE001, S110  pickle raises many types; cloudpickle decides below
         pass
-    for found in (buffers, private, lent, met, None if apart is None else apart.found):
+    for found in (lent, met, None if apart is None else apart.found):
         if found is not None:
             found.clear()
     try:
         cloud_pickler = _CloudPickler if apart is None else partial(_ApartCloudPickler, apart)
-        head = _pickle_with(cloud_pickler, to_bytes, value, buffers, private, lent, met)
+        return _pickle_with(cloud_pickler, to_bytes, value, lent, met)
     except Exception as error:
         path = _path_to_culprit(value)
         msg = f"cannot send {path}: it cannot be pickled ({type(error).__name__}: {error})"
         raise TypeError(msg) from error
-    return Pickled(head, buffers, tuple(private), lent)
 
 
 def _pickle_with(
     pickler: Callable[..., Any],
     to_bytes: ToBytes | None,
     value: Any,
-    buffers: list[Buffer],
-    private: list[int],
     lent: list[Any],
     met: list[Any] | None,
-) -> bytes:
-    def keep(buffer: pickle.PickleBuffer) -> None:
-        # raw() refuses what is not contiguous in memory; numpy never hands such a buffer out.
-        buffers.append(buffer.raw())
-
+) -> Pickled:
     file = io.BytesIO()
-    made = pickler(file, 5, buffer_callback=keep)
-    made.note_private = lambda: private.append(len(buffers))
-    made.lent = lent
+    buffers: list[pickle.PickleBuffer] = []
+    private: list[int] = []
+    made = pickler(file, 5, buffer_callback=buffers.append)
+    made.buffers, made.private, made.lent = buffers, private, lent
     made.to_bytes = to_bytes or tensors.to_bytes
     if met is not None:
         made.met = met
     made.dump(value)
-    return file.getvalue()
+    if not buffers:
+        return Pickled(file.getvalue(), [], (), lent)
+    # raw() refuses what is not contiguous in memory; of numpy's arrays none comes here.
+    return Pickled(file.getvalue(), list(map(_raw, buffers)), tuple(private), lent)
 
 
 def _reduce(pickler: _Pickler | _CloudPickler, value: Any) -> Any:
@@ -129,7 +125,7 @@ def _reduce(pickler: _Pickler | _CloudPickler, value: Any) -> Any:
     if not (parameter or tensors.is_tensor(kind)) or not tensors.is_plain(value):
         return NotImplemented
     header, data = pickler.to_bytes(value)
-    pickler.note_private()
+    pickler.private.append(len(pickler.buffers))
     arguments = (header, pickle.PickleBuffer(data))
     if not parameter:
         return tensors.from_buffer, arguments
@@ -138,18 +134,20 @@ def _reduce(pickler: _Pickler | _CloudPickler, value: Any) -> Any:
 
 
 class _Pickler(pickle.Pickler):
-    note_private: Any = None
     to_bytes: ToBytes
+    buffers: list[pickle.PickleBuffer]
+    private: list[int]
     lent: list[Any]
     met: list[Any] | None = None
 
     def reducer_override(self, value: Any) -> Any:
-        return _reduce(self, value)
+        return arrays.reduced(value) if arrays.is_array(type(value)) else _reduce(self, value)
 
 
 class _CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]  # it comes without types
-    note_private: Any = None
     to_bytes: ToBytes
+    buffers: list[pickle.PickleBuffer]
+    private: list[int]
     lent: list[Any]
     met: list[Any] | None = None
 

@@ -7,30 +7,31 @@ itself, read-only for numpy arrays. A tensor is leased writable if this process 
 
 from __future__ import annotations
 
-import struct
 import time
+from pickle import PickleBuffer
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from compiled_dag.channel import layout as at
+from compiled_dag.channel.body import body_in
 from compiled_dag.channel.codec import Kind, decode
 from compiled_dag.channel.interface import ChannelInterface
-from compiled_dag.channel.layout import ALIGN
 from compiled_dag.channel.lease import LEASE_BYTES, lease, lease_type
 from compiled_dag.channel.tensor import NoGpuError
 from compiled_dag.channel.warm import LARGE_BYTES, WarmBytes
 from compiled_dag.errors import DeserializationError
 from compiled_dag.outcome import Error, Place
 from compiled_dag.shm.futex import STORES_STAY_IN_ORDER, fence
-from compiled_dag.shm.segment import Mapping, round_up
 from compiled_dag.shm.waiter import Site
 
 if TYPE_CHECKING:
     from compiled_dag.channel.graph_segment import GraphSegment
+    from compiled_dag.shm.segment import Mapping
 
 _INT, _NONE, _FLOAT = int(Kind.INT), int(Kind.NONE), int(Kind.FLOAT)
 _KIND_MASK: Final = 0xFF
+_FIRST: Final = (0,)
 
 
 class _Extent:
@@ -158,13 +159,14 @@ class Reader(ChannelInterface):
         use = words[base + 5]
         start = extent.first_slot + slot * extent.stride
         word = extent.release + slot
-        if size < LEASE_BYTES:
+        tag &= _KIND_MASK
+        if size < LEASE_BYTES or not num_buffers:
             try:
-                return self._copy_out(tag & _KIND_MASK, extent.view, start, head_bytes, num_buffers)
+                return self._copy_out(tag, extent.view, start, head_bytes, num_buffers)
             finally:
                 extent.words[word] = use
         held = lease(extent.lease_type, extent.mapping, start, extent.words, word, use)
-        return self._on_lease(tag & _KIND_MASK, held, extent.view, start, head_bytes, num_buffers)
+        return self._on_lease(tag, held, extent.view, start, head_bytes, num_buffers)
 
     def _extent(self, where: int) -> tuple[_Extent, int]:
         index, slot = where >> 32, where & 0xFFFFFFFF
@@ -182,37 +184,34 @@ class Reader(ChannelInterface):
         self, kind: int, view: memoryview, start: int, head_bytes: int, num_buffers: int
     ) -> Any:
         """Rebuild a value from private copies of its buffers; the slot is free afterwards."""
-        at_head = start + 8 * num_buffers
-        end = at_head + head_bytes
-        head = bytes(view[at_head:end])
-        buffers: list[Any] = []
-        for entry in struct.unpack_from(f"{num_buffers}Q", view, start):
-            position = start + round_up(end - start, ALIGN)
-            end = position + (entry >> 1)
-            data = view[position:end]
-            buffers.append(bytearray(data) if entry & 1 else bytes(data))
-        return self.rebuild(kind, head, buffers)
+        if not num_buffers:
+            return self.rebuild(kind, bytes(view[start : start + head_bytes]), ())
+        body = body_in(head_bytes, bytes(view[start : start + 8 * num_buffers]))
+        whole = view[start : start + body.size]
+        parts: list[Any] = list(map(bytes, map(whole.__getitem__, body.buffers)))
+        for index in body.private:
+            parts[index] = bytearray(parts[index])
+        return self.rebuild(kind, bytes(whole[body.head]), parts)
 
     def _on_lease(
         self, kind: int, held: Any, view: memoryview, start: int, head_bytes: int, num_buffers: int
     ) -> Any:
         """Rebuild a value over the slot itself; `held` releases it when the last view dies."""
-        at_head = start + 8 * num_buffers
-        end = at_head + head_bytes
-        head = bytes(view[at_head:end])
-        buffers: list[Any] = []
-        for entry in struct.unpack_from(f"{num_buffers}Q", view, start):
-            position = start + round_up(end - start, ALIGN)
-            length = entry >> 1
-            end = position + length
-            if entry & 1 and not self._lends_private:
-                buffers.append(self._private_copy(view[position:end]))
-                continue
-            part = np.ndarray((length,), np.uint8, held, position - start)
-            if not entry & 1:
-                part.flags.writeable = False
-            buffers.append(part)
-        return self.rebuild(kind, head, buffers)
+        body = body_in(head_bytes, bytes(view[start : start + 8 * num_buffers]))
+        if self._lends_private and body.private == _FIRST and num_buffers == 1:
+            place = body.buffers[0]
+            whole = np.ndarray((place.stop - place.start,), np.uint8, held, place.start)
+            return self.rebuild(kind, bytes(view[start + 8 : start + 8 + head_bytes]), [whole])
+        # By way of pickle: a memoryview of a ctypes array itself has a format that cannot be cast.
+        shared = PickleBuffer(held).raw().toreadonly()
+        parts: list[Any] = list(map(shared.__getitem__, body.buffers))
+        for index in body.private:
+            place = body.buffers[index]
+            if self._lends_private:
+                parts[index] = np.ndarray((len(parts[index]),), np.uint8, held, place.start)
+            else:
+                parts[index] = self._private_copy(parts[index])
+        return self.rebuild(kind, bytes(shared[body.head]), parts)
 
     def _private_copy(self, data: memoryview) -> Any:
         """Return bytes of this process's own, in memory that was used before where that counts."""

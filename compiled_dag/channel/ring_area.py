@@ -6,7 +6,7 @@ Pure arithmetic; `compiled_dag.cuda.ring` says what the words mean and who waits
 
     with N slots and R readers
       +0       writer's line       u64 ended (its imports are closed), u64 imported (of readers'
-                                   events), u64 generation, u64 bytes of device memory
+                                   events), u64 generation
       +128     generations         48 x 128 bytes: u64 capacity of a slot; at +64 the handle of
                                    the ring's memory
       ...      ready               N x 64: handles of the writer's events
@@ -27,7 +27,7 @@ MOST_SLOTS: Final = 4
 """Device memory is dear: a writer that is this far ahead of a reader waits for it."""
 
 # writer's line, u64 indices
-WRITER_ENDED, IMPORTED, GENERATION, RING_BYTES = 0, 1, 2, 3
+WRITER_ENDED, IMPORTED, GENERATION = 0, 1, 2
 
 # a generation's row, u64 indices, and bytes from its start
 CAPACITY: Final = 0

@@ -70,6 +70,15 @@ class Transport:
         return self.mechanism in {"nccl", "gloo"}
 
     @property
+    def joins(self) -> bool:
+        """Whether values of one call may travel in one message: none of them is promised anything.
+
+        Where ends have to meet it is one meeting, and one operation of the group. In host memory it
+        would spare next to nothing, and one value that is kept would keep the others' memory.
+        """
+        return self.has_group and not (self.static_shape or self.direct_return)
+
+    @property
     def is_rendezvous(self) -> bool:
         """Whether writer and readers have to meet for a value to travel."""
         return self.mechanism == "communicator" or self.has_group

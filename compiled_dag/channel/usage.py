@@ -38,8 +38,8 @@ class Usage(NamedTuple):
     unread: int
     """Values that were written and that some reader has not read."""
     held: tuple[Held, ...]
-    ring_bytes: int = 0
-    """Of its ring, where GPUs copy the tensors."""
+    ring_bytes: int
+    """What there is for GPUs to copy tensors to, beside that."""
 
 
 def usage(graph: GraphSegment, index: int) -> Usage:
@@ -76,7 +76,7 @@ def usage(graph: GraphSegment, index: int) -> Usage:
         used_bytes=used_bytes,
         unread=words[control + at.SEQUENCE] - slowest,
         held=tuple(held),
-        ring_bytes=graph.ring_bytes().get(index, 0),
+        ring_bytes=words[control + at.RING_BYTES],
     )
 
 

@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 from compiled_dag import environment
-from compiled_dag.cuda.driver import Selecting
+from compiled_dag.cuda.driver import FIRST, Selecting
 from compiled_dag.errors import DeviceError, MemoryCapError
 
 if TYPE_CHECKING:
@@ -198,14 +198,14 @@ class TorchDevice:
         import torch as library  # noqa: PLC0415  see open_device
 
         self._torch: Any = library  # `torch` is a name for types here
-        self._where = library.device("cuda", 0)
+        self._where = library.device("cuda", FIRST)
         self._streams: dict[Stream, Any] = {}
         self._recorder: Any = None
         self._torch.cuda.init()
         with Selecting(driver):
-            driver.select(0)
+            driver.select(FIRST)
         self.driver = driver
-        facts = self._torch.cuda.get_device_properties(0)
+        facts = self._torch.cuda.get_device_properties(FIRST)
         self.uuid = str(facts.uuid)
         self.name = str(facts.name)
         distributed = library.distributed

@@ -18,6 +18,8 @@ Pointer: TypeAlias = int
 Event: TypeAlias = int
 Stream: TypeAlias = int
 
+FIRST: Final = 0
+"""This process's GPU among those it sees: the first one, which is what its actor was given."""
 HANDLE_BYTES: Final = 64
 """Of an exported allocation or event."""
 GRANULE: Final = 2 << 20
@@ -121,13 +123,13 @@ class Selecting:
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
-        self._other = 0
+        self._other = FIRST
 
     def __enter__(self) -> None:
         """Begin."""
         self._other = self._driver.current()
-        if self._other:
-            self._driver.select(0)
+        if self._other != FIRST:
+            self._driver.select(FIRST)
 
     def __exit__(
         self,
@@ -135,7 +137,7 @@ class Selecting:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._other:
+        if self._other != FIRST:
             self._driver.select(self._other)
 
 

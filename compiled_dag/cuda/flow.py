@@ -8,8 +8,14 @@ blocking in CUDA, because there the end of the graph could not end it.
 User code, and copies into rings, are on the stream that is current when a method is called. A copy
 into the own ring is short, and on a stream of its own it would race with a method that changes in
 place what an earlier call has returned. What takes long, where it does, is a reader's copy: over
-the bus, or from another GPU. With ``_overlap_gpu_communication`` that is on a stream of its own,
-for which the current stream waits where a value is first used.
+the bus, or from another GPU; and what a process group sends, which is over when it is received.
+With ``_overlap_gpu_communication`` each of these is on a stream of its own: the current stream
+waits for what is received where a value is first used, and for what is sent where the buffer that
+it is sent from is needed again (`outbox`).
+
+Nobody's GPU waits for ever: what a stream waits for is always of steps that come earlier in the
+program, and a step that communicates has all others who take part at the same place of the one
+order. With fewer streams (torch has 32, and gives them out again) more would be in that order.
 """
 
 from __future__ import annotations
@@ -29,7 +35,7 @@ AHEAD: Final = 4
 
 
 class Flow:
-    """The pace of one program, and the stream it receives on."""
+    """The pace of one program, and the streams it receives and sends on."""
 
     def __init__(
         self, device: Device, graph: GraphSegment, waiter: Waiter, *, overlaps: bool
@@ -40,7 +46,7 @@ class Flow:
             device: The actor's GPU.
             graph: The graph, whose end ends waits.
             waiter: The main thread's.
-            overlaps: Whether tensors are received on a stream of its own.
+            overlaps: Whether tensors are received and sent on streams of their own.
         """
         self._device = device
         self._graph = graph
@@ -48,6 +54,8 @@ class Flow:
         self._calling = Translating(device.driver, "the GPU's work of an earlier execution")
         self.receive = device.make_stream() if overlaps else None
         """None: the current one."""
+        self.send = device.make_stream() if overlaps else None
+        """What process groups send on; None: the current one."""
         with self._calling:
             self._events: list[Event] = [
                 device.driver.make_event(is_shared=False) for _ in range(AHEAD + 1)
@@ -80,7 +88,7 @@ class Flow:
         """Wait until the GPU has done all that is on this program's streams; raises as `begin`."""
         driver, event = self._device.driver, self._events[AHEAD]
         with self._calling:
-            for stream in (self.receive, self._device.stream()):
+            for stream in (self.receive, self.send, self._device.stream()):
                 if stream is not None:
                     driver.record(event, stream)
                     await_gpu(driver, event, self._waiter, self._graph.guard)

@@ -6,14 +6,16 @@ what the GPUs do then is only enqueued.
 
 With ``_overlap_gpu_communication`` NCCL's tensors are received on the stream that rings use: then
 they wait for no method that the GPU is at, and the current stream waits for them where a value is
-first used (`flow`).
+first used (`flow`). And they are sent on another stream, from buffers (`outbox`), so that methods
+do not wait until they are received. NCCL has one stream for each communicator, which waits for the
+stream that is current when it is called: what goes to and fro between the same ends is in order.
 
-The tensors of one value go to all its readers in one piece, but values do not go together. To put
-two into one group of NCCL's, the writer would have to meet the readers of both before it sends the
-first; a reader of the first may have to make something of it, where its host waits for its GPU, and
-send that, before another one comes to the second: all would wait. It could be done for neighbours
-in the one order that have the same ends, and so one communicator: a launch less, for a step of its
-own in programs and in their proof.
+The tensors of one value go to all its readers in one piece, and so do those of all values of one
+call that have the same readers: they are one message (`passes.channels`), and if one of them cannot
+be sent, none is. Other values do not go together. To put two into one group of NCCL's, the writer
+would have to meet the readers of both before it sends the first; a reader of the first may have to
+make something of it, where its host waits for its GPU, and send that, before another one comes to
+the second: all would wait.
 
 Tensors in host memory travel in the message, as always. A reader that has no memory for what comes
 says that it does not receive it, and has an error for that execution.
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from compiled_dag.channel.layout import ChannelSpec
     from compiled_dag.cuda.device import Device
     from compiled_dag.cuda.driver import Event, Stream
+    from compiled_dag.cuda.outbox import Outbox
     from compiled_dag.operation import EdgeEnd
     from compiled_dag.outcome import Error, Place
 
@@ -69,6 +72,8 @@ class Line:
     device: Device
     aside: Aside | None = None
     """None: tensors are received on the current stream, or into host memory."""
+    outbox: Outbox | None = None
+    """None: tensors are sent from where they are, on the current stream, or from host memory."""
 
 
 class GroupWriter(RendezvousWriter):
@@ -88,12 +93,24 @@ class GroupWriter(RendezvousWriter):
         self._line = line
 
     def _encode_apart(self, value: Any) -> tuple[Encoded, list[Any]]:
-        return self._promises.encode_apart(value, self._belongs)
+        encoded, found = self._promises.encode_apart(value, self._belongs)
+        if found and self._line.outbox is not None:
+            found = self._line.outbox.fill([tensors.to_send(one) for one in found])
+        return encoded, found
 
     def _belongs(self, tensor: torch.Tensor) -> bool:
         return tensors.is_plain(tensor) and self._line.device.holds(tensor)
 
     def _exchange(self, sent: Sequence[Any]) -> None:
+        outbox = self._line.outbox
+        if outbox is None:
+            self._send_to_all(sent)
+            return
+        with outbox.on():
+            self._send_to_all(sent)
+        outbox.sent()
+
+    def _send_to_all(self, sent: Sequence[Any]) -> None:
         ranks = [rank for rank, word, site in self._receivers if self._receives(word, site)]
         end = self._peers.end
         staged = [self._staged(one) for one in sent if one.numel()]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from compiled_dag.channel.layout import REGION
 from compiled_dag.cuda.driver import GRANULE, HANDLE_BYTES
+from compiled_dag.errors import MemoryCapError
 from compiled_dag.shm.segment import require_memory, round_up
 
 if TYPE_CHECKING:
@@ -23,6 +24,32 @@ if TYPE_CHECKING:
 
 _PLACE: Final = struct.Struct("QQ")
 _HALF: Final = REGION // 2
+
+
+def check_cap(
+    graph: GraphSegment, spec: ChannelSpec, nbytes: int, what: str, cap_bytes: int | None
+) -> None:
+    """Refuse memory for GPUs beyond the cap on what a graph's channels may take in all.
+
+    Args:
+        graph: The graph.
+        spec: The channel that wants more.
+        nbytes: How much.
+        what: What for.
+        cap_bytes: The cap, or None.
+
+    Raises:
+        MemoryCapError: It does not allow it.
+    """
+    if cap_bytes is None:
+        return
+    taken = sum(graph.reserved_bytes().values()) + sum(graph.ring_bytes().values())
+    if taken + nbytes > cap_bytes:
+        msg = (
+            f"channel {spec.label} wants {nbytes} bytes for {what}, the graph has taken {taken}, "
+            f"and it is capped at _max_memory_bytes={cap_bytes}. Raise the cap, or send less"
+        )
+        raise MemoryCapError(msg)
 
 
 class RingMemory(Protocol):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from compiled_dag.channel import ring_area as at
+from compiled_dag.channel.layout import RING_BYTES
 from compiled_dag.cuda.driver import Translating
 from compiled_dag.cuda.ring import ALIGN, offsets
-from compiled_dag.errors import MemoryCapError
+from compiled_dag.cuda.ring_memory import check_cap
 from compiled_dag.shm.futex import fence
 from compiled_dag.shm.segment import round_up
 from compiled_dag.shm.waiter import Site
@@ -56,6 +57,7 @@ class SendingRing:
         self._area = area = seat.area
         self._slots = area.slots
         self._line = area.start // 8
+        self._taken = seat.graph.layout.channels[seat.spec.index].control // 8 + RING_BYTES
         readers = seat.spec.readers
         self._reader_lines = [area.reader(position) // 8 for position in range(len(readers))]
         self._free: list[tuple[Event, ...] | None] = [None] * self._slots
@@ -163,7 +165,7 @@ class SendingRing:
         old = self._current
         number = 0 if old is None else old.number + 1
         ring_bytes = capacity * self._slots
-        self._check_cap(ring_bytes)
+        check_cap(self._seat.graph, self._seat.spec, ring_bytes, "a ring", self._cap_bytes)
         what = f"channel {self._seat.spec.label} wants {ring_bytes} bytes for {self._slots} slots"
         with Translating(self._driver, f"{what}, and {self._driver.free_bytes()} are free"):
             pointer, handle = self._memory.make(ring_bytes)
@@ -172,24 +174,11 @@ class SendingRing:
         self._words[place // 8 + at.CAPACITY] = capacity
         self._seat.graph.view[place + at.MEMORY : place + at.MEMORY + at.HANDLE] = handle
         self._words[self._line + at.GENERATION] = number
-        self._words[self._line + at.RING_BYTES] += made.nbytes
+        self._words[self._taken] += made.nbytes
         if old is not None:
             self._retired.append(old)
         self._current = made
         return made
-
-    def _check_cap(self, nbytes: int) -> None:
-        graph, cap = self._seat.graph, self._cap_bytes
-        if cap is None:
-            return
-        taken = sum(graph.reserved_bytes().values()) + sum(graph.ring_bytes().values())
-        if taken + nbytes > cap:
-            msg = (
-                f"channel {self._seat.spec.label} wants {nbytes} bytes for a ring, the graph "
-                f"has taken {taken}, and it is capped at _max_memory_bytes={cap}. Raise the cap, "
-                "or send less"
-            )
-            raise MemoryCapError(msg)
 
     def _free_retired(self) -> None:
         """Free outgrown rings that no reader has open any more."""
@@ -200,7 +189,7 @@ class SendingRing:
             self._free_memory(ring)
 
     def _free_memory(self, ring: _Generation) -> None:
-        self._words[self._line + at.RING_BYTES] -= ring.nbytes
+        self._words[self._taken] -= ring.nbytes
         self._memory.drop(ring.pointer)
 
     # --- the end

@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 from compiled_dag.channel import layout as at
 from compiled_dag.channel import tensor as tensors
 from compiled_dag.channel.checked import CheckedWriter
-from compiled_dag.channel.layout import ALIGN
 from compiled_dag.cuda.driver import Translating
 from compiled_dag.cuda.pins import Pins
 from compiled_dag.cuda.ring import looking
-from compiled_dag.shm.segment import round_up
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
+    from compiled_dag.channel.body import Body
     from compiled_dag.channel.codec import Encoded
+    from compiled_dag.channel.pickling import Buffer
     from compiled_dag.cuda.ring import Seat
     from compiled_dag.outcome import Place
 
@@ -75,13 +77,14 @@ class StagingWriter(CheckedWriter):
             self._sources = {}
 
     def _copy_in(
-        self, target: memoryview, start: int, end: int, buffers: list[Any], lengths: list[int]
+        self, target: memoryview, body: Body, head: bytes, buffers: Sequence[Buffer]
     ) -> None:
         if not self._sources:
-            super()._copy_in(target, start, end, buffers, lengths)
+            super()._copy_in(target, body, head, buffers)
             return
         assert self._taken is not None, "it is in a payload slot"
         extent, slot, _ = self._taken
+        address = extent.mapping.address + extent.slot(slot)
         with self._calling:
             try:
                 self._pins.pin(extent.mapping, extent.slot(slot), extent.capacity)
@@ -90,15 +93,15 @@ class StagingWriter(CheckedWriter):
                 raise
             stream, copy = self._seat.device.stream(), self._seat.device.driver.copy
             try:
-                for buffer, length in zip(buffers, lengths, strict=True):
-                    position = start + round_up(end - start, ALIGN)
-                    end = position + length
+                target[: len(body.table)] = body.table
+                target[body.head] = head
+                for place, buffer in zip(body.buffers, buffers, strict=True):
                     source = self._sources.get(id(memoryview(buffer).obj))
                     if source is None:
-                        target[position:end] = buffer
+                        target[place] = buffer
                     else:
-                        place = extent.mapping.address + position
-                        copy(place, source[1].data_ptr(), length, stream)
+                        to = address + place.start
+                        copy(to, source[1].data_ptr(), place.stop - place.start, stream)
             finally:
                 done = self._pins.note(stream, self._sources)
             self._seat.await_gpu(done, self._site)

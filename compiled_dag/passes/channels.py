@@ -2,17 +2,22 @@
 
 One channel per value that anybody else needs, written once for all its readers. Values used only
 on their own actor stay in a slot there.
+
+The values of one call that a process group carries to the same readers have one channel: they exist
+at the same time, so that nobody can wait for one of them with another still to be made.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from compiled_dag.channel.layout import ChannelSpec
-from compiled_dag.ir import DRIVER, Graph, Input, NodeId
+from compiled_dag.ir import DRIVER, Element, Graph, Input, NodeId
 from compiled_dag.plan import DRIVER_PARTICIPANT, Channels, Transports, remote_readers
 
 if TYPE_CHECKING:
+    from compiled_dag.channel.transport import Transport
     from compiled_dag.host import ActorId
 
 
@@ -22,7 +27,7 @@ def plan_channels(
     transports: Transports,
     depth: int,
 ) -> Channels:
-    """Return one channel per travelling value, and a trigger where an actor needs one.
+    """Return the channels of all travelling values, and a trigger where an actor needs one.
 
     Args:
         graph: The graph.
@@ -33,19 +38,22 @@ def plan_channels(
     participant = {actor: number for number, actor in enumerate(graph.actors, 1)}
     participant[DRIVER] = DRIVER_PARTICIPANT
     readers = remote_readers(graph)
+    joined = _joined(graph, order, transports, readers)
     specs: list[ChannelSpec] = []
     of_value: dict[NodeId, int] = {}
     for value in [node.id for node in graph.nodes if isinstance(node.op, Input)] + list(order):
-        if value in readers:
-            of_value[value] = len(specs)
+        if value in readers and value not in of_value:
+            beside = joined.get(value, ())
+            of_value |= dict.fromkeys((value, *beside), len(specs))
             specs.append(
                 ChannelSpec(
                     index=len(specs),
                     writer=participant[graph.nodes[value].actor],
                     readers=tuple(sorted(participant[actor] for actor in readers[value])),
                     depth=depth,
-                    label=_label(graph, value),
+                    label=", ".join(_label(graph, one) for one in (value, *beside)),
                     node=value,
+                    beside=beside,
                     transport=transports.of_value[value],
                 )
             )
@@ -64,6 +72,23 @@ def plan_channels(
             )
         )
     return Channels(specs=tuple(specs), of_value=of_value, trigger=trigger)
+
+
+def _joined(
+    graph: Graph,
+    order: tuple[NodeId, ...],
+    transports: Transports,
+    readers: dict[NodeId, set[ActorId]],
+) -> dict[NodeId, tuple[NodeId, ...]]:
+    """Return, by the first value of a call that travels with others, these others."""
+    found: dict[tuple[NodeId, frozenset[ActorId], Transport], list[NodeId]] = defaultdict(list)
+    for value in order:
+        op = graph.nodes[value].op
+        if isinstance(op, Element) and value in readers:
+            transport = transports.of_value[value]
+            if transport.joins:
+                found[op.source, frozenset(readers[value]), transport].append(value)
+    return {first: tuple(others) for first, *others in found.values()}
 
 
 def _without_first_read(

@@ -6,7 +6,8 @@ nobody needs any more. The driver writes its inputs first and reads the outputs 
 Where writer and readers must meet, all of them do so at the writer's place in the order: a reader
 takes the value then, not when it needs it. Then everybody's communication is in the one order; were
 it not, an actor that sends two values could wait for a reader that wants the second one first. What
-the ranks of a collective send they send one after the other, once all have its result.
+the ranks of a collective send they send one after the other, once all have its result. Values that
+have one channel are sent and read where the first of them is; all have been made by then.
 """
 
 from __future__ import annotations
@@ -159,8 +160,8 @@ class _Builder:
         """Send values to those who need them elsewhere."""
         for value in values:
             channel = self._channels.of_value.get(value)
-            if channel is not None:
-                self.steps.append(Write(channel, self.slot(value)))
+            if channel is not None and self._channels.specs[channel].node == value:
+                self.steps.append(Write(channel, *self._slots(channel)))
 
     def release(self, node: Node, made: tuple[NodeId, ...], last_use: dict[NodeId, NodeId]) -> None:
         """Forget what nobody needs after a node."""
@@ -181,7 +182,13 @@ class _Builder:
     def fetch(self, value: NodeId) -> None:
         """Read a value that comes from elsewhere, unless it is here."""
         if value not in self.slot_of:
-            self.steps.append(Read(self._channels.of_value[value], self.slot(value)))
+            channel = self._channels.of_value[value]
+            self.steps.append(Read(channel, *self._slots(channel)))
+
+    def _slots(self, channel: int) -> tuple[int, tuple[int, ...]]:
+        """Return the slots of a channel's values: of the first, and of those that go with it."""
+        slot, *beside = map(self.slot, map(NodeId, self._channels.specs[channel].nodes))
+        return slot, tuple(beside)
 
     def _work(self, node: Node) -> tuple[NodeId, ...]:
         """Append what makes the node's value; returns the values that exist from now on."""

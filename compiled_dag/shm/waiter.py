@@ -90,6 +90,11 @@ class Site:
         self.slice = _SLICE if slice_s == SLICE_S else Timespec.of(slice_s)
         self.length = 0
 
+    @property
+    def is_long(self) -> bool:
+        """Whether the next wait here will sleep at once."""
+        return self.length >= _LONG
+
 
 class Waiter:
     """The waiting policy with what it has learnt; one per thread that waits often."""
@@ -163,21 +168,41 @@ class Waiter:
             if words[index] != seen:
                 return True
         site = site or self._anywhere
-        yield_, clock = os.sched_yield, time.monotonic
-        start = clock()
-        if self._may_yield(site):
-            before, end = start, start + self._yield_s
-            while before < end:
-                yield_()
-                now = clock()
-                if now - before > _SLOW_YIELD_S:  # first: it may have come in that time
-                    self._count_slow()
-                    break
-                if words[index] != seen:
-                    self._count_good(site)
-                    return True
-                before = now
+        start = time.monotonic()
+        if self._yields(words, index, seen, site, start):
+            return True
         return self._sleep(lambda: words[index] != seen, guard, site, start, deadline)
+
+    def soon(self, words: Words, index: int, seen: int, site: Site) -> bool:
+        """Do the first part of `word`: look, and yield where that is worth it, but never sleep.
+
+        Whoever waits on after False counts the wait; nothing is learnt here.
+        """
+        for _ in range(_LOOKS):
+            if words[index] != seen:
+                return True
+        return not self._skip and self._yields(words, index, seen, site, time.monotonic())
+
+    def _yields(self, words: Words, index: int, seen: int, site: Site, start: float) -> bool:
+        """Yield until the word changed; False if it is not, or no longer, worth it."""
+        if self._skip:  # `_may_yield`, without a call
+            self._skip -= 1
+            return False
+        if site.length >= _LONG or self.calm or site.calm:
+            return False
+        yield_, clock = os.sched_yield, time.monotonic
+        before, end = start, start + self._yield_s
+        while before < end:
+            yield_()
+            now = clock()
+            if now - before > _SLOW_YIELD_S:  # first: it may have come in that time
+                self._count_slow()
+                return False
+            if words[index] != seen:
+                self._count_good(site)
+                return True
+            before = now
+        return False
 
     def either(
         self, one: Source, other: Source, guard: Guard, site: Site, deadline: float | None = None

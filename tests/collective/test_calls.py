@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -309,36 +310,39 @@ def test_operations_that_nobody_waits_for_are_done_in_order(members) -> None:  #
 def test_on_a_thread_the_stream_is_the_callers(members, monkeypatch) -> None:  # noqa: F811
     """What torch keeps per thread, of GPUs that are not here."""
     current = threading.local()
-    seen: list[str] = []
+    seen: list[int] = []
 
     @contextmanager
-    def stream(name):
-        before, current.name = current_stream(), name
+    def stream(entered):
+        before, current.stream = current_stream(0), entered
         yield
-        current.name = before
+        current.stream = before
 
-    def current_stream():
-        return getattr(current, "name", "default")
+    def current_stream(_device):
+        return getattr(current, "stream", SimpleNamespace(cuda_stream=0))
 
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "current_stream", current_stream)
     monkeypatch.setattr(torch.cuda, "stream", stream)
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
     operate = Member._operate
 
     def noted(self, *arguments):
-        seen.append(current_stream())
+        seen.append(current_stream(0).cuda_stream)
         operate(self, *arguments)
 
     monkeypatch.setattr(Member, "_operate", noted)
 
     def body(rank):
-        with stream(f"rank {rank}"):
+        with stream(SimpleNamespace(cuda_stream=rank + 1)):
             work = collective.allreduce(torch.ones(2), async_op=True)
         collective.barrier()
         work.wait()
 
     members(2).run_all(body)
-    assert sorted(seen) == ["default", "default", "rank 0", "rank 1"]
+    assert sorted(seen) == [0, 0, 1, 2]
 
 
 def test_messages_both_ways_need_no_order(members) -> None:  # noqa: F811

@@ -123,7 +123,17 @@ def test_breaking_a_group_stops_every_rank(host) -> None:
     actors = [host.actor(Worker()) for _ in range(2)]
     group = open_group(host, actors, soon())
     ends = [actor.resources[f"group {group.id}"] for actor in actors]
-    group.end()
+    group.end(head.BROKEN)
     assert [end.header.state for end in ends] == [head.BROKEN] * 2
     del ends
     group.close(soon())
+
+
+def test_a_group_that_is_closed_ends_in_peace_unless_it_had_failed(host) -> None:
+    for first, last in ((head.CLOSED, head.CLOSED), (head.BROKEN, head.BROKEN)):
+        actors = [host.actor(Worker()) for _ in range(2)]
+        group = open_group(host, actors, soon())
+        end = actors[0].resources[f"group {group.id}"]
+        group.end(first)
+        group.close(soon())
+        assert end.header.state == last

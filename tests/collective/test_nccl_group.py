@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import threading
+import time
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
 
 from collective import nccl_group
-from collective.header import BROKEN, OPEN
+from collective.header import BROKEN, CLOSED, FAULTED, OPEN
 from collective.nccl_group import NcclGroup
 from compiled_dag.errors import ChannelClosedError
+
+OWN, OTHER = torch.device("cuda", 0), torch.device("cuda", 1)
 
 
 class PaperGroup:
@@ -34,7 +38,8 @@ class PaperGroup:
 
 
 class Options:
-    def __init__(self) -> None:
+    def __init__(self, *, is_high_priority_stream: bool) -> None:
+        assert is_high_priority_stream
         self.config = SimpleNamespace(blocking=True)
 
 
@@ -42,7 +47,23 @@ class PaperWaiter:
     def until(self, ready, guard, deadline=None, site=None) -> bool:
         while not ready():
             guard()
+            if deadline is not None and time.monotonic() > deadline:
+                return False
         return True
+
+
+class PaperEvent:
+    """Is done when the streams that it was recorded on are."""
+
+    busy: ClassVar[set[str]] = set()
+    recorded: ClassVar[list[str]] = []
+
+    def record(self, stream: str) -> None:
+        self.stream = stream
+        self.recorded.append(stream)
+
+    def query(self) -> bool:
+        return self.stream not in self.busy
 
 
 class Header:
@@ -55,11 +76,19 @@ class Header:
 
 @pytest.fixture
 def group(monkeypatch):
-    event = SimpleNamespace(record=lambda: None, query=lambda: True)
-    cuda = SimpleNamespace(current_device=lambda: 0, Event=lambda: event)
+    """Made by a thread whose current GPU is the second, as user code may have made it."""
+    monkeypatch.setattr(PaperEvent, "busy", set())
+    monkeypatch.setattr(PaperEvent, "recorded", [])
+
+    def current_stream(device=OTHER) -> str:
+        return f"of {device}"
+
+    cuda = SimpleNamespace(
+        current_device=lambda: 1, current_stream=current_stream, Event=PaperEvent
+    )
     paper = SimpleNamespace(
-        cuda=cuda, device=lambda *_: torch.device("cpu"), zeros=torch.zeros, uint8=torch.uint8,
-        tensor=torch.tensor,
+        cuda=cuda, device=torch.device, zeros=lambda n, device: torch.zeros(n),
+        uint8=torch.uint8, tensor=lambda numbers, dtype, device: torch.tensor(numbers, dtype=dtype),
     )  # fmt: skip
     PaperGroup.Options = Options
     dist = SimpleNamespace(ProcessGroupNCCL=PaperGroup, PrefixStore=lambda *_: None)
@@ -76,6 +105,44 @@ def test_a_group_is_connected_when_it_is_made_and_never_blocks(group) -> None:
     assert names[1:] == [
         "set_sequence_number_for_group", "eager_connect_single_device", "allreduce", "wait"
     ]  # fmt: skip
+
+
+def test_it_is_on_the_process_s_first_gpu_whatever_is_current(group) -> None:
+    assert ("eager_connect_single_device", OWN) in group._group.calls
+    group.settle()
+    assert PaperEvent.recorded == [f"of {OWN}"] * 2  # in the warm-up, too
+
+
+@pytest.mark.parametrize("state", [OPEN, CLOSED])
+def test_what_was_begun_is_done_before_a_group_that_ends_in_peace_is_aborted(group, state) -> None:
+    torchs, stream = group._group, f"of {OWN}"
+    group.exchange([(group.marks([1]), 0)], ())
+    PaperEvent.busy.add(stream)
+    group._store.header.state = state
+    ending = threading.Thread(target=group.abort)
+    ending.start()
+    assert not torchs.aborted.wait(0.3)
+    PaperEvent.busy.remove(stream)
+    ending.join(30)
+    assert torchs.aborted.is_set()
+
+
+@pytest.mark.parametrize("state", [BROKEN, FAULTED])
+def test_what_was_begun_in_a_group_that_failed_is_not_waited_for(group, state) -> None:
+    torchs = group._group
+    group.run("allreduce", None, group.marks([1]), op="SUM", root=0).wait()
+    PaperEvent.busy.add(f"of {OWN}")
+    group._store.header.state = state
+    group.abort()
+    assert torchs.aborted.is_set()
+
+
+def test_what_does_not_come_to_its_end_is_aborted_after_a_while(group, monkeypatch) -> None:
+    monkeypatch.setattr(nccl_group, "FINISH_S", 0.0)
+    torchs = group._group
+    PaperEvent.busy.add(f"of {OWN}")
+    group.abort()
+    assert torchs.aborted.is_set()
 
 
 def test_what_is_sent_and_received_at_once_is_one_operation(group) -> None:

@@ -13,19 +13,29 @@ import torch
 
 import collective.group
 import collective.header
+import compiled_dag.channel.graph_segment
 import compiled_dag.deployment
 import compiled_dag.driver
 import compiled_dag.fetch
+import compiled_dag.gauge
 import compiled_dag.groups
+import compiled_dag.observer
+import compiled_dag.shm.segment
 import compiled_dag.submit
 from collective import allreduce
 from compiled_dag import InputNode, MultiOutputNode
-from compiled_dag.shm.segment import Mapping, Segment
-from tests.gates import Interrupt, ask, interrupt_once, one_method, soon
+from tests.gates import Interrupt, ask, one_method, soon
 from tests.graphs import Worker, chain
 
 BEGINNING = (compiled_dag.driver, compiled_dag.fetch, compiled_dag.submit)
 FORMING = (compiled_dag.groups, collective.group, collective.header)
+COMING_UP = (
+    compiled_dag.deployment,
+    compiled_dag.channel.graph_segment,
+    compiled_dag.shm.segment,
+    compiled_dag.gauge,
+    compiled_dag.observer,
+)
 ENDING = (compiled_dag.driver, compiled_dag.deployment, collective.group)
 
 
@@ -108,25 +118,22 @@ def test_a_compile_that_was_interrupted_while_its_group_formed_leaves_none(host,
     graph.teardown()
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize(
-    ("owner", "name"),
-    [(Segment, "map"), (Mapping, "populate"), (compiled_dag.deployment, "Gauge"),
-     (compiled_dag.deployment, "Log"), (compiled_dag.deployment, "Observer")],
-)  # fmt: skip
-def test_a_compile_that_was_interrupted_while_its_memory_was_made_leaves_none(
-    host, monkeypatch, owner, name, after
-) -> None:
+@EVERY
+def test_a_compile_that_was_interrupted_while_it_came_up_leaves_none(host, step) -> None:
     actor = host.actor(Worker())
     one_method(actor).experimental_compile().teardown()  # what the session keeps is there now
     before = memory_files()
-    interrupt_once(monkeypatch, owner, name, after=after)
-    with pytest.raises(KeyboardInterrupt):
-        one_method(actor).experimental_compile()
-    gc.collect()
-    assert memory_files() == before
-    assert_released(host, [actor])
-    one_method(actor).experimental_compile().teardown()
+    for line in itertools.count(1, step):
+        graph: Any = None
+        with Interrupt(COMING_UP, line) as interrupt:
+            graph = one_method(actor).experimental_compile()
+        if not interrupt.raised:
+            break
+        gc.collect()
+        assert_released(host, [actor])
+        assert host.waiter.until(lambda: memory_files() == before, lambda: None, soon())
+    assert line > 100
+    graph.teardown()
 
 
 def memory_files() -> list[str]:

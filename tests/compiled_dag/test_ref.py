@@ -124,23 +124,64 @@ def test_a_list_is_got_under_one_deadline(gated, gate) -> None:
     assert get_many(refs, 30) == [0, 1, 2, 3, 4]
 
 
-def test_a_list_raises_the_first_error_without_waiting_for_slower_outputs(host, gate) -> None:
+@pytest.mark.parametrize("timeout", [None, 30])
+def test_a_list_raises_the_first_error_without_waiting_for_slower_outputs(
+    host, gate, timeout
+) -> None:
     slow, quick = host.actor(gate), host.actor(Gate())
     with InputNode() as inp:
         output = MultiOutputNode([slow.hold.bind(inp), quick.fail.bind(inp)])
     with output.experimental_compile() as graph:
         refs = graph.execute(1)
         with pytest.raises(ValueError, match="1 is bad"):
-            get_many(refs, 30)
+            get_many(refs, timeout)
         assert not refs[0].ready()
         gate.opened.set()
         assert refs[0].get(30) == 1
 
 
-def test_a_list_may_hold_one_ref_twice_and_refs_of_several_graphs(host) -> None:
+def test_a_list_whose_first_ref_is_an_error_does_not_wait_for_the_next(host, gate) -> None:
+    slow, quick = host.actor(gate), host.actor(Gate())
+    with InputNode() as inp:
+        output = MultiOutputNode([quick.fail.bind(inp), slow.hold.bind(inp)])
+    with output.experimental_compile() as graph:
+        refs = graph.execute(1)
+        with pytest.raises(ValueError, match="1 is bad"):
+            get_many(refs)
+        assert not refs[1].ready()
+        gate.opened.set()
+        with pytest.raises(ValueError, match="1 is bad"):
+            get_many(refs)
+        assert refs[1].get(30) == 1
+
+
+@pytest.mark.parametrize("timeout", [None, 30])
+def test_a_list_may_hold_one_ref_twice_and_refs_of_several_graphs(host, timeout) -> None:
     with compiled(host) as one, compiled(host) as other:
         ref = one.execute(1)
-        assert get_many([ref, other.execute(2), ref, one.execute(3)], 30) == [1, 2, 1, 3]
+        assert get_many([ref, other.execute(2), ref, one.execute(3)], timeout) == [1, 2, 1, 3]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1)])
+def test_a_list_may_be_in_any_order_and_leave_results_out(host, order) -> None:
+    with compiled(host) as graph:
+        refs = [graph.execute(number) for number in range(5)]
+        assert get_many([refs[number] for number in order]) == list(order)
+        assert get_many([refs[order[0]], refs[4]]) == [order[0], 4]
+        refs = [graph.execute(number) for number in range(5)]
+        assert get_many([refs[4], refs[order[0]]]) == [4, order[0]]
+
+
+def test_a_list_is_got_by_threads_at_once(host) -> None:
+    first, second = host.actor(Worker(1)), host.actor(Worker(2))
+    with InputNode() as inp:
+        output = MultiOutputNode([first.add.bind(inp), second.add.bind(inp)])
+    with output.experimental_compile() as graph:
+        for number in range(50):
+            refs = graph.execute(number)
+            threads = [Background(get_many, list(part)) for part in (refs, refs[::-1], refs)]
+            expected = [number + 1, number + 2]
+            assert [sorted(one.result()) for one in threads] == [expected] * 3
 
 
 def test_without_a_time_progress_of_any_graph_counts_and_any_error_is_raised_first(host) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+import threading
+from typing import Any, Final
 
 import torch
 
 from compiled_dag.cuda.device import open_device
+from tests.cuda import nccl
+
+UNSENDABLE: Final = 13
 
 
 class Stage:
@@ -25,6 +29,12 @@ class Stage:
 
     def make_many(self, n: int) -> Any:
         return {"a": [self.make(n), "text"], "b": (self.make(n + 1), n), "cpu": torch.ones(3)}
+
+    def make_two(self, n: int) -> Any:
+        """Return two values, of which the second may be what cannot be sent."""
+        if n < 0:
+            raise ValueError(f"no {n} numbers")
+        return self.make(n), threading.Lock() if n == UNSENDABLE else [self.make(n + 1), n]
 
     def host_numbers(self, n: int, dies: bool = False) -> Any:
         if dies:
@@ -55,11 +65,23 @@ class Stage:
     def count(self) -> int:
         return self.runs
 
+    def count_up(self, n: int) -> Any:
+        """Return the same tensor each time, with 1 more in it; the GPU takes its time."""
+        device = open_device()
+        if not hasattr(self, "total"):
+            self.total = device.from_host(bytes(n)).view(torch.int8)
+        device.launch(lambda total: total.add_(1), self.total)
+        return self.total
+
     def keep(self, value: Any) -> Any:
         """Keep it, and change it: it is this actor's own."""
         self.kept.append(value)
         open_device().launch(lambda value: value.add_(100), value)
         return value
+
+    def put_away(self, value: Any) -> None:
+        """Keep it as it comes, and wait for nothing."""
+        self.kept.append(value)
 
     def same(self, value: Any) -> Any:
         return value
@@ -79,6 +101,10 @@ class Stage:
 
     def fail(self, value: Any) -> Any:
         raise KeyError("told to")
+
+    def operations(self) -> int:
+        """Return how often NCCL was asked to send or receive something."""
+        return nccl.operations
 
     def pid(self) -> int:
         return os.getpid()

@@ -93,7 +93,8 @@ class Settings:
         self.pause_s = float(words.get("pause_us", 200)) / 1e6
         self.refuses_memory = "no_memory" in words
         self.refuses_events = "no_events" in words
-        self.backend = words.get("backend", "gloo")
+        self.imitates_nccl = "nccl" in words
+        self.backend = words.get("backend", "nccl" if self.imitates_nccl else "gloo")
         self.refuses_pinning = "no_pinning" in words
         self.is_mig = "mig" in words
         self.is_other = "other" in words
@@ -615,7 +616,12 @@ class FakeRecording:
 
 def open_device() -> FakeDevice:
     """Make this process's GPU: what ``COMPILED_DAG_CUDA=tests.cuda.fake:open_device`` calls."""
-    return FakeDevice(Settings(os.environ.get(SETTINGS, "")))
+    device = FakeDevice(Settings(os.environ.get(SETTINGS, "")))
+    if device.settings.imitates_nccl:
+        from tests.cuda.nccl import imitate
+
+        imitate(device)
+    return device
 
 
 def open_ordered_device() -> FakeDevice:

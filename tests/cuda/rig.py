@@ -29,6 +29,7 @@ from compiled_dag.ends import open_reader, open_writer
 from compiled_dag.errors import ChannelClosedError
 from compiled_dag.outcome import Place
 from compiled_dag.shm.board import Board, Doorbell
+from compiled_dag.shm.segment import Segment
 from compiled_dag.shm.waiter import Waiter
 from tests.cuda.fake import FakeDevice, Settings
 
@@ -115,7 +116,8 @@ class Rig:
             index=0, writer=WRITER, readers=readers, depth=plan.depth, label="Worker.f#1",
             transport=transport,
         )  # fmt: skip
-        made = GraphSegment.create(plan.readers + 2, (self.spec,), 7)
+        made = Segment(-1)
+        GraphSegment.allocate(made, plan.readers + 2, (self.spec,), 7)
         lines = tuple(range(plan.readers + 2))
         labels = ("driver", *(f"Worker({line})" for line in lines[1:]))
         self.graph = GraphSegment(made.fd, self.board, lines, (self.spec,), labels)

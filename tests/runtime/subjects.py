@@ -171,6 +171,9 @@ class Threaded(Base):
         super().__init__(*args)
         self.barrier = threading.Barrier(4)
 
+    def finalize(self, begun: str) -> None:
+        finalize(begun)
+
     def meet(self) -> int:
         """Return once four calls are here at once."""
         return self.barrier.wait(20)
@@ -313,9 +316,8 @@ def sleep_task(begun: str) -> None:
     time.sleep(1000)
 
 
-@runtime.remote
-def finalize_task(begun: str) -> None:
-    """Be in a finalizer for ever, and were that ended, in the task itself."""
+def finalize(begun: str) -> None:
+    """Be in a finalizer for ever, and were that ended, in another, and then here."""
 
     class Slow:
         def __del__(self) -> None:
@@ -324,8 +326,14 @@ def finalize_task(begun: str) -> None:
                 pass
 
     Slow()
+    Slow()
     while True:
         pass
+
+
+@runtime.remote
+def finalize_task(begun: str) -> None:
+    finalize(begun)
 
 
 @runtime.remote

@@ -324,10 +324,21 @@ def test_messages_stay_whole_when_a_busy_sender_is_cancelled(session, begun):
         assert get(subjects.echo_task.remote("whole")) == "whole"
 
 
-def test_a_task_that_is_cancelled_in_a_finalizer_ends_all_the_same(session, begun, capfd):
-    for turn in range(1, 4):
-        ref = subjects.finalize_task.remote(begun)
-        wait_until(lambda turn=turn: events(begun) == turn)
+def in_a_task():
+    return subjects.finalize_task.remote
+
+
+def beside_others():
+    actor = Threaded.remote()
+    return lambda begun: actor.finalize.remote(begun)  # noqa: PLW0108  it keeps the actor
+
+
+@pytest.mark.parametrize("made", [in_a_task, beside_others])
+def test_what_is_cancelled_in_a_finalizer_ends_all_the_same(session, made, begun, capfd):
+    finalize = made()
+    for turn in range(3):
+        ref = finalize(f"{begun} {turn}")
+        wait_until(lambda turn=turn: events(f"{begun} {turn}"))
         runtime.cancel(ref)
         assert_cancelled(ref)
         assert get(subjects.echo_task.remote(turn)) == turn

@@ -239,8 +239,15 @@ def test_fortran_order_is_kept() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [np.arange(4), np.array(1), np.asfortranarray(np.ones((3, 4))), np.ones((3, 4))[:, ::2]],
-    ids=["plain", "0-dim", "fortran", "strided"],
+    [
+        np.arange(4),
+        np.array(1),
+        np.asfortranarray(np.ones((3, 4))),
+        np.ones((3, 4))[:, ::2],
+        np.array(["2024-02-29", "NaT"], "datetime64[ns]"),
+        np.asfortranarray(np.ones((3, 4), "timedelta64[s]")),
+    ],
+    ids=["plain", "0-dim", "fortran", "strided", "dates", "fortran-deltas"],
 )
 @pytest.mark.parametrize("wrap", [lambda a: a, lambda a: [a], lambda a: {"k": (a,)}])
 def test_an_array_arrives_read_only_wherever_it_is(value, wrap) -> None:
@@ -261,6 +268,14 @@ def test_arrays_inside_a_value_travel_beside_the_pickle() -> None:
     encoded = encode({"a": np.zeros(10_000), "b": [np.ones(10_000)]})
     assert [memoryview(buffer).nbytes for buffer in encoded.buffers] == [80_000, 80_000]
     assert len(encoded.head) < 1000
+
+
+@given(arrays, arrays)
+def test_any_array_arrives_inside_a_value(one, other) -> None:
+    arrived = through({"a": one, "b": [other, one.T]})
+    for found, value in zip([arrived["a"], *arrived["b"]], [one, other, one.T], strict=True):
+        assert_same_array(found, value)
+        assert not found.flags.writeable
 
 
 def test_headers_of_equal_arrays_are_made_once() -> None:

@@ -66,7 +66,7 @@ def test_memory_that_is_not_there_is_refused_before_it_is_touched(wire, monkeypa
     spec = wire().spec
     monkeypatch.setattr(segments, "available_bytes", lambda: 100)
     with pytest.raises(MemoryCapError, match=r"^a graph of 1 channels needs \d+ bytes"):
-        GraphSegment.create(2, (spec,), 1)
+        GraphSegment.allocate(segments.Segment(-1), 2, (spec,), 1)
 
 
 def test_closing_leaves_what_is_mapped(wire) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compiled_dag.channel import layout as at
-from compiled_dag.channel.layout import ChannelSpec, Layout, body_size
+from compiled_dag.channel.layout import ChannelSpec, Layout
 from compiled_dag.shm.segment import HUGE, PAGE
 
 
@@ -79,17 +79,6 @@ def test_two_participants_that_agree_on_the_channels_agree_on_every_place() -> N
 
 def test_lines_of_two_writers_are_in_different_cache_lines() -> None:
     assert at.LINE >= 128
-
-
-@given(st.integers(0, 200), st.lists(st.integers(0, 300), max_size=4))
-def test_a_body_has_room_for_its_table_its_head_and_every_buffer_at_a_multiple_of_64(
-    head_bytes, buffers
-) -> None:
-    end = 8 * len(buffers) + head_bytes
-    for nbytes in buffers:
-        start = -(-end // at.ALIGN) * at.ALIGN
-        end = start + nbytes
-    assert body_size(head_bytes, buffers) == end
 
 
 @given(st.integers(1, 20 * HUGE))

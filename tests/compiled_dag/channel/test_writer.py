@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import threading
 import weakref
 
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import compiled_dag.channel.writer
 from compiled_dag import MemoryCapError
 from compiled_dag.channel import layout as at
 from compiled_dag.channel.lease import LEASE_BYTES
@@ -15,6 +17,7 @@ from compiled_dag.lending import lend_by
 from compiled_dag.shm.segment import PAGE
 from tests.compiled_dag.channel.test_codec import nested
 from tests.compiled_dag.channel.wires import SLOT, Wire
+from tests.gates import Interrupt
 
 EDGES = [0, 1, -1, 2**62, 2**63 - 1, -(2**63) + 1, 2**63, -(2**63), 2**64, -(2**100)]
 
@@ -142,7 +145,7 @@ def test_a_cap_refuses_the_value_and_leaves_the_channel_usable(wire) -> None:
     with pytest.raises(MemoryCapError) as raised:
         one.writer.write(b"x" * 3 * SLOT)
     text = str(raised.value)
-    assert f"channel Worker.f#1 wants {3 * SLOT + PAGE} more bytes" in text
+    assert f"channel Worker.f#1 wants {3 * SLOT} more bytes" in text
     assert f"_max_memory_bytes={2 * SLOT}" in text
     assert not one.readers[0].ready()
     assert one.send(b"y" * SLOT)[:1] == b"y"
@@ -259,3 +262,23 @@ def test_lending_is_told_and_all_is_taken_back_when_nobody_reads_any_more(wire) 
     alive = lent_with(one.writer)
     one.writer.take_all_back()
     assert (told, alive()) == ([False, False], None)
+
+
+# --- interrupts -----------------------------------------------------------------------------------
+
+
+def test_after_an_interrupt_on_any_line_messages_arrive_and_wake_who_sleeps(wire) -> None:
+    one = wire()
+    (reader,), bell = one.readers, one.board.bell_index(1)
+    for place in itertools.count(1):
+        with Interrupt((compiled_dag.channel.writer,), place) as interrupt:
+            one.writer.write(place)
+        if reader.ready():
+            assert reader.read() == place
+        for value in (-place, [place]):
+            one.board.bells[bell] = place
+            assert one.send(value) == value
+            assert one.board.bells[bell] == 0
+        if not interrupt.raised:
+            break
+    assert place > 10

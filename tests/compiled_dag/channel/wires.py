@@ -11,7 +11,7 @@ from compiled_dag.channel.transport import UNHINTED, Transport
 from compiled_dag.channel.usage import usage
 from compiled_dag.ends import open_reader, open_writer
 from compiled_dag.shm.board import Board
-from compiled_dag.shm.segment import PAGE
+from compiled_dag.shm.segment import PAGE, Segment
 
 SLOT = 64 * PAGE
 """First capacity of a payload slot: room for a value that is leased."""
@@ -41,7 +41,8 @@ class Wire:
             label="Worker.f#1",
             transport=transport,
         )
-        made = GraphSegment.create(readers + 1, (self.spec,), 7)
+        made = Segment(-1)
+        GraphSegment.allocate(made, readers + 1, (self.spec,), 7)
         self._graphs = [self._map(os.dup(made.fd)) for _ in range(readers + 1)]
         made.close()
         self.graph = self._graphs[0]

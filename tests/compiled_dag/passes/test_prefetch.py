@@ -107,8 +107,8 @@ def _communication(steps):
 
 def _filled(step):
     match step:
-        case Read(slot=slot):
-            return (slot,)
+        case Read(slots=slots):
+            return slots
         case Compute(results=results):
             return results
         case _:

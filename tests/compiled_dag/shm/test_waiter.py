@@ -134,6 +134,7 @@ class FakeTime:
         self.now = 0.0
         self.yields = 0
         self.costs: list[float] = []
+        self.on_yield = None
 
     def monotonic(self) -> float:
         return self.now
@@ -141,6 +142,8 @@ class FakeTime:
     def sched_yield(self) -> None:
         self.yields += 1
         self.now += self.costs.pop(0) if self.costs else 1e-6
+        if self.on_yield is not None:
+            self.on_yield()
 
 
 @pytest.fixture
@@ -317,6 +320,28 @@ def test_a_calm_waiter_and_a_calm_place_never_yield(waits) -> None:
     assert waits.wait(5) == 0
     waits.waiter.calm -= 1
     assert waits.wait(5) == 5
+
+
+def test_who_does_not_sleep_yields_as_others_do_and_leaves_the_counting_to_them(waits) -> None:
+    waiter, fake, site = waits.waiter, waits.fake, Site()
+    assert waiter.soon([1], 0, 0, site)
+    assert fake.yields == 0
+    words = [0]
+    fake.costs = [1e-6, 1e-6]
+    fake.on_yield = lambda: words.__setitem__(0, int(fake.yields == 2))
+    assert waiter.soon(words, 0, 0, site)
+    assert fake.yields == 2
+    fake.on_yield = None
+    assert not waiter.soon([0], 0, 0, site)
+    assert fake.yields == pytest.approx(202, abs=1)
+    before = fake.yields
+    fake.costs = [SLOW_S]
+    assert not waiter.soon([0], 0, 0, site)  # slow: from here on nobody yields
+    assert not waiter.soon([0], 0, 0, site)
+    assert fake.yields == before + 1
+    assert waits.skipped() == 128
+    assert not waiter.soon([0], 0, 0, Site(calm=True))
+    assert waiter.sleeps == 128
 
 
 @pytest.mark.parametrize("mode", ["latency", "balanced", "eco"])
