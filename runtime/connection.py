@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from compiled_dag.shm.board import Board
     from runtime.dedup import Deduplicator
+    from runtime.parcel import Parcel
     from runtime.supervisor import Supervisor
 
 
@@ -45,6 +46,7 @@ class Connection:
         receiver: Callable[[Any], None],
         find: Callable[[int], Any],
         lend: Callable[[Sequence[Any]], list[Any]],
+        lend_memory: Callable[[Parcel], None],
         flusher: Callable[[], None],
         breaker: Callable[[OSError], None],
     ) -> tuple[Link, tuple[int, ...]]:
@@ -66,6 +68,7 @@ class Connection:
             receiver=receiver,
             find=find,
             lend=lend,
+            lend_memory=lend_memory,
             flusher=flusher,
             breaker=breaker,
         )

@@ -11,7 +11,8 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from runtime.objects import Lifeline, ObjectRef, next_reference
+from runtime.objects import Lifeline, ObjectRef
+from runtime.references import next_reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

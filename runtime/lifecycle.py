@@ -216,7 +216,7 @@ def _session(segment: Segment, launched: Launch, options: Mapping[str, Any]) -> 
     session = Session(segment, launched, **options)
     set_strays(session.store.pin, session.store.lend, session.store.find_stray)
     set_admission(session.store.admit)
-    set_stock(session.memory.take)
+    set_stock(session.memory.take, session.memory.give)
     return session
 
 
@@ -261,7 +261,7 @@ def _end(interrupts: Interrupts, *, hurry: bool) -> None:
                 _Current.session = None
                 set_strays(None, None, None)
                 set_admission(None)
-                set_stock(None)
+                set_stock(None, None)
 
 
 def _shut_down_at_exit() -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from compiled_dag.shm.board import Board
     from runtime.messages import Message
+    from runtime.parcel import Parcel
 
 _MOST_SENT_ALONG: Final = 8
 _SENT_ALONG_BYTES: Final = 16 * 1024
@@ -43,6 +44,7 @@ class Link:
         receiver: Callable[[Any], None],
         find: Callable[[int], Any],
         lend: Callable[[Sequence[Any]], list[Any]],
+        lend_memory: Callable[[Parcel], None],
         flusher: Callable[[], None],
         breaker: Callable[[OSError], None],
     ) -> None:
@@ -57,6 +59,7 @@ class Link:
             find: Returns a reference that the process has, by number.
             lend: Takes note of references that are sent to the process; returns those that are
                 new to it.
+            lend_memory: Takes note of a large argument that is sent to the process.
             flusher: Calls `flush`, with the actor's lock held.
             breaker: Handles that messages cannot be received any more.
         """
@@ -70,7 +73,7 @@ class Link:
         self._supervisor = supervisor
         self._flusher = flusher
         self._breaker = breaker
-        self._lend = lend
+        self._lend, self._lend_memory = lend, lend_memory
         self._inbox = wire.Inbox(sock, find)
         self._reading = threading.Lock()
         self._missed = False
@@ -114,10 +117,9 @@ class Link:
     def _note(self, message: Message) -> list[Any]:
         """Note what of a message's values the process sees; returns the references new to it."""
         fresh: list[Any] = []
-        tracked = isinstance(message, Resolved)
         for parcel in getattr(message, "parcels", ()):
-            if not tracked:
-                parcel.exclusive = False  # its receiver maps it without a reference
+            if parcel.fd >= 0 and isinstance(message, Call):
+                self._lend_memory(parcel)
             if parcel.references:
                 fresh += self._lend(parcel.references)
         return fresh

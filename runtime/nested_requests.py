@@ -9,8 +9,8 @@ import cloudpickle
 from runtime.arguments import pack_arguments
 from runtime.checks import STREAM
 from runtime.messages import Put, Submit, TaskRequest
-from runtime.objects import next_reference
 from runtime.parcel import Parcel
+from runtime.references import next_reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -7,12 +7,12 @@ import copy
 import itertools
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from compiled_dag.errors import DeserializationError
 from compiled_dag.lending import lend_by
 from compiled_dag.outcome import Error
-from runtime.references import reduce_lent, reduce_reference
+from runtime.references import next_reference, reduce_lent, reduce_reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -91,26 +91,6 @@ class Source(Protocol):
     def attend(self) -> Pump | None:
         """Let the calling thread read what arrives, until `Pump.leave`."""
         ...
-
-
-_BITS_OF_PROCESS: Final = 32
-"""References are numbered in the process that makes them; its own number is above these bits."""
-
-
-class _Numbers:
-    """Numbers for references: unique in the session."""
-
-    next = itertools.count(1).__next__
-
-
-def number_from(process: int) -> None:
-    """Number references as those of process `process`; 0 is the driver."""
-    _Numbers.next = itertools.count((process << _BITS_OF_PROCESS) + 1).__next__
-
-
-def next_reference() -> int:
-    """Return a number for a reference."""
-    return _Numbers.next()
 
 
 _failures = itertools.count(1)
@@ -198,7 +178,7 @@ class ObjectRef:
         self.parcel: Parcel | None = None
         self.error: BaseException | None = None
         """Why there is no value: its actor died, say. An exception of the method is in `parcel`."""
-        self.number = _Numbers.next() if number is None else number
+        self.number = next_reference() if number is None else number
         self.call = call
         """Number of the actor's call that makes it, where it is known: in the driver."""
         self._callbacks: list[Callable[[], None]] | None = None

@@ -1,30 +1,36 @@
 """A value on its way between processes: small ones inline, large ones in a memfd.
 
 A parcel is not changed once made, so the same one may be sent to several actors and loaded several
-times. Whoever loads a large parcel maps it copy-on-write: numpy arrays come back read-only without
-a copy, tensors writable and private without one, whoever else holds the same value.
+times. Whoever loads a large parcel maps it: numpy arrays come back read-only without a copy. If it
+holds tensors it is mapped copy-on-write, so that these are writable and private without a copy,
+whoever else holds the same value.
 
-The body is the table of buffers (length << 1 | private), the head, then each buffer at a multiple
-of 64, as in a channel's slot (`compiled_dag.channel.layout`).
+The body is as in a channel's slot (`compiled_dag.channel.body`).
+
+The memory of a large one is used again (`runtime.warm`) once nobody can see it any more. So whoever
+maps it keeps something alive meanwhile (`load`): the parcel itself in the process that owns it; in
+others the reference of the object, or the `lease` that came with the arguments of a call. These
+tell the owner when they go, and so does the death of their process.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import pickle
 import struct
 from typing import TYPE_CHECKING, Any, Final
 
-from compiled_dag.channel.body import ALIGN
-from compiled_dag.channel.codec import Encoded, Kind, decode, encode
+from compiled_dag.channel.body import Body, body_in, body_of
+from compiled_dag.channel.codec import Kind, decode, encode
 from compiled_dag.shm.segment import Mapping, Segment, require_memory, round_up
-from runtime.references import collecting, supplying
+from runtime.mapped import MAPPINGS
+from runtime.references import collecting, next_reference, supplying
 from runtime.warm import capacity_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
+    from compiled_dag.channel.pickling import Buffer
     from runtime.references import Reference
 
 INLINE_BYTES: Final = 100 * 1024
@@ -37,11 +43,42 @@ _ERROR: Final = int(Kind.ERROR)
 """Plain numbers: packing and comparing an enum's member costs three times as much."""
 _CHECK_BYTES: Final = 16 << 20
 """From here on it is worth asking the kernel whether there is room."""
-_PADDING: Final = bytes(ALIGN)
 _MOST_CHUNKS: Final = 1000  # the kernel takes 1024 at a time
 
-META: Final = struct.Struct("<BBHIQH")
-"""kind, in a segment, number of buffers, bytes of the head, bytes of the body, references"""
+INLINE, STORED, LENT = range(3)
+"""Where a body is: in the message, in a segment, or in one whose `number` comes along."""
+
+META: Final = struct.Struct("<BBHIQHq")
+"""kind, where the body is, number of buffers, bytes of the head, bytes of the body, references,
+number of the memory if it is lent"""
+
+
+class _Stock:
+    """Where memory comes from that was used before, and where it goes back to."""
+
+    take: Callable[[int], int] = staticmethod(lambda _size: -1)
+    give: Callable[[int], bool] = staticmethod(lambda _fd: False)
+    forks = 0
+    """How often a process that may see values has forked: its children see them for ever."""
+
+
+def set_stock(take: Callable[[int], int] | None, give: Callable[[int], bool] | None) -> None:
+    """Say where memory comes from.
+
+    Args:
+        take: Returns memory for so many bytes, or -1. None: there is none.
+        give: Takes memory over that nobody sees, or tells that it does not. Safe in finalizers.
+    """
+    _Stock.take = staticmethod(take or (lambda _size: -1))
+    _Stock.give = staticmethod(give or (lambda _fd: False))
+
+
+def note_fork() -> None:
+    """Never use memory again that values are in now: a forked child sees it, and does not tell."""
+    _Stock.forks += 1
+
+
+os.register_at_fork(before=note_fork)
 
 
 class Parcel:
@@ -51,9 +88,12 @@ class Parcel:
         "body",
         "exclusive",
         "fd",
+        "forks",
         "head_bytes",
         "kind",
+        "lease",
         "num_buffers",
+        "number",
         "on_free",
         "references",
         "size",
@@ -78,11 +118,15 @@ class Parcel:
         self.fd = fd
         """Owned; -1 if the body is inline."""
         self.references = references
+        self.number = next_reference() if fd >= 0 else 0
+        """Names the memory, where it is lent to processes that have no reference of the value."""
+        self.lease: Any = None
+        """What keeps the memory as it is, if another process has lent it to this one."""
         self.exclusive = True
-        """Whether whoever maps a body in `fd` has a reference of the value."""
-        self.on_free: Callable[[Parcel], bool] | None = None
-        """Told when a body in `fd` is given back; tells whether it has taken the descriptor over.
-        Must be safe in finalizers."""
+        """Whether nobody sees a body in `fd` who does not tell when that is over."""
+        self.forks = _Stock.forks
+        self.on_free: Callable[[Parcel], object] | None = None
+        """Told when a body in `fd` is given back. Must be safe in finalizers."""
 
     @classmethod
     def of(cls, value: Any) -> Parcel:
@@ -102,32 +146,38 @@ class Parcel:
         else:
             with collecting() as found:
                 encoded = encode(value)
-        kind, head, buffers, *_ = encoded
+        kind, head, buffers, private, _ = encoded
         kind = int(kind)  # type: ignore[assignment]
         if not buffers and len(head) <= INLINE_BYTES:
             return cls(kind, 0, len(head), len(head), head, references=found)
-        chunks = list(_chunks(encoded))
-        size = sum(map(_nbytes, chunks))
-        if size <= INLINE_BYTES:
-            return cls(kind, len(buffers), len(head), size, b"".join(chunks), references=found)
-        fd = _store(chunks, size)
-        return cls(kind, len(buffers), len(head), size, b"", fd, found)
+        body = body_of(len(head), tuple(map(len, buffers)), private)
+        if body.size <= INLINE_BYTES:
+            joined = b"".join(_pieces(body, head, buffers))
+            return cls(kind, len(buffers), len(head), body.size, joined, references=found)
+        fd = _store(body, head, buffers)
+        return cls(kind, len(buffers), len(head), body.size, b"", fd, found)
 
     @property
     def is_error(self) -> bool:
         """Tell whether this is an `Error` in place of a value."""
         return self.kind == _ERROR
 
-    def meta(self) -> bytes:
-        """Return what `from_wire` needs beside the body or the descriptor."""
+    def meta(self, *, lent: bool = False) -> bytes:
+        """Return what `from_wire` needs beside the body or the descriptor.
+
+        Args:
+            lent: Whether the receiver has no reference of the value, and tells by its number when
+                it is done with the memory.
+        """
         references = self.references
         meta = META.pack(
             self.kind,
-            self.fd >= 0,
+            INLINE if self.fd < 0 else LENT if lent else STORED,
             self.num_buffers,
             self.head_bytes,
             self.size,
             len(references),
+            self.number,
         )
         if references:
             numbers = [reference.number for reference in references]
@@ -145,7 +195,8 @@ class Parcel:
         """Rebuild the value; every call gives a new one.
 
         Args:
-            keeper: Kept alive as long as anything of the value that is mapped.
+            keeper: Kept alive as long as anything of the value that is mapped; None: the `lease`,
+                or the parcel.
 
         Raises:
             Exception: Whatever unpickling the user's value raises.
@@ -163,92 +214,81 @@ class Parcel:
         if self.fd >= 0:
             return self._load_mapped(keeper)
         view = memoryview(self.body)
-        head = self.head()
-        buffers = [
-            bytearray(view[start:end]) if private else view[start:end]
-            for start, end, private in self._places(view)
-        ]
-        return decode(self.kind, head, buffers)
+        body = body_in(self.head_bytes, self.body[: 8 * self.num_buffers])
+        parts: list[Any] = list(map(view.__getitem__, body.buffers))
+        for index in body.private:
+            parts[index] = bytearray(parts[index])
+        return decode(self.kind, bytes(view[body.head]), parts)
 
     def _load_mapped(self, keeper: object) -> Any:
-        mapping = _PrivateMapping(self.fd, self.size, keeper)
-        whole = mapping.array(0, self.size)
-        view = memoryview(whole).cast("B")
+        keeper = keeper or self.lease or self
         table = 8 * self.num_buffers
-        head = bytes(view[table : table + self.head_bytes])
-        buffers = [
-            mapping.array(start, end)
-            if private
-            else memoryview(mapping.array(start, end)).cast("B").toreadonly()
-            for start, end, private in self._places(view)
-        ]
-        return decode(self.kind, head, buffers)
+        start = os.pread(self.fd, table + self.head_bytes, 0)
+        body = body_in(self.head_bytes, start[:table])
+        if body.private:
+            view = Mapping(self.fd, 0, round_up(self.size), is_private=True).view(keeper)
+        else:
+            view = MAPPINGS.of(self.fd, self.size).view(keeper)
+        shared = view.toreadonly()
+        parts = list(map(shared.__getitem__, body.buffers))
+        for index in body.private:
+            parts[index] = view[body.buffers[index]]
+        return decode(self.kind, start[table:], parts)
 
-    def _places(self, view: memoryview) -> Iterator[tuple[int, int, bool]]:
-        at = 8 * self.num_buffers + self.head_bytes
-        for (entry,) in struct.iter_unpack("<Q", view[: 8 * self.num_buffers]):
-            start = round_up(at, ALIGN)
-            at = start + (entry >> 1)
-            yield start, at, bool(entry & 1)
-
-    def __del__(self, _close=os.close) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
-        if self.fd >= 0 and (self.on_free is None or not self.on_free(self)):
+    # Defaults, not global names: it may run when the module's globals are already gone.
+    def __del__(self, _close=os.close, _stock=_Stock) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
+        if self.fd < 0:
+            return
+        if self.on_free is not None:
+            self.on_free(self)
+        seen = not self.exclusive or self.forks != _stock.forks
+        if seen or not _stock.give(self.fd):
             _close(self.fd)
 
 
-def _nbytes(chunk: Any) -> int:
-    return len(chunk) if chunk.__class__ is bytes else memoryview(chunk).nbytes
+def _pieces(body: Body, head: bytes, buffers: Sequence[Buffer]) -> list[Buffer]:
+    """Return the pieces of a body in order, without gaps between them."""
+    pieces, end = [body.table, head], body.head.stop
+    for place, buffer in zip(body.buffers, buffers, strict=True):
+        pieces += bytes(place.start - end), buffer
+        end = place.stop
+    return pieces
 
 
-def _chunks(encoded: Encoded) -> Iterator[Any]:
-    """Yield the pieces of a body in order."""
-    _, head, buffers, private, _ = encoded
-    sizes = [_nbytes(buffer) for buffer in buffers]
-    entries = (size << 1 | (index in private) for index, size in enumerate(sizes))
-    yield struct.pack(f"<{len(sizes)}Q", *entries)
-    yield head
-    at = 8 * len(sizes) + len(head)
-    for buffer, size in zip(buffers, sizes, strict=True):
-        start = round_up(at, ALIGN)
-        yield _PADDING[: start - at]
-        yield buffer
-        at = start + size
-
-
-def _store(chunks: list[Any], size: int) -> int:
-    """Write a body into a memfd. Writing is faster than mapping: no page faults one by one.
-
-    Huge pages (`Mapping.collapse`) made 64 MiB twice as fast. But where a machine's free memory is
-    its host's, new ones cost 5 ms each, and every value may take new ones: 8 MiB took 22 ms instead
-    of 4, in half of the runs.
-    """
-    segment = Segment(_Stock.take(size))
-    if segment.fd < 0:
-        if size >= _CHECK_BYTES:
-            require_memory(size, "a value")
-        segment = Segment.create("compiled-dag-value", capacity_for(size))
+def _store(body: Body, head: bytes, buffers: Sequence[Buffer]) -> int:
+    """Have a body in a segment; returns its descriptor."""
+    segment = Segment(_Stock.take(body.size))
     try:
-        left = [memoryview(chunk).cast("B") for chunk in chunks if _nbytes(chunk)]
-        at = 0
-        while left:
-            written = os.pwritev(segment.fd, left[:_MOST_CHUNKS], at)
-            left = _skip(left, written)
-            at += written
+        if segment.fd >= 0:
+            view = MAPPINGS.of(segment.fd, body.size).view()
+            view[: len(body.table)] = body.table
+            view[body.head] = head
+            for place, buffer in zip(body.buffers, buffers, strict=True):
+                view[place] = buffer
+            return segment.fd
+        if body.size >= _CHECK_BYTES:
+            require_memory(body.size, "a value")
+        segment = Segment.create("compiled-dag-value", capacity_for(body.size))
+        _write_all(segment.fd, _pieces(body, head, buffers))
     except BaseException:
         segment.close()
         raise
     return segment.fd
 
 
-class _Stock:
-    """Where memory comes from that was used before."""
+def _write_all(fd: int, pieces: list[Buffer]) -> None:
+    """Write pieces into new memory. Writing is faster than mapping: no page faults one by one.
 
-    take: Callable[[int], int] = staticmethod(lambda _size: -1)
-
-
-def set_stock(take: Callable[[int], int] | None) -> None:
-    """Have `take` return memory for so many bytes, or -1."""
-    _Stock.take = staticmethod(take or (lambda _size: -1))
+    Huge pages (`Mapping.collapse`) made 64 MiB twice as fast. But where a machine's free memory is
+    its host's, new ones cost 5 ms each, and every value may take new ones: 8 MiB took 22 ms instead
+    of 4, in half of the runs.
+    """
+    left = [memoryview(piece) for piece in pieces if len(piece)]
+    at = 0
+    while left:
+        written = os.pwritev(fd, left[:_MOST_CHUNKS], at)
+        left = _skip(left, written)
+        at += written
 
 
 def _skip(views: list[memoryview], nbytes: int) -> list[memoryview]:
@@ -257,34 +297,3 @@ def _skip(views: list[memoryview], nbytes: int) -> list[memoryview]:
             return [view[nbytes:], *views[index + 1 :]]
         nbytes -= view.nbytes
     return []
-
-
-# --- mapping --------------------------------------------------------------------------------------
-
-
-class _Bytes(ctypes.Array):  # type: ignore[type-arg]
-    """Base of the views of a mapping: an attribute keeps the mapping alive."""
-
-    _type_ = ctypes.c_ubyte
-    _length_ = 0
-    mapping: _PrivateMapping
-
-
-class _PrivateMapping:
-    """A memfd mapped copy-on-write; unmapped when the last view made by `array` is gone.
-
-    Unlike `mmap.mmap` it holds no descriptor, so many large values may be held at once.
-    """
-
-    __slots__ = ("_keeper", "_mapping")
-
-    def __init__(self, fd: int, size: int, keeper: object) -> None:
-        self._keeper = keeper
-        self._mapping = Mapping(fd, 0, round_up(size), is_private=True)
-
-    def array(self, start: int, end: int) -> Any:
-        """Return a writable buffer over a part, which keeps the mapping alive."""
-        kind = type("Bytes", (_Bytes,), {"_type_": ctypes.c_ubyte, "_length_": end - start})
-        made: Any = kind.from_address(self._mapping.address + start)  # type: ignore[attr-defined]
-        made.mapping = self
-        return made

@@ -10,12 +10,13 @@ from __future__ import annotations
 import pickle
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import cloudpickle
 
 from compiled_dag.errors import ExecutorError
 from compiled_dag.outcome import Error
+from compiled_dag.shm.board import FORKS, Board
 from runtime.messages import (
     Answer,
     AnswerWith,
@@ -31,7 +32,7 @@ from runtime.messages import (
     Want,
     WatchDeaths,
 )
-from runtime.objects import ObjectRef
+from runtime.objects import Lifeline, ObjectRef
 from runtime.questions import Later, WithFds
 from runtime.system_call import Failure
 
@@ -44,6 +45,11 @@ if TYPE_CHECKING:
     from runtime.parcel import Parcel
     from runtime.pool import PoolWorker
     from runtime.session import Session
+
+
+_MOST_LENT: Final = 128
+"""Large arguments that are kept, each with a descriptor, until the process is done with them. If it
+has more, it sees the oldest as long as it likes, too, but their memory is not used again."""
 
 
 class Peer:
@@ -70,7 +76,10 @@ class Peer:
         self._send = send
         self._lock = threading.Lock()
         self._held: dict[int, list[Any]] = {}
-        """By number: the reference, and how often it was sent."""
+        """By number: the reference, how often it was sent, and the process's forks until then."""
+        self._lent: dict[int, list[Any]] = {}
+        """The same of parcels whose memory it may see without a reference."""
+        self._forks = Board.word_index(line, FORKS)
         self._stop_watching: Callable[[], None] | None = None
 
     # --- references it holds
@@ -80,11 +89,24 @@ class Peer:
         fresh = []
         with self._lock:
             for reference in references:
-                entry = self._held.setdefault(reference.number, [reference, 0])
+                entry = self._held.setdefault(reference.number, [reference, 0, self._num_forks()])
                 entry[1] += 1
                 if entry[1] == 1:
                     fresh.append(reference)
         return fresh
+
+    def lend_memory(self, parcel: Parcel) -> None:
+        """Take note of memory that it will see until it says that it is done."""
+        with self._lock:
+            entry = self._lent.setdefault(parcel.number, [parcel, 0, self._num_forks()])
+            entry[1] += 1
+            if len(self._lent) > _MOST_LENT:
+                entry = self._lent.pop(next(iter(self._lent)))
+                entry[0].exclusive = False
+        del entry  # outside the lock, see below
+
+    def _num_forks(self) -> int:
+        return self._session.board.words[self._forks]
 
     def find(self, number: int) -> Any:
         """Return a reference that it holds."""
@@ -104,8 +126,10 @@ class Peer:
     def clear(self) -> None:
         """Let go of everything: the process is gone."""
         with self._lock:
-            held, self._held = self._held, {}
-        held.clear()
+            gone = [*self._held.values(), *self._lent.values()]
+            self._held, self._lent = {}, {}
+            self._note_forks(gone)
+        gone.clear()
         if self._stop_watching is not None:
             self._stop_watching()
             self._stop_watching = None
@@ -115,12 +139,22 @@ class Peer:
         gone = []
         with self._lock:
             for number, count in counts:
-                entry = self._held.get(number)
+                table = self._held if number in self._held else self._lent
+                entry = table.get(number)
                 if entry is not None:
                     entry[1] -= count
                     if entry[1] <= 0:
-                        gone.append(self._held.pop(number))
+                        gone.append(table.pop(number))
+            self._note_forks(gone)
         gone.clear()  # outside the lock: what goes with them may release others
+
+    def _note_forks(self, gone: Sequence[list[Any]]) -> None:
+        """Have memory not be used again that children of the process may see."""
+        forks = self._num_forks()
+        for thing, _, before in gone:
+            parcel = getattr(thing, "parcel", None if isinstance(thing, Lifeline) else thing)
+            if before != forks and parcel is not None:
+                parcel.exclusive = False
 
     # --- what it says
 

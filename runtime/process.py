@@ -229,6 +229,7 @@ class ActorProcess:
                 receiver=self._receive,
                 find=self.peer.find,
                 lend=self.peer.lend,
+                lend_memory=self.peer.lend_memory,
                 flusher=self.calls.flush,
                 breaker=self._broken,
             )

@@ -15,8 +15,9 @@ users pickle by themselves says the same, and is kept as long as the session liv
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,26 @@ class Reference(Protocol):
     def number(self) -> int:
         """The same in all processes of the session; negative for an actor's lifeline."""
         ...
+
+
+_BITS_OF_PROCESS: Final = 32
+"""References are numbered in the process that makes them; its own number is above these bits."""
+
+
+class _Numbers:
+    """Numbers for references: unique in the session."""
+
+    next = itertools.count(1).__next__
+
+
+def number_from(process: int) -> None:
+    """Number references as those of process `process`; 0 is the driver."""
+    _Numbers.next = itertools.count((process << _BITS_OF_PROCESS) + 1).__next__
+
+
+def next_reference() -> int:
+    """Return a number for a reference."""
+    return _Numbers.next()
 
 
 class _Pickling(threading.local):

@@ -8,9 +8,10 @@ from compiled_dag.errors import ActorAlreadyExistsError
 from runtime import ids, obituary
 from runtime.arguments import pack_arguments
 from runtime.checks import STREAM
-from runtime.objects import ObjectRef, next_reference
+from runtime.objects import ObjectRef
 from runtime.parcel import Parcel
 from runtime.process import ActorProcess
+from runtime.references import next_reference
 from runtime.stream import StreamEnd
 from runtime.task import Task
 

@@ -22,7 +22,8 @@ from runtime import obituary
 from runtime.checks import STREAM
 from runtime.lanes import when_all_done
 from runtime.leases import Leases
-from runtime.objects import ObjectRef, next_reference
+from runtime.objects import ObjectRef
+from runtime.references import next_reference
 from runtime.stream import StreamEnd
 from runtime.task import Task
 

@@ -18,6 +18,7 @@ from runtime.events import EventLog
 from runtime.graph_host import GraphHost
 from runtime.logs import write_to_stderr
 from runtime.mailbox import STOP_AT_ONCE
+from runtime.mapped import MAPPINGS
 from runtime.names import Names
 from runtime.objects import ObjectRef
 from runtime.parcel import Parcel
@@ -121,7 +122,7 @@ class Session(Requests, GraphHost):
         self.supervisor = Supervisor()
         self._reclaim = Reclaim(self.supervisor, self._is_short_of_resources)
         self.memory = WarmMemory(self.supervisor.call_soon, self.supervisor.call_later)
-        self.store = Store(object_store_memory, self.memory)
+        self.store = Store(object_store_memory)
         dedup = Deduplicator(write_to_stderr, self.supervisor.call_later)
         self.log_sink = dedup if log_to_driver else None
         """Takes what processes print."""
@@ -347,6 +348,7 @@ class Session(Requests, GraphHost):
             actor.close_descriptors()
         self.claims.close()
         self.memory.close()
+        MAPPINGS.clear()
         self._segment.close()
         self.ring()
 
@@ -359,7 +361,7 @@ class Session(Requests, GraphHost):
         for actor in self.processes:
             actor.close_descriptors()
         self.claims.close()
-        self.memory.close()
+        self.memory.abandon()
         self._segment.close()
 
 

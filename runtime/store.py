@@ -10,13 +10,10 @@ import threading
 import weakref
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compiled_dag.errors import ObjectStoreFullError
 from runtime.parcel import Parcel
-
-if TYPE_CHECKING:
-    from runtime.warm import WarmMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +31,13 @@ class Store:
     Any thread may use it.
     """
 
-    def __init__(self, cap_bytes: int | None, memory: WarmMemory) -> None:
+    def __init__(self, cap_bytes: int | None) -> None:
         """Make an empty store.
 
         Args:
             cap_bytes: What large objects may take together; None: any amount.
-            memory: Takes over what they leave behind.
         """
         self.cap_bytes = cap_bytes
-        self._memory = memory
         self._used_bytes = 0
         self._freed: deque[int] = deque()
         """Sizes of bodies that are gone: finalizers take no locks."""
@@ -76,10 +71,9 @@ class Store:
         parcel.on_free = self._free
         return None
 
-    def _free(self, parcel: Parcel) -> bool:
-        """Count a value no more; tells whether its memory is kept for others."""
+    def _free(self, parcel: Parcel) -> None:
+        """Count a value no more."""
         self._freed.append(parcel.size)
-        return parcel.exclusive and self._memory.give(parcel.fd)
 
     def export(self, number: int, name: str, function: Any) -> Parcel:
         """Keep a function for tasks; returns it encoded.

@@ -4,9 +4,11 @@ The kernel clears a page before it gives it away, and in a virtual machine the h
 one first: writing a megabyte into new memory takes five times as long as into memory that was used
 before. So the driver keeps what its objects leave behind, a little and for a moment.
 
-Only memory that nobody can see is reused. That is known of objects: every process that maps one
-keeps its reference while an array of it lives (`Parcel.load`), and the driver learns when the last
-one is gone. Arguments of calls, which are mapped without a reference, are not `exclusive`.
+Only memory that nobody can see is reused: every process that maps a value keeps its reference, or
+the lease of an argument, while an array of it lives (`runtime.parcel`), and the driver learns when
+the last one is gone. A forked child tells nobody, so what its parent sees then is not used again.
+
+Processes keep mappings (`runtime.mapped`), so what is given back to the kernel is punched first.
 
 Finalizers give memory back, at any point of any thread: nothing here takes a lock, and containers
 are only changed by single operations.
@@ -18,12 +20,12 @@ import os
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from compiled_dag.shm.segment import PAGE, round_up
+from compiled_dag.shm.segment import PAGE, punch, round_up
+from runtime.mapped import MAPPINGS, MOST_EACH_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_MOST_EACH_BYTES: Final = 16 << 20
 _MOST_BYTES: Final = 64 << 20
 _KEPT_S: Final = 0.5
 """What was not used again for this long, up to twice as long, is given back."""
@@ -70,12 +72,13 @@ class WarmMemory:
         return -1
 
     def give(self, fd: int) -> bool:
-        """Take a segment over, if there is room for it. Safe in finalizers."""
+        """Take a segment over if there is room for it, else empty it. Safe in finalizers."""
         if self._closed:
             return False
         capacity = os.fstat(fd).st_size
         held = sum(each * len(stock) for each, stock in list(self._stock.items()))
-        if capacity > _MOST_EACH_BYTES or held + capacity > _MOST_BYTES:
+        if capacity > MOST_EACH_BYTES or held + capacity > _MOST_BYTES:
+            _empty(fd)
             return False
         self._stock.setdefault(capacity, deque()).append(fd)
         if not self._waits:
@@ -96,9 +99,11 @@ class WarmMemory:
     @staticmethod
     def _drop_oldest(stock: deque[int]) -> None:
         try:
-            os.close(stock.popleft())
+            fd = stock.popleft()
         except IndexError:
             return  # taken meanwhile
+        _empty(fd)
+        os.close(fd)
 
     def close(self) -> None:
         """Give everything back. Idempotent."""
@@ -106,3 +111,17 @@ class WarmMemory:
         for stock in list(self._stock.values()):
             while stock:
                 self._drop_oldest(stock)
+
+    def abandon(self) -> None:
+        """Close the descriptors, in a forked child: the memory is its parent's."""
+        self._closed = True
+        for stock in list(self._stock.values()):
+            while stock:
+                os.close(stock.popleft())
+
+
+def _empty(fd: int) -> None:
+    """Give the memory of a segment back that nobody sees, whoever keeps a mapping of it."""
+    status = os.fstat(fd)
+    MAPPINGS.forget(status.st_ino)
+    punch(fd, 0, status.st_size)

@@ -31,7 +31,7 @@ from runtime.messages import (
     System,
     SystemReply,
 )
-from runtime.parcel import META, Parcel
+from runtime.parcel import LENT, META, Parcel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -90,14 +90,17 @@ def pack(message: Message) -> tuple[bytes, Sequence[int]]:
 def _pack_parcels(
     kind: int, number: int, name: bytes, parcels: Sequence[Parcel]
 ) -> tuple[bytes, Sequence[int]]:
+    lent = kind == _CALL
     fds: Sequence[int] = ()
     if len(parcels) == 1:
         parcel = parcels[0]
-        pieces = [name, parcel.meta(), parcel.body]
+        pieces = [name, parcel.meta(lent=lent), parcel.body]
         if parcel.fd >= 0:
             fds = (parcel.fd,)
     else:
-        pieces = [name, *(piece for parcel in parcels for piece in (parcel.meta(), parcel.body))]
+        pieces = [name]
+        for parcel in parcels:
+            pieces += parcel.meta(lent=lent), parcel.body
         fds = [parcel.fd for parcel in parcels if parcel.fd >= 0]
     size = sum(map(len, pieces))
     header = _HEADER.pack(size, kind, len(fds), len(parcels), number, len(name))
@@ -253,19 +256,24 @@ class Inbox:
     def _parcels(self, body: bytes, at: int, count: int) -> list[Parcel]:
         parcels = []
         for _ in range(count):
-            kind, stored, num_buffers, head_bytes, size, num_references = META.unpack_from(body, at)
+            kind, where, num_buffers, head_bytes, size, num_references, lent = META.unpack_from(
+                body, at
+            )
             at += META.size
             references: Sequence[Any] = ()
             if num_references:
                 numbers = struct.unpack_from(f"<{num_references}q", body, at)
                 at += 8 * num_references
                 references = [self._find(number) for number in numbers]
-            if stored:
+            if where:
                 inline, fd = b"", self._fds.popleft()
             else:
                 inline, fd = body[at : at + size], -1
                 at += size
-            parcels.append(Parcel(kind, num_buffers, head_bytes, size, inline, fd, references))
+            parcel = Parcel(kind, num_buffers, head_bytes, size, inline, fd, references)
+            if where == LENT:
+                parcel.lease = self._find(lent)
+            parcels.append(parcel)
         return parcels
 
     def close(self) -> None:

@@ -17,18 +17,19 @@ import signal
 import socket
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from compiled_dag.loop import Loop
 from compiled_dag.options import DAGContext
-from compiled_dag.shm.board import Board, Doorbell
+from compiled_dag.shm.board import FORKS, Board, Doorbell
 from compiled_dag.shm.waiter import Waiter
 from runtime import context, lifecycle, stacks
 from runtime.interruption import Interruption
 from runtime.mailbox import Mailbox
 from runtime.nested import NestedSession
-from runtime.objects import number_from
+from runtime.references import number_from
 from runtime.service import Service, exit_code
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def run(spawn: Spawn, board: Board, driver_fd: int) -> int:
     os.register_at_fork(after_in_child=lambda: _leave_to_parent(control, driver_fd, stacks_fd))
     doorbell = Doorbell(board, spawn.line)
     waiter = Waiter(doorbell)
+    os.register_at_fork(before=partial(_note_fork, board, spawn.line, os.getpid()))
     number_from(spawn.actor_id)
     interruption = Interruption(board, spawn.line)
     mailbox = Mailbox(control, board, spawn.line, interruption)
@@ -144,6 +146,12 @@ def _leave_to_parent(control: socket.socket, driver_fd: int, stacks_fd: int) -> 
     with contextlib.suppress(OSError):  # a grandchild: its parent closed it already
         os.close(driver_fd)
     context.leave_actor()
+
+
+def _note_fork(board: Board, line: int, owner: int) -> None:
+    """Tell the driver that a child sees what this process sees now (see `runtime.peer`)."""
+    if os.getpid() == owner:  # its children's children see nothing else
+        board.words[board.word_index(line, FORKS)] += 1
 
 
 def _leave() -> None:

@@ -13,6 +13,7 @@
     +152  u64 awaited at    process i: since when (monotonic, ns)
     +160  u64 concurrent    process i: 1 if its calls run elsewhere than on its main thread
     +168  u64 sent          process i: twice the messages it has sent, and 1 while it sends one
+    +176  u64 forks         process i: how often it has forked children that see what it sees
     +192  u64 revoked       the driver
     +200  u64 cancelled     the driver, before it sends the signal that interrupts a task
     +208  u64 cancels       the driver: how many messages say what not to begin
@@ -54,6 +55,7 @@ AWAITED: Final = 18
 AWAITED_AT: Final = 19
 CONCURRENT: Final = 20
 SENT: Final = 21
+FORKS: Final = 22
 GROUP_BIT: Final = 1 << 62
 """Marks, in AWAITED, the number of a group."""
 ACTOR_BIT: Final = 1 << 61

@@ -114,10 +114,10 @@ class Mapping:
             msg = f"mapping {self.size} bytes of shared memory failed: {os.strerror(code)}"
             raise OSError(code, msg)
 
-    def view(self) -> memoryview:
-        """Return a writable byte view of the whole mapping, which keeps the mapping alive."""
+    def view(self, keeper: object = None) -> memoryview:
+        """Return a writable byte view of the whole mapping, which keeps it, and `keeper`, alive."""
         anchor: Any = (ctypes.c_ubyte * self.size).from_address(self.address)
-        anchor.mapping = self
+        anchor.mapping, anchor.keeper = self, keeper
         # By way of pickle: a memoryview of a ctypes array itself has a format that cannot be cast.
         return PickleBuffer(anchor).raw()
 
@@ -203,13 +203,18 @@ class Segment:
 
     def punch(self, offset: int, size: int) -> None:
         """Give the memory of ``[offset, offset + size)`` back; it reads as zeros afterwards."""
-        _fallocate(self.fd, _FALLOC_KEEP_SIZE_PUNCH_HOLE, offset, size)
+        punch(self.fd, offset, size)
 
     def close(self) -> None:
         """Close the descriptor. Idempotent."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def punch(fd: int, offset: int, size: int) -> None:
+    """Give the memory of a part of a memfd back, whoever maps it; it reads as zeros afterwards."""
+    _fallocate(fd, _FALLOC_KEEP_SIZE_PUNCH_HOLE, offset, size)
 
 
 def no_descriptors() -> str:

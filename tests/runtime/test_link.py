@@ -52,6 +52,7 @@ def test_who_could_not_look_is_woken_when_the_other_has_read():
             receiver=lambda _: link.pump(),  # what a thread does that waits meanwhile
             find=lambda _: None,
             lend=lambda _: None,
+            lend_memory=lambda _: None,
             flusher=lambda: None,
             breaker=lambda _: None,
         )
@@ -75,6 +76,7 @@ def test_a_link_is_read_only_if_the_process_has_sent_something():
             receiver=taken.append,
             find=lambda _: None,
             lend=lambda _: None,
+            lend_memory=lambda _: None,
             flusher=lambda: None,
             breaker=lambda _: None,
         )

@@ -155,7 +155,7 @@ def test_objects_and_functions_are_listed(session):
     result, failed = double.remote(1), fail.remote()
     runtime.wait([result, failed], num_returns=2)
     rows = {row.object_id: row for row in state.list_objects()}
-    assert rows[kept.hex()].object_size > 1000
+    assert rows[kept.hex()].object_size >= 1000
     assert rows[result.hex()].task_status == "FINISHED"
     assert rows[failed.hex()].task_status == "FAILED"
     assert {row.name for row in state.list_functions()} == {"double", "fail"}

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import signal
 
 import numpy as np
 import pytest
 
 import runtime
-from runtime import warm
+from compiled_dag.errors import ActorDiedError
+from runtime import peer, warm
 from runtime.lifecycle import running
+from runtime.mapped import MAPPINGS
 from runtime.warm import WarmMemory, capacity_for
 from tests.live import LONG_S, wait_until
+from tests.runtime.actors import open_files
 
 MIB = 1 << 20
 
@@ -104,6 +109,27 @@ def test_what_is_not_used_for_a_while_is_given_back(memory, clock) -> None:
     assert clock.later == []  # nobody looks when there is nothing
 
 
+def test_what_is_given_back_is_empty_for_whoever_keeps_a_mapping(memory, clock) -> None:
+    fd = segment()
+    mapping = MAPPINGS.of(fd, MIB)
+    view = mapping.view()
+    view[5] = 1
+    memory.give(fd)
+    clock.run()
+    clock.run()
+    assert not is_open(fd)
+    assert view[5] == 0
+
+
+def test_a_forked_child_leaves_its_parents_memory_alone(memory) -> None:
+    fd = segment()
+    os.pwrite(fd, b"x", 0)
+    memory.give(os.dup(fd))
+    memory.abandon()
+    assert os.pread(fd, 1, 0) == b"x"
+    os.close(fd)
+
+
 def test_after_its_end_nothing_is_kept(memory) -> None:
     fd, late = segment(), segment()
     memory.give(fd)
@@ -116,8 +142,7 @@ def test_after_its_end_nothing_is_kept(memory) -> None:
 # --- in a session
 
 
-@runtime.remote
-class Holder:
+class Plain:
     def __init__(self):
         self.held = []
 
@@ -135,8 +160,41 @@ class Holder:
         self.held.clear()
         gc.collect()
 
+    def first(self, array):
+        return int(array[0])
+
+    def pid(self):
+        return os.getpid()
+
+    def num_descriptors(self):
+        return len(open_files())
+
+    def fork(self):
+        """Have a child that sees what this process sees, until `child_sees`."""
+        self.ask, asked = os.pipe()
+        answer, self.say = os.pipe()
+        self.pipes = [asked, answer]
+        if not (child := os.fork()):
+            os.read(self.ask, 1)
+            os.write(self.say, bytes([int(array.max()) for array in self.held]))
+            os._exit(0)
+        self.child = child
+
+    def child_sees(self):
+        os.write(self.pipes[0], b"?")
+        os.waitpid(self.child, 0)
+        seen = list(os.read(self.pipes[1], 100))
+        for fd in (self.ask, self.say, *self.pipes):
+            os.close(fd)
+        return seen
+
     def put(self, number):
         return [runtime.put(np.full(MIB, number, np.uint8))]
+
+
+@runtime.remote
+class Holder(Plain):
+    pass
 
 
 def get(ref):
@@ -161,6 +219,120 @@ def test_memory_that_somebody_sees_is_never_used_again(session):
     assert get(holder.sums.remote()) == [2 * number for number in range(1, 30)]
     assert get(other.sums.remote()) == [2 * number for number in range(3, 30, 3)]
     assert all((array == number).all() for number, array in mine)
+
+
+# --- arguments of calls: the process has no reference of them
+
+
+def number_in_stock() -> int:
+    return sum(map(len, running().memory._stock.values()))
+
+
+@pytest.mark.proc
+def test_memory_of_arguments_is_used_again(session, monkeypatch):
+    monkeypatch.setattr(warm, "_KEPT_S", 1000.0)
+    holder = Holder.remote()
+    for number in range(20):
+        assert get(holder.first.remote(np.full(MIB, number, np.uint8))) == number
+        wait_until(lambda: number_in_stock() == 1)
+
+
+@pytest.mark.proc
+@pytest.mark.parametrize("by_reference", [False, True])
+def test_an_argument_that_is_kept_never_changes(session, by_reference):
+    holder, other = Holder.remote(), Holder.remote()
+    for number in range(1, 40):
+        array = np.full(MIB, number, np.uint8)
+        argument = runtime.put(array) if by_reference else array
+        (holder.keep if number % 3 else holder.first).remote(argument)
+        del argument
+        assert get(other.first.remote(np.full(MIB, 100 + number, np.uint8))) == 100 + number
+    kept = [2 * number for number in range(1, 40) if number % 3]
+    assert get(holder.sums.remote()) == kept
+
+
+@pytest.mark.proc
+def test_more_kept_arguments_than_are_watched_never_change(session, monkeypatch):
+    monkeypatch.setattr(peer, "_MOST_LENT", 3)
+    holder = Holder.remote()
+    get([holder.keep.remote(np.full(MIB, number, np.uint8)) for number in range(10)])
+    for number in range(10):
+        assert get(holder.first.remote(np.full(MIB, 100 + number, np.uint8))) == 100 + number
+    assert get(holder.sums.remote()) == [2 * number for number in range(10)]
+    get(holder.drop.remote())
+
+
+@pytest.mark.proc
+def test_arguments_that_are_kept_take_no_descriptors_of_the_process(session):
+    holder = Holder.remote()
+    before = get(holder.num_descriptors.remote())
+    get([holder.keep.remote(np.full(MIB, number, np.uint8)) for number in range(10)])
+    assert get(holder.num_descriptors.remote()) <= before + 1
+
+
+@pytest.mark.proc
+def test_the_death_of_who_keeps_arguments_gives_their_memory_back(session):
+    holder, other = Holder.remote(), Holder.remote()
+    shared = runtime.put(np.full(MIB, 77, np.uint8))
+    get([one.keep.remote(shared) for one in (holder, other)])
+    get([holder.keep.remote(np.full(MIB, number, np.uint8)) for number in range(1, 9)])
+    del shared
+    pid = get(holder.pid.remote())
+    running_call = holder.first.remote(np.full(MIB, 9, np.uint8))
+    os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ActorDiedError):
+        get(running_call)
+    for number in range(10):
+        assert get(other.first.remote(np.full(MIB, 100 + number, np.uint8))) == 100 + number
+    assert get(other.sums.remote()) == [2 * 77]
+    get(other.drop.remote())
+    wait_until(lambda: not any("compiled-dag-value" in name for name in open_files()))
+
+
+@pytest.mark.proc
+def test_a_call_that_is_made_again_after_a_death_gets_what_it_was_given(session):
+    fragile = Fragile.options(max_restarts=1, max_task_retries=1).remote()
+    assert get(fragile.die_once.remote(np.full(MIB, 5, np.uint8), os.getpid())) == 5 * MIB
+
+
+@runtime.remote
+class Fragile:
+    def die_once(self, array, driver):
+        if not runtime.get_runtime_context().was_current_actor_reconstructed:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return int(array.sum(dtype=np.int64))
+
+
+# --- forked children, who tell nobody
+
+
+@pytest.mark.proc
+@pytest.mark.parametrize("by_reference", [False, True])
+def test_what_a_forked_child_of_an_actor_sees_never_changes(session, by_reference):
+    holder = Holder.remote()
+    for number in range(1, 4):
+        array = np.full(MIB, number, np.uint8)
+        if by_reference:
+            get(holder.hold.remote([runtime.put(array)]))
+        else:
+            get(holder.keep.remote(array))
+    get(holder.fork.remote())
+    get(holder.drop.remote())
+    for number in range(20):
+        assert get(holder.first.remote(np.full(MIB, 100 + number, np.uint8))) == 100 + number
+        assert int(get(runtime.put(np.full(MIB, 200, np.uint8)))[0]) == 200
+    assert get(holder.child_sees.remote()) == [1, 2, 3]
+
+
+@pytest.mark.proc
+def test_what_a_forked_child_of_the_driver_sees_never_changes(session):
+    local = Plain()
+    local.held = [get(runtime.put(np.full(MIB, number, np.uint8))) for number in range(1, 4)]
+    local.fork()
+    local.drop()
+    for number in range(20):
+        assert int(get(runtime.put(np.full(MIB, 100 + number, np.uint8)))[0]) == 100 + number
+    assert local.child_sees() == [1, 2, 3]
 
 
 @pytest.mark.proc
