@@ -79,6 +79,44 @@ def test_a_shape_mismatch_leaves_the_graph_usable(ranks):
         assert runtime.get(compiled.execute(4)) == [("cuda", 3.0)] * 2
 
 
+class OnTheSecond(Rank):
+    """An actor with two GPUs, whose code makes the second one current."""
+
+    def __init__(self, rank):
+        import torch
+
+        torch.cuda.set_device(1)
+        super().__init__(rank)
+
+    def gradient(self, n):
+        return super().gradient(n).to(f"cuda:{n % 2}")
+
+    def first(self, tensor):
+        return tensor.device.index, float(tensor[0])
+
+
+def _num_gpus():
+    try:
+        import torch
+    except ImportError:
+        return 0
+    return torch.cuda.device_count()
+
+
+@pytest.mark.skipif(_num_gpus() < 4, reason="it takes four GPUs")  # noqa: PLR2004  two of each
+def test_ranks_meet_on_their_first_gpus_whatever_is_current(no_leaks):
+    runtime.init(num_gpus=4)
+    try:
+        actor = runtime.remote(OnTheSecond).options(num_gpus=2)
+        with _graph([actor.remote(rank) for rank in range(2)]).experimental_compile() as compiled:
+            (found,) = compiled.explain().collectives
+            assert found.backend == "nccl"
+            for n in (1000, 1001):
+                assert runtime.get(compiled.execute(n)) == [(n % 2, 3.0)] * 2
+    finally:
+        runtime.shutdown()
+
+
 @pytest.fixture
 def forced(monkeypatch):
     """Has collectives run on NCCL, past the choice of backend, which takes another on one GPU."""
