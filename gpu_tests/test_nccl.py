@@ -103,7 +103,7 @@ def _num_gpus():
     return torch.cuda.device_count()
 
 
-@pytest.mark.skipif(_num_gpus() < 4, reason="it takes four GPUs")  # noqa: PLR2004  two of each
+@pytest.mark.skipif(_num_gpus() < 4, reason="it takes four GPUs")
 def test_ranks_meet_on_their_first_gpus_whatever_is_current(no_leaks):
     runtime.init(num_gpus=4)
     try:
