@@ -41,7 +41,7 @@ dist: Any = torch.distributed  # its C++ classes are exported but not declared
 
 _LOOK_S: Final = 0.1
 """How often a group's thread looks whether it still is."""
-LEAVE_S: Final = 2.0
+LEAVE_S: Final = 5.0
 """How long the main thread has to leave a group that was closed, before its thread aborts it."""
 FINISH_S: Final = 5.0
 """How long what was begun may take at the end of a group in which nothing has failed."""
@@ -69,7 +69,7 @@ class Watch:
         threading.Thread(target=self._run, name="nccl watch", daemon=True).start()
 
     def leave(self) -> None:
-        """End the thread: the group was aborted."""
+        """End the thread: the group was aborted, or who calls this does that."""
         self._left.set()
 
     def _run(self) -> None:
@@ -216,9 +216,12 @@ class NcclGroup:
 
     def abort(self) -> None:
         """Give the communicator up, once what was begun is done if nothing has failed."""
-        if self._group is not None and self._behind is not None:
-            self._finish()
-        self._abort()
+        self._watch.leave()  # this thread looks at the group's state from here on
+        try:
+            if self._group is not None and self._behind is not None:
+                self._finish()
+        finally:
+            self._abort()
 
     def _finish(self) -> None:
         """Wait a moment for the GPU, unless a peer has died or a backend failed.

@@ -114,14 +114,17 @@ def test_it_is_on_the_process_s_first_gpu_whatever_is_current(group) -> None:
 
 
 @pytest.mark.parametrize("state", [OPEN, CLOSED])
-def test_what_was_begun_is_done_before_a_group_that_ends_in_peace_is_aborted(group, state) -> None:
+def test_what_was_begun_is_done_before_a_group_that_ends_in_peace_is_aborted(
+    group, state, monkeypatch
+) -> None:
+    monkeypatch.setattr(nccl_group, "LEAVE_S", 0.1)
     torchs, stream = group._group, f"of {OWN}"
     group.exchange([(group.marks([1]), 0)], ())
     PaperEvent.busy.add(stream)
     group._store.header.state = state
     ending = threading.Thread(target=group.abort)
     ending.start()
-    assert not torchs.aborted.wait(0.3)
+    assert not torchs.aborted.wait(0.5)
     PaperEvent.busy.remove(stream)
     ending.join(30)
     assert torchs.aborted.is_set()
