@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.errors import TaskCancelledError
 from runtime import obituary
+from runtime.interrupts import whole
 from runtime.messages import Call, Reply, Stop, System, SystemReply
 from runtime.objects import ObjectRef
 from runtime.pending import (
@@ -142,6 +143,7 @@ class Calls:
         exceptions = False if retry is None else retry.exceptions
         return Repeatable(call, needed, refs, attempts, exceptions)
 
+    @whole
     def submit(self, message: System, call: SystemCall) -> None:
         """Send a function of this project's own; it waits behind the constructor only."""
         with self._lock:
@@ -156,6 +158,7 @@ class Calls:
         if death is not None:
             call.fail(death)
 
+    @whole
     def end(self) -> None:
         """Have the actor end after what is queued."""
         with self._lock:

@@ -1,16 +1,59 @@
-"""Ctrl-C while a session ends, or a reply is handled: at a good moment, never half-way."""
+"""Ctrl-C while something is submitted, a reply handled, a session ended: never half-way."""
 
 from __future__ import annotations
 
 # `signal` makes enums of what it is given and returns, which would take 5 us of every `get`.
 import _signal  # type: ignore[import-not-found]
+import functools
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType, TracebackType
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_SIGINT = int(_signal.SIGINT)
+_get_handler, _set_handler = _signal.getsignal, _signal.signal
+_get_ident = threading.get_ident
+_main = threading.main_thread()
+
+
+def whole(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Have Ctrl-C in `function` be raised once it has returned or raised.
+
+    For what changes tables that others go on with, and never waits: half a submission would take a
+    CPU for good, half a message end an actor. Takes 1 us on the main thread; elsewhere there is no
+    Ctrl-C.
+    """
+
+    @functools.wraps(function)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        if _get_ident() != _main.ident:
+            return function(*args, **kwargs)
+        previous = _get_handler(_SIGINT)
+        if previous is _note or not callable(previous):
+            return function(*args, **kwargs)
+        _noted.clear()
+        _set_handler(_SIGINT, _note)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            _set_handler(_SIGINT, previous)
+            if _noted:
+                previous(_SIGINT, None)
+
+    return call
+
+
+_noted: list[int] = []
+"""Ctrl-C that came in a `whole` function."""
+
+
+def _note(number: int, _frame: FrameType | None) -> None:
+    _noted.append(number)
 
 
 class Interrupts:
@@ -32,11 +75,11 @@ class Interrupts:
         self._previous: Callable[[int, FrameType | None], Any] | None = None
 
     def __enter__(self) -> Interrupts:
-        previous = _signal.getsignal(_signal.SIGINT)
+        previous = _get_handler(_SIGINT)
         is_main = threading.current_thread() is threading.main_thread()
         if is_main and callable(previous):  # neither ignored nor the end of the process
             self._previous = previous
-            _signal.signal(_signal.SIGINT, self._interrupted)
+            _set_handler(_SIGINT, self._interrupted)
         return self
 
     def __exit__(
@@ -46,9 +89,9 @@ class Interrupts:
         traceback: TracebackType | None,
     ) -> bool:
         if self._previous is not None:
-            _signal.signal(_signal.SIGINT, self._previous)
+            _set_handler(_SIGINT, self._previous)
             if self.pending and kind is None and not self._forget:
-                self._previous(_signal.SIGINT, None)
+                self._previous(_SIGINT, None)
         return self._forget and kind is KeyboardInterrupt
 
     @contextmanager

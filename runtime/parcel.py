@@ -115,8 +115,6 @@ class Parcel:
         self.size = size
         self.body = body
         """Empty if the body is in `fd`."""
-        self.fd = fd
-        """Owned; -1 if the body is inline."""
         self.references = references
         self.number = next_reference() if fd >= 0 else 0
         """Names the memory, where it is lent to processes that have no reference of the value."""
@@ -127,6 +125,8 @@ class Parcel:
         self.forks = _Stock.forks
         self.on_free: Callable[[Parcel], object] | None = None
         """Told when a body in `fd` is given back. Must be safe in finalizers."""
+        self.fd = fd  # the last: `__del__` needs the others where there is one
+        """Owned; -1 if the body is inline."""
 
     @classmethod
     def of(cls, value: Any) -> Parcel:
@@ -237,7 +237,7 @@ class Parcel:
 
     # Defaults, not global names: it may run when the module's globals are already gone.
     def __del__(self, _close=os.close, _stock=_Stock) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
-        if self.fd < 0:
+        if getattr(self, "fd", -1) < 0:  # Ctrl-C may have come before there was one
             return
         if self.on_free is not None:
             self.on_free(self)

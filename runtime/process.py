@@ -17,6 +17,7 @@ from runtime.checks import STREAM
 from runtime.connection import Connection
 from runtime.fate import Fate
 from runtime.interruption import SIGNAL, announce_skip, may_run, name_cancelled
+from runtime.interrupts import whole
 from runtime.messages import Call, Cancel, Item, Reply, SystemReply
 from runtime.objects import Lifeline, ObjectRef
 from runtime.peer import Peer
@@ -142,6 +143,7 @@ class ActorProcess:
             method, parcel, needed, _numbers(num_returns), retry, streams=num_returns == STREAM
         )
 
+    @whole
     def submit(
         self,
         method: str,

@@ -8,6 +8,7 @@ from compiled_dag.errors import ActorAlreadyExistsError
 from runtime import ids, obituary
 from runtime.arguments import pack_arguments
 from runtime.checks import STREAM
+from runtime.interrupts import whole
 from runtime.objects import ObjectRef
 from runtime.parcel import Parcel
 from runtime.process import ActorProcess
@@ -63,6 +64,7 @@ class Requests:
         parcel, needed = pack_arguments(*arguments, hidden=1)
         return self.create_from(class_name, options, parcel, needed, methods)
 
+    @whole
     def create_from(
         self,
         class_name: str,
@@ -96,6 +98,7 @@ class Requests:
         self.placement.place(actor)
         return lifeline
 
+    @whole
     def kill(
         self, actor_id: ActorId, reason: str = obituary.KILLED, *, no_restart: bool = True
     ) -> None:
@@ -128,6 +131,7 @@ class Requests:
         end.when_known(position, tell)
         return announced
 
+    @whole
     def cancel(self, ref: ObjectRef, *, force: bool, recursive: bool) -> None:
         """Cancel what makes the value of `ref`.
 

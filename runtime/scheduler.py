@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from compiled_dag.errors import TaskCancelledError
 from runtime import obituary
 from runtime.checks import STREAM
+from runtime.interrupts import whole
 from runtime.lanes import when_all_done
 from runtime.leases import Leases
 from runtime.objects import ObjectRef
@@ -52,6 +53,7 @@ class Scheduler:
 
     # --- in
 
+    @whole
     def submit(
         self,
         function: Function,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import linecache
+import signal
 import sys
 import threading
 import time
@@ -95,7 +96,17 @@ class Interrupt:
     the caller has not got the value then. None are in `__del__`, where CPython drops exceptions.
     """
 
-    def __init__(self, modules: tuple[ModuleType, ...], number: int) -> None:
+    def __init__(
+        self, modules: tuple[ModuleType, ...], number: int, *, by_signal: bool = False
+    ) -> None:
+        """Note where.
+
+        Args:
+            modules: Whose lines count.
+            number: Of the place, from 1.
+            by_signal: Whether a signal comes there, which handlers of the program may put off.
+        """
+        self._by_signal = by_signal
         self._files = {str(Path(module.__file__ or "")) for module in modules}
         self._left = number
         self.raised = False
@@ -114,7 +125,7 @@ class Interrupt:
 
     def _covers(self, frame: FrameType | None) -> bool:
         code = frame.f_code if frame is not None else None
-        return code is not None and code.co_filename in self._files and code.co_name != "__del__"
+        return code is not None and code.co_filename in self._files
 
     def _is_place(self, frame: FrameType, event: str) -> bool:
         if event == "return":  # which generators do at each value: there signals wait
@@ -123,11 +134,13 @@ class Interrupt:
         return event == "line" and not _is_with(frame) and not _leaves_handler(frame)
 
     def _place(self, frame: FrameType, event: str, _arg: Any) -> Any:
-        if not self.raised and self._is_place(frame, event):
+        if not self.raised and self._is_place(frame, event) and not _finalizes(frame):
             self._left -= 1
             if self._left == 0:
                 self.raised = True
-                raise KeyboardInterrupt
+                if not self._by_signal:
+                    raise KeyboardInterrupt
+                signal.raise_signal(signal.SIGINT)
         return self._place
 
 
@@ -135,6 +148,13 @@ def _is_with(frame: FrameType) -> bool:
     """Tell whether a line is the head of a block that is left, perhaps: there signals wait."""
     line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
     return line.lstrip().startswith("with ")
+
+
+def _finalizes(frame: FrameType | None) -> bool:
+    """Tell whether a `__del__` runs: CPython drops what is raised in it."""
+    while frame is not None and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    return frame is not None
 
 
 def _leaves_handler(frame: FrameType) -> bool:
