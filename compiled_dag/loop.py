@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _UNSEEN: Final = -1
 """No count of a mailbox."""
+_NOBODY: Final = -1
+"""No program's number."""
 
 
 class Resident(Protocol):
@@ -108,16 +110,17 @@ class Loop:
             if words[mailbox] != self._seen:
                 self._serve_one()
             residents = self._residents
-            # No variable for the program itself: in an idle actor it would keep one that is gone.
-            for _ in range(len(residents)):
-                turn = (turn + 1) % len(residents)
-                if residents[turn].ready():
-                    if not residents[turn].run() and residents[turn].leave():
-                        self.remove(residents[turn].key)
-                    break
+            if len(residents) == 1:  # the usual case, flat
+                found = 0 if residents[0].ready() else _NOBODY
             else:
-                if words[mailbox] == self._seen:
-                    self._wait()
+                found = _next_ready(residents, turn)
+            # No variable for the program itself: in an idle actor it would keep one that is gone.
+            if found >= 0:
+                turn = found
+                if not residents[turn].run() and residents[turn].leave():
+                    self.remove(residents[turn].key)
+            elif words[mailbox] == self._seen:
+                self._wait()
 
     def _guard(self) -> None:
         """End the wait if another thread has stopped the loop."""
@@ -153,6 +156,15 @@ class Loop:
             None,
             self._site,
         )
+
+
+def _next_ready(residents: tuple[Resident, ...], turn: int) -> int:
+    """Return whose turn comes next, after that of number `turn`, of those that can start."""
+    for step in range(1, len(residents) + 1):
+        number = (turn + step) % len(residents)
+        if residents[number].ready():
+            return number
+    return _NOBODY
 
 
 class _StoppedError(Exception):

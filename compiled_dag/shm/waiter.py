@@ -199,7 +199,8 @@ class Waiter:
                 self._count_slow()
                 return False
             if words[index] != seen:
-                self._count_good(site)
+                if site.length or self._backoff:
+                    self._count_good(site)
                 return True
             before = now
         return False
@@ -226,7 +227,8 @@ class Waiter:
                     self._count_slow()
                     break
                 if words[index] != seen or others[other_index] != other_seen:
-                    self._count_good(site)
+                    if site.length or self._backoff:
+                        self._count_good(site)
                     return True
                 before = now
 
@@ -279,7 +281,8 @@ class Waiter:
                     self._count_slow()
                     break
                 if ready():
-                    self._count_good(site)
+                    if site.length or self._backoff:
+                        self._count_good(site)
                     return True
                 before = now
         return self._sleep(ready, guard, site, start, deadline)
