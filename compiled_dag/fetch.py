@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from compiled_dag.channel import layout as at
 from compiled_dag.errors import ChannelTimeoutError, GraphError
 from compiled_dag.observer import FULL_S, LEAD_S
 from compiled_dag.options import CompileOptions, is_seconds
 from compiled_dag.outcome import Error
-from compiled_dag.ref import PENDING, is_error
+from compiled_dag.ref import PENDING, Raised, is_error
 from compiled_dag.shm.forks import generation
 from compiled_dag.shm.waiter import Site
 
@@ -109,32 +109,57 @@ class Fetching:
                 lock.release()
         self.many((ref,), timeout)
 
-    def in_turn(self, refs: Sequence[CompiledDAGRef]) -> bool:
-        """Fill in pending `refs` one after the other, as far as the next one comes without a sleep.
+    def in_turn(self, refs: Sequence[CompiledDAGRef]) -> list[Any] | None:
+        """Return the values of `refs`, each filled in as it comes, if none has to be slept for.
 
         What a fan-out of microseconds needs: `many` looks at all of them whenever one is there.
-        An error ends it, so that nobody waits for slower ones.
 
         Returns:
-            Whether all are filled in.
+            None as soon as one does not come that way, or is an error: nobody waits for slower
+            ones then. What was filled in is.
         """
-        own, waiter = self.results.own, self.host.waiter
+        if self._generation != generation[0]:
+            return None
+        own, since_ns = self.results.own, time.monotonic_ns()
+        values = []
         for ref in refs:
-            if ref._value is not PENDING:
-                continue  # it is twice among them
-            reader = own[ref._output] if ref._dag._fetching is self else None
-            execution = ref._execution
-            if reader is None or reader.sequence != execution:
+            value = ref._value
+            if value is PENDING:
+                reader = own[ref._output] if ref._dag._fetching is self else None
+                if reader is None or not self._came(reader, ref._execution):
+                    return None
+                if not self._take(ref, reader, since_ns):
+                    return None
+                value = ref._value
+            if value.__class__ is Error or value.__class__ is Raised:
+                return None
+            values.append(value)
+        return values
+
+    def _came(self, reader: Reader, execution: int) -> bool:
+        """Tell whether the next message of a channel is of this execution, and comes soon."""
+        if reader.sequence != execution or self.words[at.STATE_WORD] != at.OPEN:
+            return False
+        words, word = self.words, reader.sequence_word
+        return words[word] != execution or (
+            not self.site.is_long and self.host.waiter.soon(words, word, execution, reader.site)
+        )
+
+    def _take(self, ref: CompiledDAGRef, reader: Reader, since_ns: int) -> bool:
+        """Fill in `ref` by the next message, which is there; False if another thread is at it."""
+        lock, execution = self.results.lock, ref._execution
+        if not lock.acquire(False):  # by keyword it takes twice as long
+            return False
+        try:
+            if reader.sequence != execution:
                 return False
-            words, word = self.words, reader.sequence_word
-            if words[word] == execution and (
-                self.site.is_long or not waiter.soon(words, word, execution, reader.site)
-            ):
-                return False
-            self.one(ref, None)
-            if ref._value.__class__ is Error:
-                return False
-        return True
+            ref._value = reader.peek()
+            reader.advance()
+            if not execution & self._log.mask:
+                self._log.took(reader, execution, since_ns)
+            return True
+        finally:
+            lock.release()
 
     @staticmethod
     def many(refs: Sequence[CompiledDAGRef], timeout: float | None) -> None:

@@ -68,16 +68,16 @@ class CompiledDAGRef:
         Raises the first error that becomes known without waiting for slower outputs; those stay
         gettable. Refs of several graphs may be mixed.
         """
+        if refs and timeout is None:
+            values = refs[0]._dag._fetching.in_turn(refs)
+            if values is not None:
+                return values
         missing = [ref for ref in refs if ref._value is PENDING]
-        if missing and (len(missing) == len(refs) or not any(map(is_error, refs))):
-            fetching = missing[0]._dag._fetching
-            if timeout is not None or not fetching.in_turn(missing):
-                fetching.many(missing, timeout)
-        values = [ref._value for ref in refs]
-        kinds = set(map(type, values))
-        if Error in kinds or Raised in kinds:
-            next(filter(is_error, refs)).get()
-        return values
+        if missing and not any(map(is_error, refs)):
+            missing[0]._dag._fetching.many(missing, timeout)
+        for ref in filter(is_error, refs):
+            ref.get()
+        return [ref._value for ref in refs]
 
     def __await__(self) -> Generator[Any, None, Any]:
         """Return the value, in any event loop; raises what `get` does, and never a time-out."""

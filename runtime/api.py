@@ -78,19 +78,20 @@ def get(refs: Any, *, timeout: float | None = None, _use_object_store: bool = Fa
     del _use_object_store
     if getattr(type(refs), "__compiled_ref__", False) is True:  # `_is_compiled`, without a call
         return refs.get(timeout)
+    if isinstance(refs, list):
+        return _get_list(refs, timeout)
     if isinstance(refs, ObjectRef):
         return get_all(refs.session, [refs], _seconds(timeout))[0]
     if isinstance(refs, ObjectRefGenerator):
         return refs  # its items are references to get one by one, as in Ray
-    if not isinstance(refs, list):
-        raise ValueError(  # noqa: TRY004  as in Ray
-            f"get takes an ObjectRef or a list of them, not {type(refs).__name__}"
-        )
+    raise ValueError(f"get takes an ObjectRef or a list of them, not {type(refs).__name__}")
+
+
+def _get_list(refs: list[Any], timeout: float | None) -> Any:
     if not refs:
         return []
-    kinds = set(map(type, refs))
-    if any(getattr(kind, "__compiled_ref__", False) is True for kind in kinds):
-        if len(kinds) > 1:
+    if _is_compiled(refs[0]) or any(map(_is_compiled, refs)):
+        if len(set(map(type, refs))) > 1:
             _check_compiled(refs)
         return type(refs[0]).get_many(refs, timeout)
     _check_refs("get", refs)
