@@ -138,6 +138,14 @@ class Stage:
         return device.settings.memory - device.driver.free_bytes()
 
 
+class Elsewhere(Stage):
+    """Has two GPUs, and makes the second one current."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        open_device().driver.select(1)
+
+
 def _shown(device: Any, value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return ("gpu" if device.holds(value) else "cpu", value.tolist())

@@ -18,6 +18,7 @@ import torch
 import torch.distributed
 
 from collective import nccl_group
+from compiled_dag.cuda.driver import Selecting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,10 +44,12 @@ def imitate(device: FakeDevice) -> None:
 
     class Event:
         def __init__(self) -> None:
-            self._event = on.driver.make_event(is_shared=False)
+            with Selecting(on.driver):
+                self._event = on.driver.make_event(is_shared=False)
 
         def record(self, stream: int) -> None:
-            on.driver.record(self._event, stream)
+            with Selecting(on.driver):  # torch's events are of the stream's device
+                on.driver.record(self._event, stream)
 
         def query(self) -> bool:
             return on.driver.is_done(self._event)
@@ -141,10 +144,11 @@ class ImitatedGroup:
 
     def _follow(self, stream: int, other: int) -> None:
         driver = self._device.driver
-        event = driver.make_event(is_shared=False)
-        driver.record(event, other)
-        driver.wait(stream, event)
-        driver.destroy_event(event)
+        with Selecting(driver):  # torch makes the tensors' device current
+            event = driver.make_event(is_shared=False)
+            driver.record(event, other)
+            driver.wait(stream, event)
+            driver.destroy_event(event)
 
     def abort(self) -> None:
         self._aborted.set()

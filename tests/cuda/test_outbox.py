@@ -15,7 +15,7 @@ from collective.nccl_group import FINISH_S
 from compiled_dag import InputNode, MemoryCapError, MultiOutputNode, TaskError
 from compiled_dag.channel import layout as at
 from compiled_dag.cuda.outbox import BUFFERS, Departure, Outbox
-from tests.cuda.crew import UNSENDABLE
+from tests.cuda.crew import UNSENDABLE, Elsewhere
 from tests.cuda.fake import POISON, FakeDevice, Settings
 from tests.cuda.graphs import after_a_death, edges, get, hop
 
@@ -195,6 +195,22 @@ def test_a_tensor_that_is_changed_in_place_arrives_as_each_call_returned_it(star
         assert [numbers for _, numbers in found] == [
             [(n + 101 + 128) % 256 - 128] * 1000 for n in range(10)
         ]
+
+
+@pytest.mark.proc
+@pytest.mark.parametrize("overlaps", [False, True])
+def test_another_gpu_that_user_code_has_made_current_changes_nothing(start, overlaps) -> None:
+    start(0, num_gpus=4, settings="no_memory,nccl")
+    kind = runtime.remote(Elsewhere).options(num_gpus=2)
+    first, second = kind.remote(), kind.remote()
+    with InputNode() as inp:
+        value = first.add.bind(first.make.bind(inp)).with_tensor_transport("accelerator")
+        back = second.add.bind(value).with_tensor_transport("accelerator")
+        output = first.show.bind(back)
+    with output.experimental_compile(_overlap_gpu_communication=overlaps) as graph:
+        assert edges(graph)["Elsewhere.add", "Elsewhere.add"].transport == "nccl"
+        for n in (3, 1000, 0, 5):
+            assert get(graph.execute(n)) == ("gpu", [number + 2 for number in range(n)])
 
 
 @pytest.mark.proc
