@@ -75,14 +75,14 @@ def _replaced(arg: Any, needed: list[ObjectRef]) -> Any:
 
 
 def load_arguments(parcels: Sequence[Parcel]) -> tuple[Sequence[Any], dict[str, Any]]:
-    """Return args and kwargs from the parcels of a `Call`.
+    """Return args and kwargs from the parcels of a `Call`, once.
 
     Raises:
         Exception: Whatever unpickling the user's values raises.
     """
     if len(parcels) == 1:
-        args, kwargs = parcels[0].load()
+        args, kwargs = parcels[0].take()
         return args, kwargs
-    with supplying_values([parcel.load() for parcel in parcels[1:]]):
-        args, kwargs = parcels[0].load()
+    with supplying_values([parcel.take() for parcel in parcels[1:]]):
+        args, kwargs = parcels[0].take()
     return args, kwargs

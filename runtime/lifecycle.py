@@ -210,8 +210,8 @@ def _start(**options: Any) -> None:
 
 def _session(segment: Segment, launched: Launch, options: Mapping[str, Any]) -> Session:
     # What a session consists of takes longer to import than all that users see of this package.
-    from runtime.parcel import set_stock  # noqa: PLC0415  see above
     from runtime.session import Session  # noqa: PLC0415  see above
+    from runtime.warm import set_stock  # noqa: PLC0415  see above
 
     session = Session(segment, launched, **options)
     set_strays(session.store.pin, session.store.lend, session.store.find_stray)
@@ -252,7 +252,7 @@ def _end(interrupts: Interrupts, *, hurry: bool) -> None:
         session = _current()
         if session is None or session.foreign or context.in_actor():
             return
-        from runtime.parcel import set_stock  # noqa: PLC0415  loaded, since there is a session
+        from runtime.warm import set_stock  # noqa: PLC0415  loaded, since there is a session
 
         try:
             session.close(interrupts, hurry=hurry)

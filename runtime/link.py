@@ -57,9 +57,8 @@ class Link:
             supervisor: Reads unless somebody attends.
             receiver: Handles one message.
             find: Returns a reference that the process has, by number.
-            lend: Takes note of references that are sent to the process; returns those that are
-                new to it.
-            lend_memory: Takes note of a large argument that is sent to the process.
+            lend: Takes note of references that are sent to it; returns those that are new to it.
+            lend_memory: Takes note of a large argument that is sent to it.
             flusher: Calls `flush`, with the actor's lock held.
             breaker: Handles that messages cannot be received any more.
         """

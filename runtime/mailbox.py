@@ -123,8 +123,8 @@ class Mailbox:
     def leave(self) -> None:
         """Stop attending: nothing to do, all threads look for themselves."""
 
-    def send(self, message: Message) -> None:
-        """Send to the driver, waiting for room.
+    def send(self, message: Message, first: Message | None = None) -> None:
+        """Send to the driver, waiting for room; `first`, if there is one, without descriptors.
 
         Raises:
             OSError: The driver has closed the session.
@@ -132,7 +132,7 @@ class Mailbox:
         words, sent = self._board.words, self._sent
         with self._shield, self._sending:
             words[sent] += 1  # a message may be too long for the socket before it is read
-            wire.send(self._control, message)
+            wire.send(self._control, message, first)
             words[sent] += 1
         self._board.ring(_DRIVER)
 

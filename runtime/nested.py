@@ -124,10 +124,15 @@ class NestedSession(NestedRequests):
             lifeline.owner = RemoteActor(self, lifeline.actor_id, class_name)
         return lifeline
 
+    def gone(self) -> Release | None:
+        """Return what tells the driver which references are gone here; None if none are."""
+        return Release(counts=self.held.take_gone()) if self.held.gone else None
+
     def report_gone(self) -> None:
         """Tell the driver which references are gone here."""
-        if self.held.gone:
-            self._mailbox.send(Release(counts=self.held.take_gone()))
+        gone = self.gone()
+        if gone is not None:
+            self._mailbox.send(gone)
 
     # --- outcomes
 

@@ -25,7 +25,7 @@ from compiled_dag.channel.codec import Kind, decode, encode
 from compiled_dag.shm.segment import Mapping, Segment, require_memory, round_up
 from runtime.mapped import MAPPINGS
 from runtime.references import collecting, next_reference, supplying
-from runtime.warm import capacity_for
+from runtime.warm import Stock, capacity_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,34 +51,6 @@ INLINE, STORED, LENT = range(3)
 META: Final = struct.Struct("<BBHIQHq")
 """kind, where the body is, number of buffers, bytes of the head, bytes of the body, references,
 number of the memory if it is lent"""
-
-
-class _Stock:
-    """Where memory comes from that was used before, and where it goes back to."""
-
-    take: Callable[[int], int] = staticmethod(lambda _size: -1)
-    give: Callable[[int], bool] = staticmethod(lambda _fd: False)
-    forks = 0
-    """How often a process that may see values has forked: its children see them for ever."""
-
-
-def set_stock(take: Callable[[int], int] | None, give: Callable[[int], bool] | None) -> None:
-    """Say where memory comes from.
-
-    Args:
-        take: Returns memory for so many bytes, or -1. None: there is none.
-        give: Takes memory over that nobody sees, or tells that it does not. Safe in finalizers.
-    """
-    _Stock.take = staticmethod(take or (lambda _size: -1))
-    _Stock.give = staticmethod(give or (lambda _fd: False))
-
-
-def note_fork() -> None:
-    """Never use memory again that values are in now: a forked child sees it, and does not tell."""
-    _Stock.forks += 1
-
-
-os.register_at_fork(before=note_fork)
 
 
 class Parcel:
@@ -122,7 +94,7 @@ class Parcel:
         """What keeps the memory as it is, if another process has lent it to this one."""
         self.exclusive = True
         """Whether nobody sees a body in `fd` who does not tell when that is over."""
-        self.forks = _Stock.forks
+        self.forks = Stock.forks
         self.on_free: Callable[[Parcel], object] | None = None
         """Told when a body in `fd` is given back. Must be safe in finalizers."""
         self.fd = fd  # the last: `__del__` needs the others where there is one
@@ -206,6 +178,13 @@ class Parcel:
                 return self._load(keeper)
         return self._load(keeper)
 
+    def take(self) -> Any:
+        """Rebuild the value, once: the lease goes with it. Raises as `load`."""
+        try:
+            return self.load()
+        finally:
+            self.lease = None
+
     def _load(self, keeper: object) -> Any:
         if not self.num_buffers and self.fd < 0:
             if self.kind == _PICKLE:
@@ -236,7 +215,7 @@ class Parcel:
         return decode(self.kind, start[table:], parts)
 
     # Defaults, not global names: it may run when the module's globals are already gone.
-    def __del__(self, _close=os.close, _stock=_Stock) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
+    def __del__(self, _close=os.close, _stock=Stock) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
         if getattr(self, "fd", -1) < 0:  # Ctrl-C may have come before there was one
             return
         if self.on_free is not None:
@@ -257,7 +236,7 @@ def _pieces(body: Body, head: bytes, buffers: Sequence[Buffer]) -> list[Buffer]:
 
 def _store(body: Body, head: bytes, buffers: Sequence[Buffer]) -> int:
     """Have a body in a segment; returns its descriptor."""
-    segment = Segment(_Stock.take(body.size))
+    segment = Segment(Stock.take(body.size))
     try:
         if segment.fd >= 0:
             view = MAPPINGS.of(segment.fd, body.size).view()

@@ -357,7 +357,9 @@ class Service:
 
     def _send(self, reply: Reply | SystemReply | Skipped) -> None:
         try:
-            self._mail.send(reply)
+            # What the call was lent goes back before its caller goes on, and without a message of
+            # its own. References in the reply are not gone: it holds them.
+            self._mail.send(reply, self._session.gone())
         except OSError:  # the driver has closed the session
             self.loop.stop()
 

@@ -120,6 +120,34 @@ class WarmMemory:
                 os.close(stock.popleft())
 
 
+class Stock:
+    """Where memory comes from that was used before, and where it goes back to."""
+
+    take: Callable[[int], int] = staticmethod(lambda _size: -1)
+    give: Callable[[int], bool] = staticmethod(lambda _fd: False)
+    forks = 0
+    """How often a process that may see values has forked: its children see them for ever."""
+
+
+def set_stock(take: Callable[[int], int] | None, give: Callable[[int], bool] | None) -> None:
+    """Say where memory comes from.
+
+    Args:
+        take: Returns memory for so many bytes, or -1. None: there is none.
+        give: Takes memory over that nobody sees, or tells that it does not. Safe in finalizers.
+    """
+    Stock.take = staticmethod(take or (lambda _size: -1))
+    Stock.give = staticmethod(give or (lambda _fd: False))
+
+
+def note_fork() -> None:
+    """Never use memory again that values are in now: a forked child sees it, and does not tell."""
+    Stock.forks += 1
+
+
+os.register_at_fork(before=note_fork)
+
+
 def _empty(fd: int) -> None:
     """Give the memory of a segment back that nobody sees, whoever keeps a mapping of it."""
     status = os.fstat(fd)

@@ -135,14 +135,14 @@ def _rights(fds: Sequence[int]) -> list[tuple[int, int, array.array[int]]]:
     return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds[:MAX_FDS]))]
 
 
-def send(sock: socket.socket, message: Message) -> None:
-    """Send all of `message`, waiting for room.
+def send(sock: socket.socket, message: Message, first: Message | None = None) -> None:
+    """Send all of `message`, waiting for room, and before it `first`, which has no descriptors.
 
     Raises:
         OSError: The peer is gone.
     """
     data, fds = pack(message)
-    left = memoryview(data)
+    left = memoryview(data if first is None else pack(first)[0] + data)
     while fds:
         left = left[sock.sendmsg([_first(left, fds)], _rights(fds), _SEND) :]
         fds = left_fds(fds)

@@ -163,6 +163,12 @@ class Plain:
     def first(self, array):
         return int(array[0])
 
+    def pass_back(self, refs):
+        return refs
+
+    def put_again(self, array):
+        return [runtime.put(array)]
+
     def pid(self):
         return os.getpid()
 
@@ -234,7 +240,17 @@ def test_memory_of_arguments_is_used_again(session, monkeypatch):
     holder = Holder.remote()
     for number in range(20):
         assert get(holder.first.remote(np.full(MIB, number, np.uint8))) == number
-        wait_until(lambda: number_in_stock() == 1)
+        assert number_in_stock() == 1  # it comes back before the result does
+
+
+@pytest.mark.proc
+def test_an_argument_that_is_returned_inside_a_reference_arrives(session):
+    holder = Holder.remote()
+    for number in range(10):
+        (ref,) = get(holder.pass_back.remote([runtime.put(np.full(MIB, number, np.uint8))]))
+        assert int(get(ref)[-1]) == number
+        (ref,) = get(holder.put_again.remote(np.full(MIB, 100 + number, np.uint8)))
+        assert int(get(ref)[-1]) == 100 + number
 
 
 @pytest.mark.proc
