@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dis
+import functools
 import inspect
 import linecache
 import signal
@@ -16,7 +18,7 @@ from compiled_dag import CompiledDAG, DAGNode, InputNode
 from tests.graphs import Worker
 
 if TYPE_CHECKING:
-    from types import FrameType, ModuleType
+    from types import CodeType, FrameType, ModuleType
 
 PATIENCE_S = 30
 
@@ -105,6 +107,7 @@ class Interrupt:
             modules: Whose lines count.
             number: Of the place, from 1.
             by_signal: Whether a signal comes there, which handlers of the program may put off.
+                Then only lines that call something are places: at others none is noticed.
         """
         self._by_signal = by_signal
         self._files = {str(Path(module.__file__ or "")) for module in modules}
@@ -131,6 +134,8 @@ class Interrupt:
         if event == "return":  # which generators do at each value: there signals wait
             is_generator = frame.f_code.co_flags & inspect.CO_GENERATOR
             return self._covers(frame.f_back) and not is_generator
+        if self._by_signal and frame.f_lineno not in _lines_with_calls(frame.f_code):
+            return False
         return event == "line" and not _is_with(frame) and not _leaves_handler(frame)
 
     def _place(self, frame: FrameType, event: str, _arg: Any) -> Any:
@@ -148,6 +153,17 @@ def _is_with(frame: FrameType) -> bool:
     """Tell whether a line is the head of a block that is left, perhaps: there signals wait."""
     line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
     return line.lstrip().startswith("with ")
+
+
+@functools.cache
+def _lines_with_calls(code: CodeType) -> set[int]:
+    """Return the lines where Python looks for signals: it does after calls, and to go back."""
+    lines, line, starts = set(), 0, dict(dis.findlinestarts(code))
+    for instruction in dis.get_instructions(code):
+        line = starts.get(instruction.offset) or line
+        if instruction.opname.startswith(("CALL", "JUMP_BACKWARD")):
+            lines.add(line)
+    return lines
 
 
 def _finalizes(frame: FrameType | None) -> bool:
