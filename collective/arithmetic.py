@@ -69,6 +69,20 @@ def _numpy_copy(target: Any, source: Any) -> None:
     target[...] = source
 
 
+def _quiet(combine: Combine) -> Combine:
+    """Have numpy say nothing of infinities and NaN, as torch does not.
+
+    What the actor's own code says of them (`np.seterr`, warnings that are errors) would end it in
+    the middle of an operation, and which rank combines them is no matter of the user's.
+    """
+
+    @np.errstate(all="ignore")
+    def quiet(first: Any, second: Any, out: Any = None) -> Any:
+        return combine(first, second, out=out)
+
+    return quiet
+
+
 def _torch_array(tensor: torch.Tensor) -> Any:
     return tensor.detach().cpu().resolve_conj().resolve_neg().reshape(-1)
 
@@ -81,16 +95,19 @@ def _torch_copy(target: Any, source: Any) -> None:
     target.copy_(source)
 
 
+divide: Final = _quiet(np.true_divide)
+"""The first by the second, into `out`."""
+
 NUMPY: Final = Arithmetic(
     array=_numpy_array,
     view=_numpy_view,
     copy=_numpy_copy,
     combine={
-        "SUM": np.add,
-        "AVG": np.add,
-        "PRODUCT": np.multiply,
-        "MAX": np.maximum,
-        "MIN": np.minimum,
+        "SUM": _quiet(np.add),
+        "AVG": _quiet(np.add),
+        "PRODUCT": _quiet(np.multiply),
+        "MAX": _quiet(np.maximum),
+        "MIN": _quiet(np.minimum),
         "BAND": np.bitwise_and,
         "BOR": np.bitwise_or,
         "BXOR": np.bitwise_xor,

@@ -165,6 +165,8 @@ def why_not_op(tensor: torch.Tensor, op: str) -> str | None:
         return f"AVG of {tensor.dtype} is not defined: reduce with SUM, or convert to a float"
     if op in BITWISE and (tensor.is_floating_point() or tensor.is_complex()):
         return f"{op} of {tensor.dtype} is not defined: only of integers and booleans"
-    if op in ("MAX", "MIN", "PRODUCT") and tensor.is_complex():
-        return f"{op} of {tensor.dtype} is not supported: only SUM and AVG are"
+    if op in ("MAX", "MIN") and tensor.is_complex():
+        return f"{op} of {tensor.dtype} is not defined: complex numbers have no order"
+    if op == "PRODUCT" and tensor.is_complex():
+        return f"{op} of {tensor.dtype} is not supported: use SUM or AVG, or transport='shm'"
     return None

@@ -6,6 +6,7 @@ import os
 import time
 from contextlib import ExitStack
 
+import numpy as np
 import pytest
 import torch
 
@@ -129,6 +130,28 @@ def test_ranks_that_differ_or_fail_are_told_so_and_the_graph_goes_on(host) -> No
                 assert error.rank == 2
             for found in results(graph, good):
                 assert torch.equal(found, good[0] + good[1] + good[2])
+
+
+class Strict(Rank):
+    """An actor whose code wants to know of every infinity."""
+
+    def bring(self, tensors, rank):
+        np.seterr(all="raise")
+        return super().bring(tensors, rank)
+
+
+@pytest.mark.parametrize("length", [3, 600_000])
+@pytest.mark.parametrize("name", ["SUM", "PRODUCT", "AVG", "MAX"])
+def test_infinities_are_no_errors_whatever_numpy_is_told_in_the_actor(host, name, length) -> None:
+    actors = [host.actor(Strict()) for _ in range(W)]
+    tensors = [torch.full((length,), float(value)) for value in ("inf", "-inf", "3e-45")]
+    tensors[2][0], tensors[1][0] = float("nan"), 1e38
+    right = {"SUM": sum(tensors), "PRODUCT": tensors[0] * tensors[1] * tensors[2]}
+    right |= {"AVG": sum(tensors) / W, "MAX": torch.stack(tensors).amax(0)}
+    dag = draw(host, "allreduce", "shm", actors, op=ReduceOp[name])
+    with dag.experimental_compile() as graph:
+        for result in results(graph, tensors):
+            assert torch.equal(result.nan_to_num(7), right[name].nan_to_num(7))
 
 
 def test_several_operations_of_one_group_in_one_graph(host) -> None:
