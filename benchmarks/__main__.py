@@ -7,9 +7,10 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, TextIO
 
-from benchmarks import machine, registry
+from benchmarks import machine, peers, registry
 from benchmarks.deadline import deadline
 from benchmarks.report import json_line, machine_line, read_rows, table
 
@@ -24,14 +25,17 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     registry.load()
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     if options.list:
         _say(sys.stdout, _listing())
         return 0
-    try:
-        return _measure(options)
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    if options.peer != "none":
+        try:
+            peers.python()
+        except FileNotFoundError as error:
+            parser.error(f"--peer {options.peer}: {error}")
+    return _measure(options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -41,13 +45,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--actors", nargs="+", type=_count, metavar="N", help="actor counts, one row each")
     add("--rounds", type=_count, metavar="R", help="rounds of A B A B")
     add("--peer", choices=["none", *registry.PEERS], default="none", help="measure it too")
-    add("--json", type=Path, metavar="FILE", help="write machine and rows there as JSON lines")
-    add("--report", type=Path, metavar="DIR", help="write a dated report with plots there")
+    add("--json", type=_file, metavar="FILE", help="write machine and rows there as JSON lines")
+    add("--report", type=_folder, metavar="DIR", help="write a dated report with plots there")
     add(
         "--with",
         dest="earlier",
         nargs="+",
-        type=Path,
+        type=_earlier,
         default=[],
         metavar="FILE",
         help="put the rows of earlier runs (--json, or standard output) first",
@@ -66,6 +70,36 @@ def _case(name: str) -> Case:
         raise argparse.ArgumentTypeError(message) from None
 
 
+def _file(text: str) -> Path:
+    """Read a path to write to: what cannot be written is told before an hour of measuring."""
+    path = Path(text)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("a", encoding="utf-8").close()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot write to {text}: {error.strerror}") from None
+    return path
+
+
+def _folder(text: str) -> Path:
+    path = Path(text)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path):
+            return path
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot write to {text}: {error.strerror}") from None
+
+
+def _earlier(text: str) -> list[Row]:
+    try:
+        return read_rows(Path(text))
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot read {text}: {error.strerror}") from None
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _count(text: str) -> int:
     count = int(text)
     if count < 1:
@@ -80,17 +114,23 @@ def _listing() -> str:
 
 def _measure(options: argparse.Namespace) -> int:
     about = machine.describe()
-    rows = [row for path in options.earlier for row in read_rows(path)]
+    rows = [row for earlier in options.earlier for row in earlier]
     begin = time.monotonic()
-    for row in _rows(options):
-        rows.append(row)
-        _say(sys.stdout, json_line(row))
+    interrupted = False
+    try:
+        for row in _rows(options):
+            rows.append(row)
+            _say(sys.stdout, json_line(row))
+    except KeyboardInterrupt:
+        interrupted = True
+        _say(sys.stderr, "\ninterrupted: these rows had been measured")
     about["took_s"] = round(time.monotonic() - begin)
     _say(sys.stderr, f"\n{table(rows)}\n\n{machine_line(about)}")
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
         lines = [json_line({"machine": True, **about}), *map(json_line, rows)]
         options.json.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if interrupted:
+        return INTERRUPTED
     if options.report:
         from benchmarks import publish  # noqa: PLC0415  it needs matplotlib
 

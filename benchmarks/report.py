@@ -61,8 +61,19 @@ def json_line(row: Row) -> str:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Return the rows of a file of JSON lines, without those that describe machines."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    """Return the rows of a file of JSON lines, without those that describe machines.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: A line is no JSON object; says which.
+    """
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            rows.append(dict(json.loads(line)))
+        except (ValueError, TypeError) as error:
+            message = f"{path}, line {number} is no row of an earlier run: {line[:60]!r}"
+            raise ValueError(message) from error
     return [row for row in rows if "case" in row]
 
 
