@@ -14,20 +14,23 @@ import torch
 import collective.group
 import collective.header
 import compiled_dag.channel.graph_segment
+import compiled_dag.channel.reader
 import compiled_dag.deployment
 import compiled_dag.driver
 import compiled_dag.fetch
 import compiled_dag.gauge
 import compiled_dag.groups
 import compiled_dag.observer
+import compiled_dag.ref
 import compiled_dag.shm.segment
 import compiled_dag.submit
 from collective import allreduce
-from compiled_dag import InputNode, MultiOutputNode
+from compiled_dag import CompiledDAGRef, InputNode, MultiOutputNode
 from tests.gates import Interrupt, ask, one_method, soon
 from tests.graphs import Worker, chain
 
 BEGINNING = (compiled_dag.driver, compiled_dag.fetch, compiled_dag.submit)
+GETTING = (compiled_dag.fetch, compiled_dag.ref, compiled_dag.channel.reader)
 FORMING = (compiled_dag.groups, collective.group, collective.header)
 COMING_UP = (
     compiled_dag.deployment,
@@ -55,6 +58,11 @@ def both(actors):
         return MultiOutputNode(allreduce.bind([actor.grad.bind(inp) for actor in actors]))
 
 
+def all_of(refs):
+    """Return what tells whether all are ready."""
+    return lambda: all(ref.ready() for ref in refs)
+
+
 EVERY = pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.soak)])
 """Interrupted at every fifth line, or at each."""
 
@@ -80,6 +88,23 @@ def test_a_teardown_that_was_interrupted_anywhere_is_finished(host, build, last,
         assert_released(host, actors)
         if not interrupt.raised:
             break
+    assert line > 20
+
+
+@EVERY
+def test_a_list_whose_get_was_interrupted_anywhere_can_be_got_again(host, step) -> None:
+    actors = [host.actor(Worker(number)) for number in range(3)]
+    with InputNode() as inp:
+        output = MultiOutputNode([actor.add.bind(inp) for actor in actors])
+    with output.experimental_compile() as graph:
+        for line in itertools.count(1, step):
+            refs = graph.execute(line)
+            assert host.waiter.until(all_of(refs), lambda: None, soon())
+            with Interrupt(GETTING, line) as interrupt:
+                CompiledDAGRef.get_many(refs)
+            assert CompiledDAGRef.get_many(refs) == [line, line + 1, line + 2]
+            if not interrupt.raised:
+                break
     assert line > 20
 
 
