@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from benchmarks.registry import Row
 
 _OURS, _PEER, _LIMIT = "#2a78b5", "#d9822b", "#666666"
+_SIDES = (
+    ("ratio", _OURS, "ours / floor (shorter is better)"),
+    ("ray_ratio", _PEER, "Ray / ours (longer is better)"),
+)
 _ROW_INCHES, _WIDTH_INCHES = 0.24, 9.0
 
 
@@ -64,20 +68,25 @@ def name_of(row: Row) -> str:
 
 
 def _draw_ratios(path: Path, rows: Sequence[Row]) -> bool:
-    """Draw a line per row: ours over the floor to one side, the peer over ours to the other."""
+    """Draw a line per row: ours over the floor to one side, the peer over ours to the other.
+
+    A side of which nothing was measured is left out.
+    """
     drawn = [row for row in rows if "ratio" in row or "ray_ratio" in row]
     if not drawn:
         return False
     plot = _matplotlib()
     height = 1.2 + _ROW_INCHES * len(drawn)
-    chart, (left, right) = plot.subplots(
-        1, 2, figsize=(_WIDTH_INCHES, height), sharey=True, layout="constrained"
+    sides = [side for side in _SIDES if any(side[0] in row for row in drawn)]
+    chart, (panels,) = plot.subplots(
+        *(1, len(sides)),
+        figsize=(_WIDTH_INCHES, height),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
     )
     places = list(range(len(drawn)))
-    for axes, ratio, color, title in (
-        (left, "ratio", _OURS, "ours / floor (shorter is better)"),
-        (right, "ray_ratio", _PEER, "Ray / ours (longer is better)"),
-    ):
+    for axes, (ratio, color, title) in zip(panels, sides, strict=True):
         known = [(place, _range(row, ratio)) for place, row in enumerate(drawn) if ratio in row]
         values = [middle for _, (_, middle, _) in known]
         errors = [
@@ -95,8 +104,8 @@ def _draw_ratios(path: Path, rows: Sequence[Row]) -> bool:
         axes.grid(axis="x", which="both", color="#dddddd", linewidth=0.5)
         axes.set_axisbelow(True)
         axes.tick_params(labelsize=7)
-    left.set_yticks(places, [name_of(row) for row in drawn])
-    left.set_ylim(len(drawn) - 0.4, -0.6)
+    panels[0].set_yticks(places, [name_of(row) for row in drawn])
+    panels[0].set_ylim(len(drawn) - 0.4, -0.6)
     chart.savefig(path, dpi=120)
     plot.close(chart)
     return True

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import sys
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -105,10 +106,28 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     add = parser.add_argument
-    add("--requests", type=int, default=2000, help="(%(default)s)")
-    add("--batch", type=int, default=64, help="requests in a batch, at most (%(default)s)")
-    add("--patience-ms", type=float, default=2, help="longest wait for a batch (%(default)s)")
+    add("--requests", type=positive, default=2000, help="(%(default)s)")
+    add("--batch", type=positive, default=64, help="requests in a batch, at most (%(default)s)")
+    add(
+        "--patience-ms", type=milliseconds, default=2, help="longest wait for a batch (%(default)s)"
+    )
     return parser.parse_args(arguments)
+
+
+def positive(text: str) -> int:
+    """Read a number that must be at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
+    return number
+
+
+def milliseconds(text: str) -> float:
+    """Read a time that may be 0."""
+    number = float(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no time of 0 ms or more")
+    return number
 
 
 if __name__ == "__main__":

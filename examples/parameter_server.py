@@ -111,10 +111,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--workers", type=int, default=3, help="tasks that train at once")
-    parser.add_argument("--rounds", type=int, default=15, help="looks at the accuracy")
-    parser.add_argument("--steps", type=int, default=20, help="gradients per task and round")
+    parser.add_argument("--workers", type=positive, default=3, help="tasks that train at once")
+    parser.add_argument("--rounds", type=positive, default=15, help="looks at the accuracy")
+    parser.add_argument("--steps", type=positive, default=20, help="gradients per task and round")
     return parser.parse_args(arguments)
+
+
+def positive(text: str) -> int:
+    """Read a number that must be at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
+    return number
 
 
 if __name__ == "__main__":

@@ -94,11 +94,19 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     add = parser.add_argument
-    add("--files", type=int, default=1500, help="how many source files to read (%(default)s)")
-    add("--parts", type=int, default=8, help="tasks that count (%(default)s)")
-    add("--top", type=int, default=10, help="words to print (%(default)s)")
-    add("--cpus", type=int, default=None, help="logical CPUs (those of the machine)")
+    add("--files", type=positive, default=1500, help="how many source files to read (%(default)s)")
+    add("--parts", type=positive, default=8, help="tasks that count (%(default)s)")
+    add("--top", type=positive, default=10, help="words to print (%(default)s)")
+    add("--cpus", type=positive, default=None, help="logical CPUs (those of the machine)")
     return parser.parse_args(arguments)
+
+
+def positive(text: str) -> int:
+    """Read a number that must be at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
+    return number
 
 
 if __name__ == "__main__":

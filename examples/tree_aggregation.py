@@ -103,11 +103,29 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     add_to = parser.add_argument
-    add_to("--leaves", type=int, nargs="+", default=[4, 8, 16, 32], help="arrays, one row each")
-    add_to("--size", type=int, default=100_000, help="numbers in an array (%(default)s)")
-    add_to("--delay-ms", type=float, default=20, help="what an addition takes (%(default)s)")
-    add_to("--parallel", type=int, default=8, help="tasks at once (%(default)s)")
+    add_to(
+        "--leaves", type=positive, nargs="+", default=[4, 8, 16, 32], help="arrays, one row each"
+    )
+    add_to("--size", type=positive, default=100_000, help="numbers in an array (%(default)s)")
+    add_to("--delay-ms", type=milliseconds, default=20, help="what an addition takes (%(default)s)")
+    add_to("--parallel", type=positive, default=8, help="tasks at once (%(default)s)")
     return parser.parse_args(arguments)
+
+
+def positive(text: str) -> int:
+    """Read a number that must be at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
+    return number
+
+
+def milliseconds(text: str) -> float:
+    """Read a time that may be 0."""
+    number = float(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no time of 0 ms or more")
+    return number
 
 
 if __name__ == "__main__":

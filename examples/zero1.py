@@ -27,7 +27,7 @@ if __name__ == "__main__":
 
 import torch
 from digits.data import Digits, draw_batches, load
-from digits.devices import on_device, positive, what_device
+from digits.devices import TRANSPORTS, on_device, positive, what_device
 from digits.replica import build_network, flatten, torch_dtype
 from rich.console import Console
 from rich.progress import track
@@ -262,7 +262,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--batch-size", type=positive, default=64, help="images of all ranks (default 64)")
     add("--dtype", choices=list(TOLERANCE), default="float64", help="of the parameters")
     add("--device", type=what_device, default="auto", help="auto, cpu or cuda")
-    add("--transport", default="auto", help="of the collectives: auto, gloo, nccl, ...")
+    add("--transport", choices=TRANSPORTS, default="auto", help="of the collectives")
     add("--seed", type=int, default=0, help="of the split, the start and the batches")
     options = parser.parse_args(arguments)
     if options.ranks > options.batch_size:

@@ -143,6 +143,56 @@ def test_training_ci():
     assert "6 passed" in done.stdout
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *("async_actor --requests 0", "async_actor --batch 0", "async_actor --patience-ms -1"),
+        *("tree_aggregation --leaves 0", "tree_aggregation --parallel 0"),
+        *("tasks_dependencies --parts 0", "tasks_dependencies --files 0"),
+        *("parameter_server --workers 0", "parameter_server --rounds 0"),
+        *("zero1 --transport foo", "tensor_parallel --transport foo"),
+    ],
+)
+def test_wrong_arguments_are_told_by_name(wrong):
+    name, option, value = wrong.split()
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / f"{name}.py", option, value],
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert done.returncode == 2, f"{done.stdout}\n{done.stderr}"
+    assert f"{name}.py: error: argument {option}: " in done.stderr
+
+
+DYING = """
+import sys
+from digits.interrupt import interruptible
+from runtime.exceptions import ActorDiedError
+
+def main():
+    raise ActorDiedError("actor Rank(1) died: killed by signal SIGKILL")
+
+sys.exit(interruptible(main))
+"""
+
+
+def test_the_death_of_an_actor_is_told_without_a_stack():
+    done = subprocess.run(
+        [sys.executable, "-c", DYING],
+        cwd=ROOT / "examples",
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "ActorDiedError: actor Rank(1) died: killed by signal SIGKILL\n"
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
 def test_every_example_says_how_to_run_it(path):
     command = "python -m pytest" if path.name.startswith("test_") else "python"

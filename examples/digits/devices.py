@@ -10,6 +10,8 @@ import torch
 
 import runtime
 
+TRANSPORTS = ("auto", "gloo", "nccl", "shm", "cuda_ipc")
+"""What collectives may run on."""
 SHARES = 10_000
 """Fractions of a GPU are counted in ten-thousandths."""
 

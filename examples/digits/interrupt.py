@@ -1,4 +1,4 @@
-"""Ctrl-C: a word and an exit code, at any moment.
+"""Ctrl-C: a word and an exit code, at any moment. The death of an actor: its error and no stack.
 
 Importing torch takes seconds, and so does leaving it behind. A traceback of that would help nobody,
 and there is nothing to undo: the process just ends.
@@ -24,13 +24,20 @@ def end_on_interrupt() -> None:
 
 
 def interruptible(main: Callable[[], int]) -> int:
-    """Run `main`, in which Ctrl-C raises, and return its exit code."""
+    """Run `main`, in which Ctrl-C raises, and return its exit code; 1 after an executor's error."""
     try:
         _on_interrupt(signal.default_int_handler)
         return main()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+    except Exception as error:
+        from runtime.exceptions import ExecutorError  # noqa: PLC0415  Ctrl-C comes before it
+
+        if not isinstance(error, ExecutorError):
+            raise
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
     finally:
         end_on_interrupt()
         gc.freeze()  # or the interpreter, as it ends, looks through all of torch: half a second

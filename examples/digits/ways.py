@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from digits.plot import GRID_COLOR, TEXT_COLOR, decorate
 
@@ -31,9 +32,11 @@ def save_ways(
     upper, lower = figure.subplots(2, height_ratios=(3, 2))
     for (name, values), color, width in zip(losses.items(), COLORS, WIDTHS, strict=False):
         upper.semilogy(range(1, len(values) + 1), values, color=color, linewidth=width, label=name)
+    for each in (upper.yaxis.set_major_formatter, upper.yaxis.set_minor_formatter):
+        each(LogFormatter(labelOnlyBase=False))
     upper.set_title("training loss: the lines lie on each other", loc="left", fontsize="medium")
     upper.set_xlabel("step", color=TEXT_COLOR)
-    upper.legend(loc="upper right", frameon=False, labelcolor=TEXT_COLOR)
+    upper.legend(loc="best", frameon=False, labelcolor=TEXT_COLOR)
     for place, values in enumerate(step_ms.values()):
         middle = median(values)
         lower.barh(place, middle, color=COLORS[place], alpha=0.35, height=0.6)

@@ -8,7 +8,7 @@ from digits.plot import GRID_COLOR, TEXT_COLOR, decorate
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from pipelines.lanes import length_s, span
 from pipelines.passage import shade
@@ -53,6 +53,7 @@ def save_training(
     for (name, values), (color, width, alpha) in zip(losses.items(), LOOKS, strict=True):
         steps = range(1, len(values) + 1)
         lower.plot(steps, values, color=color, linewidth=width, alpha=alpha, label=name)
+    lower.xaxis.set_major_locator(MaxNLocator(integer=True))
     name_axes(lower, "training loss by step, in nats: the lines lie on each other")
     lower.legend(loc="upper right", frameon=False, labelcolor=TEXT_COLOR)
     decorate(lower)

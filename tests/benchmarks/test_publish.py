@@ -36,6 +36,19 @@ def test_a_report_is_a_text_and_pictures_named_by_the_date(tmp_path):
         assert (path.parent / picture).read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_picture_has_no_empty_side(tmp_path, monkeypatch):
+    plot = pytest.importorskip("matplotlib.pyplot")
+    titles = []
+    monkeypatch.setattr(
+        plot, "close", lambda chart: titles.append([one.get_title() for one in chart.axes])
+    )
+    publish.write(tmp_path, MACHINE, ROWS)
+    publish.write(tmp_path, MACHINE, ROWS[2:3])
+    ours, peer = "ours / floor (shorter is better)", "Ray / ours (longer is better)"
+    assert titles[0] == [ours, peer]
+    assert titles[-1] == [ours]
+
+
 def test_a_report_without_ratios_or_curves_has_no_pictures(tmp_path):
     path = publish.write(tmp_path, MACHINE, [{"case": "core-alive", "actors": 3}])
     assert list(tmp_path.iterdir()) == [path]
