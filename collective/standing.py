@@ -224,6 +224,14 @@ class Patience:
         """Wait until `ready()`; see `Waiter.until`."""
         return self._home.waiter.until(ready, guard, deadline, site)
 
+    def until_soon(self, ready: Callable[[], bool], site: Site) -> bool:
+        """See `Waiter.until_soon`."""
+        return self._home.waiter.until_soon(ready, site)
+
+    def learn(self, site: Site, start: float, *, soon: bool) -> None:
+        """See `Waiter.learn`."""
+        self._home.waiter.learn(site, start, soon=soon)
+
     def twin(self) -> Patience:
         """Return it itself: every thread waits by a waiter of its own."""
         return self

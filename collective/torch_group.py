@@ -9,7 +9,10 @@ and the rank waits in `waitSend` until the time-out of the operation (1 of 15 de
 So the wait looks at the group's state ten times a second. A rank that leaves an operation so cannot
 destroy the group, which would join gloo's waiting thread: it is kept, unused, until the process
 ends. What does not work instead: `abort` (wakes nobody), a shorter time-out of the operation (a
-rank that is stopped is not dead), polling `is_completed` (doubles the time of a small allreduce).
+rank that is stopped is not dead).
+
+Being woken by gloo's thread takes longer than a small operation's work. So a rank first yields, as
+everywhere, as long as operations end in that time, and where gloo's threads have cores for that.
 
 When a rank dies in an operation, gloo has others return as if nothing had happened: the root of a
 broadcast has sent everything, and knows nothing of those to whom the dead rank was to pass it on.
@@ -37,6 +40,7 @@ from collective.meetings import Meetings
 from collective.ordered import ordered
 from collective.process_group import gloo_needs_calm, why_not_op
 from collective.warm_memory import WarmMemory
+from compiled_dag.shm.waiter import Site
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -94,6 +98,7 @@ class _GlooWork:
         work: Any,
         header: GroupHeader,
         meetings: Meetings,
+        waiting: tuple[Waiter, Site],
         finish: Callable[[], object] | None = None,
     ) -> None:
         """Watch over `work`.
@@ -102,11 +107,13 @@ class _GlooWork:
             work: gloo's.
             header: The group's header.
             meetings: Where the ranks meet when gloo is done.
+            waiting: How this thread waits for gloo, before it lets gloo wake it.
             finish: What is left to be done after it.
         """
         self._work = work
         self._header = header
         self._meetings = meetings
+        self._waiting = waiting
         self._finish = finish
         self._done = False
         """Whether it was waited for: some operations of gloo never say so of themselves."""
@@ -119,6 +126,9 @@ class _GlooWork:
             ChannelClosedError: The driver has ended the group.
             TimeoutError: It has not ended by `deadline`.
         """
+        waiter, site = self._waiting
+        start = time.monotonic()
+        soon = waiter.until_soon(self._work.is_completed, site)
         over = False
         while not self._finishes_soon():
             if deadline is not None and time.monotonic() > deadline:
@@ -129,6 +139,8 @@ class _GlooWork:
                 raise RuntimeError(msg)
             # Once more: a failure of its own, which lets it close its sockets, is the usual end.
             over = self._header.state != OPEN
+        if not soon:
+            waiter.learn(site, start, soon=True)
         self._meetings.meet()
         finish, self._finish = self._finish, None
         if finish is not None:
@@ -223,6 +235,7 @@ class GlooGroup:
         )
         _let_lock_holders_run(before)
         self._meetings = Meetings(store.header, rank, waiter)
+        self._waiting = waiter, Site(calm=self.needs_calm)
         self._running: list[_GlooWork] = []
         self._memory = WarmMemory()
 
@@ -257,7 +270,7 @@ class GlooGroup:
         else:
             receive, finish = self._reducible(receive, op)
             started = launch(self._group, kind, send, receive, op=op, root=root)
-            work = _GlooWork(started, self._store.header, self._meetings, finish)
+            work = self._watched(started, finish)
         self._running = [other for other in self._running if not other.is_completed()]
         self._running.append(work)
         return work
@@ -303,7 +316,10 @@ class GlooGroup:
                 finish()
             part.copy_(mine)
 
-        return _GlooWork(started, self._store.header, self._meetings, divide)
+        return self._watched(started, divide)
+
+    def _watched(self, started: Any, finish: Callable[[], object] | None) -> _GlooWork:
+        return _GlooWork(started, self._store.header, self._meetings, self._waiting, finish)
 
     def _reducible(
         self, tensor: torch.Tensor | None, op: str | None

@@ -287,6 +287,25 @@ class Waiter:
                 before = now
         return self._sleep(ready, guard, site, start, deadline)
 
+    def until_soon(self, ready: Callable[[], bool], site: Site) -> bool:
+        """Yield until `ready()`, which rings no doorbell; False if something else has to wait."""
+        if ready():
+            return True
+        clock = time.monotonic
+        before = clock()
+        end = before + self._yield_s if self._may_yield(site) else before
+        while before < end:
+            os.sched_yield()
+            now = clock()
+            if now - before > _SLOW_YIELD_S:
+                self._count_slow()
+                return ready()
+            if ready():
+                self._count_good(site)
+                return True
+            before = now
+        return False
+
     def turns(self, ready: Callable[[], bool], site: Site) -> Generator[None, None, bool]:
         """Do the first part of `until` for an event loop: look, and yield once a turn of the loop.
 
@@ -318,9 +337,9 @@ class Waiter:
         self._count_good(site)
         return True
 
-    def learn(self, site: Site, start: float) -> None:
-        """Count a wait that slept and began at `start`."""
-        long = time.monotonic() - start > self._long_s
+    def learn(self, site: Site, start: float, *, soon: bool = False) -> None:
+        """Count a wait that began at `start` and slept (`soon`: did not end in `until_soon`)."""
+        long = time.monotonic() - start > (self._yield_s if soon else self._long_s)
         site.length = min(site.length + 1, _LONGEST) if long else max(site.length - 1, 0)
 
     def _may_yield(self, site: Site) -> bool:
@@ -331,12 +350,8 @@ class Waiter:
 
     def yields(self, site: Site) -> bool:
         """Tell whether the next wait at `site` yields, and the last yields returned soon."""
-        return (
-            not self._skip
-            and self._yield_s > 0
-            and site.length < _LONG
-            and not (self.calm or site.calm)
-        )
+        ceased = self._skip or self.calm or site.calm or site.length >= _LONG
+        return not ceased and self._yield_s > 0
 
     def _sleep(
         self,

@@ -400,3 +400,34 @@ def test_after_a_slow_yield_a_waiter_does_not_yield_for_a_while(board, monkeypat
     board.words[0] = 0
     waiter.word(board.words, 0, 0, fine, time.monotonic() + 0.01)
     assert not waiter.yields(Site())
+
+
+def test_what_rings_no_doorbell_is_waited_for_by_yields_alone(board, monkeypatch) -> None:
+    waiter, site = Waiter(Doorbell(board, 1), "balanced"), Site()
+    assert waiter.until_soon(lambda: True, site)
+    yields: list[int] = []
+    monkeypatch.setattr(waiters.os, "sched_yield", lambda: yields.append(1))
+    assert waiter.until_soon(lambda: len(yields) == 3, site)
+    assert not waiter.until_soon(lambda: False, site)  # it takes longer than yielding does
+    assert len(yields) > 3
+    yields.clear()
+    assert not waiter.until_soon(lambda: False, Site(calm=True))
+    assert yields == []
+    assert waiter.sleeps == 0
+
+
+def test_what_does_not_end_soon_twice_is_not_yielded_for_until_it_does(board) -> None:
+    waiter, site = Waiter(Doorbell(board, 1), "balanced"), Site()
+    long_ago = time.monotonic() - 300e-6  # more than the yields, less than what is long elsewhere
+    for _ in range(2):
+        waiter.learn(site, long_ago, soon=True)
+    assert not waiter.yields(site)
+    waiter.learn(site, time.monotonic() + 1, soon=True)
+    assert waiter.yields(site)
+
+
+def test_a_slow_yield_ends_the_wait_for_what_rings_no_doorbell(board, monkeypatch) -> None:
+    waiter, done = Waiter(Doorbell(board, 1), "balanced"), [False, True]
+    monkeypatch.setattr(waiters.os, "sched_yield", lambda: time.sleep(SLOW_S))
+    assert waiter.until_soon(lambda: done.pop(0), Site())  # it came meanwhile
+    assert not waiter.yields(Site())
