@@ -71,7 +71,7 @@ class _Moving(Drawing):
         uneven: bool = False,
         **unknown: Never,
     ) -> list[Any]:
-        """Draw it; returns what each rank gets: a node, or a list with one per list given.
+        """Draw it; returns what each rank gets: a node; of two lists or more, a list of nodes.
 
         `help(collective.bind)` says more.
 
@@ -114,7 +114,7 @@ class _Reducing(Drawing):
         uneven: bool = False,
         **unknown: Never,
     ) -> list[Any]:
-        """Draw it; returns what each rank gets: a node, or a list with one per list given.
+        """Draw it; returns what each rank gets: a node; of two lists or more, a list of nodes.
 
         `help(collective.bind)` says more.
 
@@ -163,7 +163,7 @@ class _FromOne(Drawing):
         uneven: bool = False,
         **unknown: Never,
     ) -> list[Any]:
-        """Draw it; returns what each rank gets: a node, or a list with one per list given.
+        """Draw it; returns what each rank gets: a node; of two lists or more, a list of nodes.
 
         `help(collective.bind)` says more.
 
@@ -247,7 +247,7 @@ class ReduceOperation(calls.ReduceCall, Drawing):
         uneven: bool = False,
         **unknown: Never,
     ) -> Any:
-        """Draw it; returns what `dst_rank` gets: one node, or a list with one per list given.
+        """Draw it; returns what `dst_rank` gets: one node; of two lists or more, a list.
 
         `help(collective.bind)` says more.
 
@@ -297,7 +297,7 @@ class GatherOperation(calls.GatherCall, Drawing):
         uneven: bool = False,
         **unknown: Never,
     ) -> Any:
-        """Draw it; returns what `dst_rank` gets: one node, or a list with one per list given.
+        """Draw it; returns what `dst_rank` gets: one node; of two lists or more, a list.
 
         `help(collective.bind)` says more.
 

@@ -88,9 +88,16 @@ class _Check:
             msg = f"{text}: call {late[0]} had not returned after {self.timeout_s:g} s"
             raise _HungError(msg) from None
         except ExecutorError as error:
-            self.failures.append(f"{text}: {error}")
+            self.failures.append(f"{text}: {_in_a_line(error)}")
             return None
         return found
+
+
+def _in_a_line(error: ExecutorError) -> str:
+    """Return what was raised, and by which line, without the rest of the stack."""
+    first, *others = str(error).splitlines()
+    places = [line.strip() for line in others if line.startswith('  File "')]
+    return f"{first} ({places[-1]})" if places else first
 
 
 class _HungError(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,24 @@ def test_what_is_no_communicator_is_refused(session):
 def test_fewer_than_two_ranks_are_refused():
     with pytest.raises(ValueError, match="world_size=1: .* two ranks or more"):
         check_communicator(Bare, world_size=1)
+
+
+class Unplugged(Pipes):
+    def send(self, value, peer_rank):
+        raise RuntimeError("no cable")
+
+
+def test_every_failure_is_one_line_with_its_place(check):
+    with pytest.raises(AssertionError) as raised:
+        check(Unplugged)
+    first, *lines = str(raised.value).splitlines()
+    assert first == "the communicator does not keep its contract:"
+    assert len(lines) > 1
+    place = r'raised RuntimeError: no cable \(File ".*test_testing.py", line \d+, in send\)'
+    sends = [line for line in lines if "no cable" in line]
+    assert sends
+    assert all(re.search(place, line) for line in sends)
+    assert all(line.startswith("  ") and "Traceback" not in line for line in lines)
 
 
 class Swapped(Pipes):
