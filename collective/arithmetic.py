@@ -13,6 +13,7 @@ have the same bits. Rounding is that of the dtype at every step, as in gloo.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
@@ -69,18 +70,23 @@ def _numpy_copy(target: Any, source: Any) -> None:
     target[...] = source
 
 
-def _quiet(combine: Combine) -> Combine:
-    """Have numpy say nothing of infinities and NaN, as torch does not.
+class _Quiet:
+    """Has numpy say nothing of infinities and NaN, as torch does not.
 
     What the actor's own code says of them (`np.seterr`, warnings that are errors) would end it in
     the middle of an operation, and which rank combines them is no matter of the user's.
     """
 
-    @np.errstate(all="ignore")
-    def quiet(first: Any, second: Any, out: Any = None) -> Any:
-        return combine(first, second, out=out)
+    def __init__(self, combine: Combine) -> None:
+        self._combine = combine
 
-    return quiet
+    @np.errstate(all="ignore")
+    def __call__(self, first: Any, second: Any, out: Any = None) -> Any:
+        return self._combine(first, second, out=out)
+
+    @np.errstate(all="ignore")
+    def all_of(self, rows: Sequence[Any]) -> Any:
+        return reduce(self._combine, rows)
 
 
 def _torch_array(tensor: torch.Tensor) -> Any:
@@ -95,7 +101,7 @@ def _torch_copy(target: Any, source: Any) -> None:
     target.copy_(source)
 
 
-divide: Final = _quiet(np.true_divide)
+divide: Final = _Quiet(np.true_divide)
 """The first by the second, into `out`."""
 
 NUMPY: Final = Arithmetic(
@@ -103,11 +109,11 @@ NUMPY: Final = Arithmetic(
     view=_numpy_view,
     copy=_numpy_copy,
     combine={
-        "SUM": _quiet(np.add),
-        "AVG": _quiet(np.add),
-        "PRODUCT": _quiet(np.multiply),
-        "MAX": _quiet(np.maximum),
-        "MIN": _quiet(np.minimum),
+        "SUM": _Quiet(np.add),
+        "AVG": _Quiet(np.add),
+        "PRODUCT": _Quiet(np.multiply),
+        "MAX": _Quiet(np.maximum),
+        "MIN": _Quiet(np.minimum),
         "BAND": np.bitwise_and,
         "BOR": np.bitwise_or,
         "BXOR": np.bitwise_xor,
@@ -162,3 +168,8 @@ def why_not(tensor: torch.Tensor, op: str) -> str | None:
     if op == "PRODUCT" and tensor.is_complex():
         return None
     return why_not_op(tensor, op)
+
+
+def combiner(combine: Combine) -> Callable[[Sequence[Any]], Any]:
+    """Return what combines numpy arrays, in their order, into one that is new."""
+    return combine.all_of if isinstance(combine, _Quiet) else partial(reduce, combine)

@@ -9,15 +9,16 @@ the result.
 
 from __future__ import annotations
 
-from functools import reduce
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 
-from collective.arithmetic import combine_all, divide
+from collective.arithmetic import combine_all, combiner, divide
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from collective.exchange import Meetings, Plan
 
 _FRESH_BYTES: Final = 4096
@@ -73,9 +74,10 @@ class SmallShortcut:
         self._table = plan.table
         nbytes = self._mine[0].nbytes
         rows = [list(rows) for rows in plan.rows]
-        self._fresh = False
+        self._fresh: Callable[[Sequence[Any]], Any] | None = None
         if plan.combine is not None and shape_of_result is not None:
-            self._fresh = len(rows[0]) > 1 and nbytes <= _FRESH_BYTES
+            if len(rows[0]) > 1 and nbytes <= _FRESH_BYTES:
+                self._fresh = combiner(plan.combine)
             # Of arrays without dimensions numpy makes numbers, which are no memory.
             shape_of_rows = shape_of_result or (1,)
             rows = [[row.reshape(shape_of_rows) for row in side] for side in rows]
@@ -101,8 +103,8 @@ class SmallShortcut:
             return None
         side = self._meetings.reached & 1
         combine, rows = self._combine, self._rows[side]
-        if combine is not None and self._fresh:
-            return self._finished(reduce(combine, rows))
+        if self._fresh is not None:
+            return self._finished(self._fresh(rows))
         out = np.empty(self._shape_of_result or (1,), self._dtype)
         if combine is None:
             out.reshape(len(rows), -1)[...] = self._table[side]
