@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 import torch.distributed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 dist: Any = torch.distributed  # its C++ classes are exported but not declared
 
@@ -57,29 +60,45 @@ def launch(
         case "reducescatter":
             return group._reduce_scatter_base(receive, send, _options("ReduceScatter", op))
         case "broadcast":
-            return group.broadcast([_bytes(receive)], _options("Broadcast", None, root))
+            return group.broadcast([as_bytes(receive)], _options("Broadcast", None, root))
         case "allgather":
-            return group._allgather_base(_bytes(receive), _bytes(send))
+            return group._allgather_base(as_bytes(receive), as_bytes(send))
         case "all_to_all":
-            return group.alltoall_base(_bytes(receive), _bytes(send), [], [])
+            return all_to_all(group, send, receive)
         case "gather":
             parts = [] if receive is None else [_parts(receive, group.size())]
-            return group.gather(parts, [_bytes(send)], _options("Gather", None, root))
+            return group.gather(parts, [as_bytes(send)], _options("Gather", None, root))
         case "scatter":
             parts = [] if send is None else [_parts(send, group.size())]
-            return group.scatter([_bytes(receive)], parts, _options("Scatter", None, root))
+            return group.scatter([as_bytes(receive)], parts, _options("Scatter", None, root))
     msg = f"no operation {kind!r}"
     raise AssertionError(msg)
 
 
-def _bytes(tensor: torch.Tensor | None) -> torch.Tensor:
+def all_to_all(
+    group: Any,
+    send: torch.Tensor | None,
+    receive: torch.Tensor | None,
+    received: Sequence[int] = (),
+    sent: Sequence[int] = (),
+) -> Any:
+    """Start an all-to-all of bytes, of which `sent` go to each rank and `received` come from it.
+
+    Where these are empty it is equal parts.
+    """
+    target, source = as_bytes(receive), as_bytes(send)
+    options = _options("AllToAll", None)
+    return group.alltoall_base(target, source, list(received), list(sent), options)
+
+
+def as_bytes(tensor: torch.Tensor | None) -> torch.Tensor:
     """Return a contiguous tensor as its bytes."""
     assert tensor is not None
     return tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8)
 
 
 def _parts(tensor: torch.Tensor, world_size: int) -> list[torch.Tensor]:
-    return list(_bytes(tensor).chunk(world_size))
+    return list(as_bytes(tensor).chunk(world_size))
 
 
 @cache
