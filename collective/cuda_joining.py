@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collective.header import GroupHeader, Preflight
     from collective.standing import Patience
     from compiled_dag.cuda.device import Device
+    from compiled_dag.cuda.driver import Event
     from compiled_dag.shm.waiter import Waiter
 
 _PATTERN: Final = bytes(range(1, 129)) * 8
@@ -176,6 +177,10 @@ def _show(joining: _Joining) -> End | None:
 
 def _settle(joining: _Joining, end: End | None) -> str:
     """Find with all other ranks whether they can share their GPU; returns why not."""
+    if end is not None:
+        device, ready = end.device, end.own.ready[0]
+        # Before others have their streams wait for that: if this process dies it may never be done.
+        joining.attempt("laying a pattern", device, lambda: _await_gpu(joining, device, ready))
     joining.meet(_SHOWN)
     why = joining.refused() or joining.several()
     if not why:
@@ -219,11 +224,20 @@ def _try(joining: _Joining, end: End, peer: Peer) -> None:
     driver.wait(stream, peer.ready[0])
     driver.copy(copied.data_ptr(), source, len(_PATTERN), stream)
     driver.record(done, stream)
-    deadline, site = time.monotonic() + _GPU_S, Site(calm=True, slice_s=LOOK_S)
-    is_done = joining.waiter.until(
-        lambda: driver.is_done(done), joining.header.guard, deadline, site
-    )
-    if not is_done:
-        raise DeviceError(f"the GPU was not done within {_GPU_S} s")
+    _await_gpu(joining, device, done)
     if device.to_host(copied) != _PATTERN:
         raise DeviceError("what was copied is not what was there")
+
+
+def _await_gpu(joining: _Joining, device: Device, event: Event) -> None:
+    """Wait for an event of this process.
+
+    Raises:
+        DeviceError: It is not done in time.
+        ChannelClosedError: The driver has given the group up.
+    """
+    deadline, site = time.monotonic() + _GPU_S, Site(calm=True, slice_s=LOOK_S)
+    if not joining.waiter.until(
+        lambda: device.driver.is_done(event), joining.header.guard, deadline, site
+    ):
+        raise DeviceError(f"the GPU was not done within {_GPU_S} s")

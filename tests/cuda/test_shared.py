@@ -330,7 +330,7 @@ def execute_with_a_death(graph, ranks, victim, name, number, *, drains):
     return found[:W]
 
 
-@pytest.mark.parametrize("victim", [0, 2])
+@pytest.mark.parametrize("victim", [0, pytest.param(2, marks=pytest.mark.soak)])
 def test_a_death_at_any_point_breaks_the_graph_and_leaves_the_others_usable(start, victim) -> None:
     """What the victim's GPU has been given is done, as where a kernel outlives its process."""
     ranks = start(settings="pause_us=300")
