@@ -66,7 +66,7 @@ class Unplugged(Pipes):
 
 def test_every_failure_is_one_line_with_its_place(check):
     with pytest.raises(AssertionError) as raised:
-        check(Unplugged)
+        check(Unplugged, timeout_s=2.0)  # the other rank waits for what was not sent
     first, *lines = str(raised.value).splitlines()
     assert first == "the communicator does not keep its contract:"
     assert len(lines) > 1
