@@ -7,17 +7,18 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from string import ascii_letters
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, TextIO
 
 from benchmarks import machine, peers, registry
 from benchmarks.deadline import deadline
-from benchmarks.report import json_line, machine_line, read_rows, table
+from benchmarks.report import SIZES, json_line, machine_line, read_rows, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from benchmarks.registry import Case, Config, Row
+    from benchmarks.registry import Case, Config, Plan, Row
 
 INTERRUPTED = 130
 
@@ -35,7 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             peers.python()
         except FileNotFoundError as error:
             parser.error(f"--peer {options.peer}: {error}")
-    return _measure(options)
+    try:
+        plans = _plans(options)
+    except ValueError as error:
+        parser.error(str(error))
+    return _measure(options, plans)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,6 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("cases", nargs="*", metavar="case", type=_case, help="what to measure (default: all)")
     add("--actors", nargs="+", type=_count, metavar="N", help="actor counts, one row each")
+    add("--what", nargs="+", default=[], metavar="PART", help="parts of a case: `torch in`, `echo`")
+    add("--bytes", nargs="+", type=_size, metavar="N", help="sizes: 4, 64KiB, 1MiB, one row each")
     add("--rounds", type=_count, metavar="R", help="rounds of A B A B")
     add("--peer", choices=["none", *registry.PEERS], default="none", help="measure it too")
     add("--json", type=_file, metavar="FILE", help="write machine and rows there as JSON lines")
@@ -107,18 +114,47 @@ def _count(text: str) -> int:
     return count
 
 
+def _size(text: str) -> int:
+    """Read bytes, with a unit or without."""
+    digits = text.rstrip(ascii_letters)
+    unit = text[len(digits) :] or "B"
+    if unit not in SIZES or not digits.isdecimal() or not int(digits):
+        known = ", ".join(SIZES)
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: a number above 0 and {known}")
+    return int(digits) * SIZES[unit]
+
+
 def _listing() -> str:
     width = max(map(len, registry.CASES))
     return "\n".join(f"{case.name:{width}}  {case.help}" for case in registry.CASES.values())
 
 
-def _measure(options: argparse.Namespace) -> int:
+def _plans(options: argparse.Namespace) -> list[tuple[Case, Plan]]:
+    """Return each case with what is to be measured of it, before the first one is."""
+    cases = options.cases or registry.CASES.values()
+    return [
+        (
+            case,
+            case.plan(
+                quick=options.quick,
+                actors=tuple(options.actors or ()),
+                rounds=options.rounds,
+                peer=registry.PEERS.get(options.peer),
+                parts=tuple(options.what),
+                sizes=tuple(options.bytes or ()),
+            ),
+        )
+        for case in cases
+    ]
+
+
+def _measure(options: argparse.Namespace, plans: Sequence[tuple[Case, Plan]]) -> int:
     about = machine.describe()
     rows = [row for earlier in options.earlier for row in earlier]
     begin = time.monotonic()
     interrupted = False
     try:
-        for row in _rows(options):
+        for row in _rows(plans):
             rows.append(row)
             _say(sys.stdout, json_line(row))
     except KeyboardInterrupt:
@@ -138,14 +174,8 @@ def _measure(options: argparse.Namespace) -> int:
     return 1 if any("error" in row for row in rows) else 0
 
 
-def _rows(options: argparse.Namespace) -> Iterator[Row]:
-    for case in options.cases or registry.CASES.values():
-        plan = case.plan(
-            quick=options.quick,
-            actors=tuple(options.actors or ()),
-            rounds=options.rounds,
-            peer=registry.PEERS.get(options.peer),
-        )
+def _rows(plans: Sequence[tuple[Case, Plan]]) -> Iterator[Row]:
+    for case, plan in plans:
         for config in plan.configs():
             yield from _attempt(case, config)
 

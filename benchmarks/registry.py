@@ -73,6 +73,9 @@ class Config:
 Run: TypeAlias = Callable[[Config], Iterator[Row]]
 
 
+NO_WHATS, NO_SIZES = ("",), (0,)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """The parameters of a case: a configuration for every combination."""
@@ -80,8 +83,8 @@ class Plan:
     actors: tuple[int, ...]
     rounds: int
     trips: int = 1
-    whats: tuple[str, ...] = ("",)
-    sizes: tuple[int, ...] = (0,)
+    whats: tuple[str, ...] = NO_WHATS
+    sizes: tuple[int, ...] = NO_SIZES
     """Bytes."""
     quick: bool = False
     peer: Peer | None = None
@@ -119,16 +122,35 @@ class Case:
         actors: tuple[int, ...] | None,
         rounds: int | None,
         peer: Peer | None,
+        parts: tuple[str, ...] = (),
+        sizes: tuple[int, ...] = (),
     ) -> Plan:
-        """Return this case's plan with what the command line set."""
+        """Return this case's plan with what the command line set.
+
+        Raises:
+            ValueError: the case has no such part, or none at all; or nothing of any size.
+        """
         plan = self.quick if quick else self.full
+        if sizes and plan.sizes == NO_SIZES:
+            raise ValueError(f"--bytes: {self.name} sends nothing whose size can be chosen")
         return replace(
             plan,
+            whats=self._whats(parts) or plan.whats,
+            sizes=sizes or plan.sizes,
             actors=actors or plan.actors,
             rounds=rounds or plan.rounds,
             quick=quick,
             peer=peer,
         )
+
+    def _whats(self, parts: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the parts, also those that quick runs leave out, that have one of these words."""
+        known = self.full.whats
+        for part in parts:
+            if not any(part in what for what in known):
+                listed = f"its parts are {', '.join(known)}" if known != NO_WHATS else "it has none"
+                raise ValueError(f"--what: {self.name} has no part {part!r}; {listed}")
+        return tuple(what for what in known if any(part in what for part in parts))
 
 
 CASES: dict[str, Case] = {}

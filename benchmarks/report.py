@@ -22,7 +22,8 @@ _COLUMNS = (
     "others below", "ray", "ray ratio", "also",
 )  # fmt: skip
 _LEFT = frozenset({"case", "what", "others below", "also"})
-_TIMES = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1))
+SIZES = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1}
+"""Bytes by unit, largest first."""
 
 
 class Figure(NamedTuple):
@@ -51,7 +52,7 @@ def short(value: float) -> str:
 
 def size(nbytes: int) -> str:
     """Return a number of bytes in the largest unit that it is a multiple of."""
-    unit, times = next((unit, times) for unit, times in _TIMES if nbytes % times == 0)
+    unit, times = next((unit, times) for unit, times in SIZES.items() if nbytes % times == 0)
     return f"{nbytes // times} {unit}"
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ONCE = Plan(actors=(1,), rounds=1, trips=1)
+SENT = Plan(actors=(1,), rounds=1, trips=1, whats=("in", "out", "echo"), sizes=(4, 8))
+QUICK = Plan(actors=(1,), rounds=1, trips=1, whats=("in",), sizes=(4,))
 
 
 @pytest.fixture
@@ -32,6 +34,12 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
         yield {"ours_us": 1.0}
         raise KeyboardInterrupt
 
+    @case(full=SENT, quick=QUICK)
+    def sent(config: Config) -> Iterator[Row]:
+        """Something sent."""
+        asked.append(config)
+        yield {"ours_us": 1.0}
+
     return asked
 
 
@@ -43,6 +51,11 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
         (["--report", "{tmp}/file"], "--report: cannot write to {tmp}/file: File exists"),
         (["--with", "{tmp}/none"], "--with: cannot read {tmp}/none: No such file"),
         (["--with", "{tmp}/file"], "--with: {tmp}/file, line 2 is no row of an earlier run: 'two'"),
+        (["sent", "--what", "in", "no"], "sent has no part 'no'; its parts are in, out, echo"),
+        (["hop", "--what", "in"], "--what: hop has no part 'in'; it has none"),
+        (["sent", "hop", "--bytes", "4"], "--bytes: hop sends nothing whose size can be chosen"),
+        (["sent", "--bytes", "1MB"], "'1MB' is no size: a number above 0 and GiB, MiB, KiB, B"),
+        (["sent", "--bytes", "0"], "'0' is no size"),
         (["--peer", "ray"], "--peer ray: no interpreter for the peer at {tmp}/none: `make bench`"),
     ],
 )
@@ -66,3 +79,10 @@ def test_ctrl_c_leaves_what_was_measured(measured, tmp_path: Path, capsys) -> No
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert rows[1:] == [{"case": "hop", "actors": 1, "ours_us": 1.0}]
     assert len(measured) == 1
+
+
+def test_parts_and_sizes_are_chosen_also_those_that_quick_runs_leave_out(measured, capsys) -> None:
+    assert command.main(["sent", "--quick", "--what", "o", "--bytes", "1MiB", "3"]) == 0
+    asked = [(config.what, config.nbytes) for config in measured]
+    assert asked == [("out", 1 << 20), ("out", 3), ("echo", 1 << 20), ("echo", 3)]
+    assert len(capsys.readouterr().out.splitlines()) == 4
