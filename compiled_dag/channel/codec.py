@@ -98,12 +98,22 @@ def encode(value: Any, met: list[Any] | None = None, to_bytes: ToBytes | None = 
         if value.references:
             return Encoded(Kind.ERROR, *pickled(value, met))
         return Encoded(Kind.ERROR, dumps(value, 5), [], ())
-    elif tensors.is_tensor(kind) and tensors.is_plain(value):
+    elif tensors.is_tensor(kind) and (found := _of_tensor(value, to_bytes)) is not None:
         if met is not None:
             met.append(value)
-        header, data = (to_bytes or tensors.to_bytes)(value)
-        return Encoded(Kind.TENSOR, dumps(header, 5), [data], _FIRST_PRIVATE)
+        return found
     return Encoded(Kind.PICKLE, *pickled(value, met, to_bytes=to_bytes))
+
+
+def _of_tensor(tensor: Any, to_bytes: ToBytes | None) -> Encoded | None:
+    """Encode a tensor; None: only its own pickling can."""
+    if to_bytes is None and (found := tensors.in_place(tensor)) is not None:
+        plan, data = found
+        return Encoded(Kind.TENSOR, plan.head, [data], _FIRST_PRIVATE)
+    if not tensors.is_plain(tensor):
+        return None
+    header, data = (to_bytes or tensors.to_bytes)(tensor)
+    return Encoded(Kind.TENSOR, dumps(header, 5), [data], _FIRST_PRIVATE)
 
 
 def copied(encoded: Encoded) -> Encoded:

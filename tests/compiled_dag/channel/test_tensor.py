@@ -91,6 +91,13 @@ def test_sending_leaves_the_tensor_alone() -> None:
     assert value.sum() == 0
 
 
+def test_a_tensor_that_was_sent_can_be_resized() -> None:
+    value = torch.zeros(3)
+    through(value)
+    value.resize_(5)
+    assert value.shape == (5,)
+
+
 def test_gradients_stay_behind() -> None:
     value = torch.ones(3, requires_grad=True) * 2
     arrived = through(value)
@@ -141,6 +148,14 @@ def test_what_a_header_cannot_describe_is_pickled_by_torch() -> None:
     sparse = torch.eye(3).to_sparse()
     assert torch.equal(through(sparse).to_dense(), torch.eye(3))
     assert through(torch.empty(2, 2, device="meta")).device.type == "meta"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch warns about both
+def test_nested_and_quantised_tensors_are_pickled_by_torch() -> None:
+    nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+    assert [len(part) for part in through(nested).unbind()] == [2, 3]
+    quantized = torch.quantize_per_tensor(torch.ones(2), 0.5, 1, torch.quint8)
+    assert torch.equal(through(quantized).dequantize(), torch.ones(2))
 
 
 def test_a_subclass_stays_what_it_is() -> None:
