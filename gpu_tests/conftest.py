@@ -8,7 +8,15 @@ import pytest
 
 import runtime
 from gpu_tests.crew import Stage
-from tests.conftest import incubator, no_leaks, session  # noqa: F401  fixtures
+from tests.conftest import (  # noqa: F401  fixtures and hooks: what they do is done here too
+    _no_leaks_if_proc,
+    incubator,
+    no_leaks,
+    pytest_collection_finish,
+    pytest_configure,
+    pytest_runtest_makereport,
+    session,
+)
 
 
 def _why_not() -> str | None:
@@ -32,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def start(no_leaks, monkeypatch):  # noqa: F811  a fixture
+def start(incubator, no_leaks, monkeypatch):  # noqa: F811  fixtures
     """Starts a session with more logical GPUs than there are, so that actors share one."""
 
     def start(count, *, environment=(), kind=Stage, arguments=(), **options):

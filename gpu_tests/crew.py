@@ -37,6 +37,14 @@ def loopback(rank: int) -> dict[str, dict[str, str]]:
     return {"env_vars": variables}
 
 
+def waits_in(calls: dict[str, int]) -> dict[str, int]:
+    """Return those of a profile's calls in which a host waits for its GPU.
+
+    torch's profiler waits for the GPU itself when it ends: compare with a profile of nothing.
+    """
+    return {name: count for name, count in calls.items() if "Synchronize" in name}
+
+
 class Stage:
     """Makes, changes and shows tensors; nothing here waits for the GPU but `check` and `show`."""
 

@@ -12,8 +12,6 @@ from gpu_tests.crew import DEVICE, ON_GPU, Stage
 from gpu_tests.test_rings import get
 
 pytestmark = [
-    pytest.mark.proc,
-    pytest.mark.timeout(300),
     pytest.mark.filterwarnings("ignore:num_gpus="),
     pytest.mark.skipif(not ON_GPU, reason="only a GPU has CUDA graphs"),
 ]

@@ -17,7 +17,6 @@ from tests.live import wait_until
 
 pytestmark = [
     pytest.mark.proc,
-    pytest.mark.timeout(300),
     pytest.mark.filterwarnings("ignore:num_gpus="),
     pytest.mark.skipif(not ON_GPU, reason="NCCL is for GPUs"),
 ]

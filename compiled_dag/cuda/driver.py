@@ -26,7 +26,7 @@ GRANULE: Final = 2 << 20
 """Rings are whole multiples of it: smaller allocations share a block with others when exported."""
 
 _OUT_OF_MEMORY: Final = 2
-_LOST: Final = frozenset({214, 700, 702, 709, *range(714, 720), 710, 721})
+_LOST: Final = frozenset({214, 220, 226, 700, 702, 709, 710, *range(714, 720), 721, 810, 911})
 """What a context does not survive: illegal accesses, failed launches, device asserts, ..."""
 
 

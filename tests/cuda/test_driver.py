@@ -55,6 +55,9 @@ def test_errors_of_the_driver_become_ours() -> None:
     with pytest.raises(DeviceError, match=r"^the CUDA context is lost, channel f: ") as raised:
         calling(FakeCudaError(700, "an illegal memory access was encountered"))
     assert raised.value.is_lost
+    for status in (226, 719, 810):  # contained, launch failure, MPS client terminated
+        with pytest.raises(DeviceError, match="is lost"):
+            calling(FakeCudaError(status))
     with pytest.raises(KeyError):
         calling(KeyError("not the driver's"))
 
