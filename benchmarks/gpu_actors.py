@@ -18,6 +18,8 @@ VARIABLE: Final = "BENCHMARKS_GPU_DEVICE"
 """Environment: ``cpu`` runs everything on the CPU. It shows slips here, and nothing about GPUs."""
 MOST_ACTORS: Final = 4
 WIDTH: Final = 1024
+CPU_WIDTH: Final = 64
+"""Where nothing is shown about GPUs, nothing is to be waited for."""
 ROWS: Final = 64
 LAYERS: Final = 4
 _CYCLES_PER_MS: Final = 1_500_000
@@ -105,11 +107,12 @@ class Layers:
         import torch  # noqa: PLC0415  see why_not
 
         draw = torch.Generator().manual_seed(0)
+        width = WIDTH if device() == "cuda" else CPU_WIDTH
         self._weights = [
-            torch.randn(WIDTH, WIDTH, generator=draw).div(WIDTH**0.5).to(device())
+            torch.randn(width, width, generator=draw).div(width**0.5).to(device())
             for _ in range(LAYERS)
         ]
-        self.input = torch.ones(ROWS, WIDTH, device=device())
+        self.input = torch.ones(ROWS, width, device=device())
 
     def run(self, value: Any) -> Any:
         import torch  # noqa: PLC0415  see why_not

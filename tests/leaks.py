@@ -149,21 +149,34 @@ def descendants() -> list[Process]:
         for p in processes.values()
         if p.pid != own
         and not helpers & {p.pid, *_ancestors(p, processes)}
-        and (own in _ancestors(p, processes) or _is_marked(p.pid))
+        and (own in _ancestors(p, processes) or _is_marked(p))
     ]
 
 
 def _all_processes() -> Iterator[Process]:
-    for entry in PROC.iterdir():
-        if entry.name.isdigit() and (stat := _unless_gone((entry / "stat").read_bytes)):
+    # As plain descriptors: this is done four times a test, for all processes of the machine.
+    for name in os.listdir(PROC):  # noqa: PTH208
+        if name.isdigit() and (stat := _unless_gone(lambda name=name: _read(f"/proc/{name}/stat"))):
             # The command may hold blanks and parentheses; the fields start behind its last one.
             state, parent, *fields = stat[stat.rindex(b")") + 2 :].split()
             yield Process(
-                pid=int(entry.name),
+                pid=int(name),
                 parent=int(parent),
                 state=state.decode(),
                 started=int(fields[17]),
             )
+
+
+def _read(path: str) -> bytes:
+    """Return what a file of /proc says, which may be longer than one read gives."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(fd, 1 << 16):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(fd)
 
 
 def _ancestors(process: Process, processes: dict[int, Process]) -> Iterator[int]:
@@ -172,9 +185,19 @@ def _ancestors(process: Process, processes: dict[int, Process]) -> Iterator[int]
         process = processes[process.parent]
 
 
-def _is_marked(pid: int) -> bool:
-    environment = _unless_gone((PROC / str(pid) / "environ").read_bytes) or b""
-    return f"{MARK}={os.getpid()}".encode() in environment.split(b"\0")
+def _is_marked(process: Process) -> bool:
+    key = process.pid, process.started
+    if key in _strangers:
+        return False
+    environment = _unless_gone(lambda: _read(f"/proc/{process.pid}/environ")) or b""
+    found = f"{MARK}={os.getpid()}".encode() in environment.split(b"\0")
+    if not found and environment:
+        _strangers.add(key)
+    return found
+
+
+_strangers: set[tuple[int, int]] = set()
+"""Processes (pid, start time) that were seen without the mark: they never get it."""
 
 
 def _helper_pids() -> set[int]:

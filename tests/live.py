@@ -169,12 +169,15 @@ class Driver:
         os.killpg(self.pid, signal.SIGINT)
 
     def goes_on_after_an_interrupt(self) -> None:
-        """Interrupt what it waits in, and see it say so, go on, and end well without a word."""
+        """Interrupt what it waits in, and see it say so and go on."""
         assert self.line() == "ready"
         self.wait_until_asleep()
         self.interrupt()
         assert self.line() == "interrupted"
         assert self.line() == "went on"
+
+    def ends_well(self) -> None:
+        """Wait for its end without an error, and without a word of one."""
         assert self.wait() == 0, self.errors
         assert self.errors == ""
 

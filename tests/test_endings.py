@@ -485,6 +485,7 @@ print("went on", flush=True)
 """
     with driver(body, str(tmp_path / "release")) as started:
         started.goes_on_after_an_interrupt()
+        started.ends_well()
 
 
 @pytest.mark.parametrize("what", ["get", "teardown"])

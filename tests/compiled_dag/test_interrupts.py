@@ -63,8 +63,8 @@ def all_of(refs):
     return lambda: all(ref.ready() for ref in refs)
 
 
-EVERY = pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.soak)])
-"""Interrupted at every fifth line, or at each."""
+EVERY = pytest.mark.parametrize("step", [13, pytest.param(1, marks=pytest.mark.soak)])
+"""Interrupted at every thirteenth line, or at each."""
 
 
 @EVERY

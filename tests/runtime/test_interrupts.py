@@ -17,8 +17,8 @@ from tests.runtime.subjects import Plain
 
 pytestmark = pytest.mark.proc
 
-EVERY = pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.soak)])
-"""Interrupted at every eleventh place, or at each."""
+EVERY = pytest.mark.parametrize("step", [29, pytest.param(1, marks=pytest.mark.soak)])
+"""Interrupted at every 29th place, or at each."""
 
 
 def task(_actor):
