@@ -9,10 +9,10 @@ import pytest
 import runtime
 from gpu_tests.crew import Stage
 from tests.conftest import (  # noqa: F401  fixtures and hooks: what they do is done here too
+    _frozen,
     _no_leaks_if_proc,
     incubator,
     no_leaks,
-    pytest_collection_finish,
     pytest_configure,
     pytest_runtest_makereport,
     session,
