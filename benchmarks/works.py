@@ -165,6 +165,11 @@ def _call_with_array(system: System) -> Callable[[], object]:
     return lambda: core.get(first.remote(array))
 
 
+def _echo_array(system: System) -> Callable[[], object]:
+    core, echo, array = system.load(), actor_of(system).echo, np.ones(MIB, dtype=np.uint8)
+    return lambda: int(core.get(echo.remote(array))[0])
+
+
 def core_works(trips: int) -> dict[str, Work]:
     """Return what is measured without graphs, by name; batches are multiples of `trips`."""
     few, many = 3 * trips, 20 * trips
@@ -179,4 +184,5 @@ def core_works(trips: int) -> dict[str, Work]:
         "put, get in an actor, int": _trip(_put_for_actor),
         "put, get in an actor, 1 MiB": _trip(_put_array_for_actor),
         "actor call with 1 MiB": _trip(_call_with_array),
+        "actor call with 1 MiB there and back": _trip(_echo_array),
     }

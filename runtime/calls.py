@@ -26,6 +26,7 @@ from runtime.pending import (
     number_of,
     refs_of,
     sort_lost,
+    what_of,
 )
 from runtime.stream import StreamEnd
 from runtime.system_call import SystemCall
@@ -117,7 +118,7 @@ class Calls:
                 self._pending[number] = entry
                 if self._open and not needed and not self._queue and self.link is not None:
                     self._created = True
-                    self.link.send(call)
+                    self.link.send(self.link.spares.lend_to(call, what_of(refs)))
                     return
                 self._queue.append((call, needed))
         if death is not None:
@@ -209,7 +210,9 @@ class Calls:
             if failed is not None:
                 return call, refs_of(self._pending.pop(call.number)), failed
             self._created = True
-            self.link.send(call._replace(parcels=[*call.parcels, *map(_parcel, needed)]))
+            call = call._replace(parcels=[*call.parcels, *map(_parcel, needed)])
+            what = what_of(self._pending.get(call.number))
+            self.link.send(self.link.spares.lend_to(call, what))
         return None
 
     def _skip(self, call: Call, refs: tuple[ObjectRef, ...], failed: ObjectRef) -> None:
@@ -282,6 +285,9 @@ class Calls:
                 entry.finish(failed=message.failed, data=message.data)
             return
         parcels = message.parcels
+        link = self.link
+        if link is not None:
+            link.spares.settle(message.number, what_of(entry), parcels)
         if isinstance(entry, tuple) and len(entry) == len(parcels) == 1 and message.number:
             entry[0].complete(parcels[0])  # almost all calls
             return

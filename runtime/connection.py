@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from runtime.dedup import Deduplicator
     from runtime.parcel import Parcel
     from runtime.supervisor import Supervisor
+    from runtime.warm import WarmMemory
 
 
 class Connection:
@@ -47,6 +48,7 @@ class Connection:
         find: Callable[[int], Any],
         lend: Callable[[Sequence[Any]], list[Any]],
         lend_memory: Callable[[Parcel], None],
+        memory: WarmMemory,
         flusher: Callable[[], None],
         breaker: Callable[[OSError], None],
     ) -> tuple[Link, tuple[int, ...]]:
@@ -69,6 +71,7 @@ class Connection:
             find=find,
             lend=lend,
             lend_memory=lend_memory,
+            memory=memory,
             flusher=flusher,
             breaker=breaker,
         )

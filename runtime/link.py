@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from compiled_dag.shm.board import SENT
 from runtime import wire
 from runtime.messages import Call, Resolved
+from runtime.spare import Spares
 from runtime.supervisor import READABLE, WRITABLE, Supervisor
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from compiled_dag.shm.board import Board
     from runtime.messages import Message
     from runtime.parcel import Parcel
+    from runtime.warm import WarmMemory
 
 _MOST_SENT_ALONG: Final = 8
 _SENT_ALONG_BYTES: Final = 16 * 1024
@@ -45,6 +47,7 @@ class Link:
         find: Callable[[int], Any],
         lend: Callable[[Sequence[Any]], list[Any]],
         lend_memory: Callable[[Parcel], None],
+        memory: WarmMemory,
         flusher: Callable[[], None],
         breaker: Callable[[OSError], None],
     ) -> None:
@@ -59,6 +62,7 @@ class Link:
             find: Returns a reference that the process has, by number.
             lend: Takes note of references that are sent to it; returns those that are new to it.
             lend_memory: Takes note of a large argument that is sent to it.
+            memory: Where memory for its results comes from.
             flusher: Calls `flush`, with the actor's lock held.
             breaker: Handles that messages cannot be received any more.
         """
@@ -73,7 +77,9 @@ class Link:
         self._flusher = flusher
         self._breaker = breaker
         self._lend, self._lend_memory = lend, lend_memory
-        self._inbox = wire.Inbox(sock, find)
+        self.spares = Spares(memory)
+        """Memory that it was lent for results."""
+        self._inbox = wire.Inbox(sock, find, self.spares.use)
         self._reading = threading.Lock()
         self._missed = False
         """Whether a thread that waits could not look because another one was reading."""
@@ -261,11 +267,13 @@ class Link:
                 return
             self._closed = True
             self._supervisor.forget(self._sock.fileno())
+        self.spares.close()
         self.close_descriptors()
 
     def close_descriptors(self) -> None:
         """Close the descriptors only; in a forked child."""
         self._closed = True
+        self.spares.abandon()
         for _, fds in self._outbox:
             _close_all(fds)
         self._outbox.clear()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from compiled_dag.host import ActorId
     from runtime.parcel import Parcel
+    from runtime.spare import Spare
 
 # --- driver to actor ------------------------------------------------------------------------------
 
@@ -26,6 +27,8 @@ class Call(NamedTuple):
     num_returns: int
     parcels: Sequence[Parcel]
     """``(args, kwargs)``, then the values of the references among them, by number."""
+    spare: Spare | None = None
+    """Memory that the result may use."""
 
 
 class System(NamedTuple):

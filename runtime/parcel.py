@@ -20,18 +20,22 @@ import pickle
 import struct
 from typing import TYPE_CHECKING, Any, Final
 
-from compiled_dag.channel.body import Body, body_in, body_of
+from compiled_dag.channel.body import body_in, body_of
 from compiled_dag.channel.codec import Kind, decode, encode
-from compiled_dag.shm.segment import Mapping, Segment, require_memory, round_up
+from compiled_dag.shm.segment import Mapping, round_up
+from runtime.bodies import pieces_of, store
+from runtime.interrupts import whole
 from runtime.mapped import MAPPINGS
 from runtime.references import collecting, next_reference, supplying
-from runtime.warm import Stock, capacity_for
+from runtime.warm import Stock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from compiled_dag.channel.body import Body
     from compiled_dag.channel.pickling import Buffer
     from runtime.references import Reference
+    from runtime.spare import Spare
 
 INLINE_BYTES: Final = 100 * 1024
 """Larger bodies travel in a memfd of their own."""
@@ -41,12 +45,9 @@ _HOLD_NOTHING: Final = _PLAIN | {bytes}
 _PICKLE: Final = int(Kind.PICKLE)
 _ERROR: Final = int(Kind.ERROR)
 """Plain numbers: packing and comparing an enum's member costs three times as much."""
-_CHECK_BYTES: Final = 16 << 20
-"""From here on it is worth asking the kernel whether there is room."""
-_MOST_CHUNKS: Final = 1000  # the kernel takes 1024 at a time
-
-INLINE, STORED, LENT = range(3)
-"""Where a body is: in the message, in a segment, or in one whose `number` comes along."""
+INLINE, STORED, LENT, SPARE = range(4)
+"""Where a body is: in the message, in a segment, in one whose `number` comes along, or in the one
+that the call was lent for its result."""
 
 META: Final = struct.Struct("<BBHIQHq")
 """kind, where the body is, number of buffers, bytes of the head, bytes of the body, references,
@@ -70,6 +71,9 @@ class Parcel:
         "references",
         "size",
     )
+
+    is_in_spare = False
+    """Whether the receiver has lent the memory of the body."""
 
     def __init__(
         self,
@@ -101,8 +105,12 @@ class Parcel:
         """Owned; -1 if the body is inline."""
 
     @classmethod
-    def of(cls, value: Any) -> Parcel:
+    def of(cls, value: Any, spare: Spare | None = None) -> Parcel:
         """Encode `value`; nothing of it is shared with the parcel.
+
+        Args:
+            value: Anything that can be pickled.
+            spare: Memory that the receiver has lent for it.
 
         Raises:
             TypeError: Part of the value cannot be pickled; the message names the path to it.
@@ -124,10 +132,9 @@ class Parcel:
             return cls(kind, 0, len(head), len(head), head, references=found)
         body = body_of(len(head), tuple(map(len, buffers)), private)
         if body.size <= INLINE_BYTES:
-            joined = b"".join(_pieces(body, head, buffers))
+            joined = b"".join(pieces_of(body, head, buffers))
             return cls(kind, len(buffers), len(head), body.size, joined, references=found)
-        fd = _store(body, head, buffers)
-        return cls(kind, len(buffers), len(head), body.size, b"", fd, found)
+        return _stored(cls, kind, body, head, buffers, found, spare)
 
     @property
     def is_error(self) -> bool:
@@ -142,9 +149,10 @@ class Parcel:
                 it is done with the memory.
         """
         references = self.references
+        where = INLINE if self.fd < 0 else LENT if lent else SPARE if self.is_in_spare else STORED
         meta = META.pack(
             self.kind,
-            INLINE if self.fd < 0 else LENT if lent else STORED,
+            where,
             self.num_buffers,
             self.head_bytes,
             self.size,
@@ -225,54 +233,26 @@ class Parcel:
             _close(self.fd)
 
 
-def _pieces(body: Body, head: bytes, buffers: Sequence[Buffer]) -> list[Buffer]:
-    """Return the pieces of a body in order, without gaps between them."""
-    pieces, end = [body.table, head], body.head.stop
-    for place, buffer in zip(body.buffers, buffers, strict=True):
-        pieces += bytes(place.start - end), buffer
-        end = place.stop
-    return pieces
+@whole
+def _stored(
+    cls: type[Parcel],
+    kind: int,
+    body: Body,
+    head: bytes,
+    buffers: Sequence[Buffer],
+    references: Sequence[Reference],
+    spare: Spare | None,
+) -> Parcel:
+    """Return the parcel of a value in memory of its own: whole, or Ctrl-C would lose that."""
+    fd = -1 if spare is None else spare.take(body.size)
+    kept = cls if fd < 0 else _InSpare
+    fd = store(body, head, buffers, Stock.take(body.size) if fd < 0 else fd)
+    return kept(kind, len(buffers), len(head), body.size, b"", fd, references)
 
 
-def _store(body: Body, head: bytes, buffers: Sequence[Buffer]) -> int:
-    """Have a body in a segment; returns its descriptor."""
-    segment = Segment(Stock.take(body.size))
-    try:
-        if segment.fd >= 0:
-            view = MAPPINGS.of(segment.fd, body.size).view()
-            view[: len(body.table)] = body.table
-            view[body.head] = head
-            for place, buffer in zip(body.buffers, buffers, strict=True):
-                view[place] = buffer
-            return segment.fd
-        if body.size >= _CHECK_BYTES:
-            require_memory(body.size, "a value")
-        segment = Segment.create("compiled-dag-value", capacity_for(body.size))
-        _write_all(segment.fd, _pieces(body, head, buffers))
-    except BaseException:
-        segment.close()
-        raise
-    return segment.fd
+class _InSpare(Parcel):
+    """One whose body is in memory that the receiver has lent, and keeps."""
 
+    __slots__ = ()
 
-def _write_all(fd: int, pieces: list[Buffer]) -> None:
-    """Write pieces into new memory. Writing is faster than mapping: no page faults one by one.
-
-    Huge pages (`Mapping.collapse`) made 64 MiB twice as fast. But where a machine's free memory is
-    its host's, new ones cost 5 ms each, and every value may take new ones: 8 MiB took 22 ms instead
-    of 4, in half of the runs.
-    """
-    left = [memoryview(piece) for piece in pieces if len(piece)]
-    at = 0
-    while left:
-        written = os.pwritev(fd, left[:_MOST_CHUNKS], at)
-        left = _skip(left, written)
-        at += written
-
-
-def _skip(views: list[memoryview], nbytes: int) -> list[memoryview]:
-    for index, view in enumerate(views):
-        if nbytes < view.nbytes:
-            return [view[nbytes:], *views[index + 1 :]]
-        nbytes -= view.nbytes
-    return []
+    is_in_spare = True

@@ -75,6 +75,12 @@ def refs_of(entry: Entry | None) -> tuple[ObjectRef, ...]:
     return ()
 
 
+def what_of(entry: Entry | None) -> str:
+    """Return what messages call what is waited for; empty if nobody waits."""
+    refs = refs_of(entry)
+    return refs[0].what if refs else ""
+
+
 def number_of(pending: Mapping[int, Entry], ref: ObjectRef) -> int | None:
     """Return the number of the call that makes `ref`; None if none does."""
     for number, entry in list(pending.items()):  # replies are taken out at any time

@@ -24,6 +24,8 @@ from runtime.calls import next_number
 from runtime.messages import Call, GoesOn, Item, Reply, Skipped, Stop, System, SystemReply, Want
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from compiled_dag.errors import ActorDiedError
     from compiled_dag.shm.board import Board
     from runtime.link import Link
@@ -100,7 +102,8 @@ class PoolWorker:
         count = task.options.num_returns
         with self._sending:
             if self.link is not None:
-                self.link.send(Call(number, method, 1 if count is None else int(count), parcels))
+                call = Call(number, method, 1 if count is None else int(count), parcels)
+                self.link.send(self.link.spares.lend_to(call, function.name))
 
     def take_back(self, first: int) -> list[Task]:
         """Take back the tasks from position `first` of the queue on that have not begun.
@@ -186,11 +189,18 @@ class PoolWorker:
     def answer(self, message: Reply | SystemReply) -> None:
         """Hand a task's outcome to its references."""
         if isinstance(message, Reply):
+            self._settle(message.number, message.parcels)
             self.scheduler.answered(self, message)
             return
         call = self._systems.pop(message.number, None)
         if call is not None:
             call.finish(failed=message.failed, data=message.data)
+
+    def _settle(self, number: int, parcels: Sequence[Parcel]) -> None:
+        """See `Spares.settle`."""
+        link, task = self.link, self.assigned.get(number)
+        if link is not None:
+            link.spares.settle(number, "" if task is None else task.function.name, parcels)
 
     def yielded(self, item: Item) -> None:
         """Hand an item to its stream."""
@@ -202,6 +212,7 @@ class PoolWorker:
     def notice(self, message: Any) -> None:
         """Take note of what the process says of itself."""
         if isinstance(message, Skipped):
+            self._settle(message.number, ())
             self.scheduler.skipped(self, message.number)
         elif isinstance(message, Want) and message.blocks:
             self.scheduler.waits(self)

@@ -232,6 +232,7 @@ class ActorProcess:
                 find=self.peer.find,
                 lend=self.peer.lend,
                 lend_memory=self.peer.lend_memory,
+                memory=self.session.memory,
                 flusher=self.calls.flush,
                 breaker=self._broken,
             )

@@ -226,7 +226,7 @@ class Service:
                 if call.num_returns == STREAM:
                     value = send_items(call.number, value, self._mail.send)
             interruption.running = False
-            return parcels_of(value, call.num_returns)
+            return parcels_of(value, call.num_returns, call.spare)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:  # noqa: BLE001  whatever user code raises is its outcome
@@ -280,7 +280,7 @@ class Service:
             value = self._interruption.run_elsewhere(number, work)
             if isinstance(value, Awaitable) or hasattr(value, "__aiter__"):
                 return self._await(call, method, value)
-            parcels = parcels_of(value, call.num_returns)
+            parcels = parcels_of(value, call.num_returns, call.spare)
         except BaseException as error:  # noqa: BLE001  whatever user code raises is its outcome
             self._fail(call, method, error)
         else:
@@ -301,7 +301,7 @@ class Service:
                 value = await self._send_async(call.number, value)
             else:
                 value = await value
-            parcels = parcels_of(value, call.num_returns)
+            parcels = parcels_of(value, call.num_returns, call.spare)
         except asyncio_cancelled():
             self._fail(call, method, TaskCancelledError("the call was cancelled while it ran"))
         except BaseException as error:  # noqa: BLE001  whatever user code raises is its outcome

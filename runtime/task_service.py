@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from compiled_dag.shm.board import Board
     from runtime.interruption import Interruption
+    from runtime.spare import Spare
 
 _CODE = 10
 """End of the function's number in a message; before: 0, whether the code comes along."""
@@ -72,7 +73,7 @@ class TaskService:
             if call.num_returns == STREAM:
                 value = send_items(call.number, value, self._send)
             self._interruption.running = False
-            return parcels_of(value, call.num_returns)
+            return parcels_of(value, call.num_returns, call.spare)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:  # noqa: BLE001  whatever user code raises is its outcome
@@ -111,15 +112,20 @@ def _raiser(error: Exception) -> Callable[..., Any]:
     return fail
 
 
-def parcels_of(value: Any, num_returns: int) -> Sequence[Parcel]:
+def parcels_of(value: Any, num_returns: int, spare: Spare | None = None) -> Sequence[Parcel]:
     """Encode what a method or task returned.
+
+    Args:
+        value: What it returned.
+        num_returns: How many values that is to be.
+        spare: Memory for one of them.
 
     Raises:
         ValueError: It is not as many values as were asked for.
         TypeError: It cannot be pickled.
     """
     if num_returns in (1, STREAM):
-        return (Parcel.of(value),)
+        return (Parcel.of(value, spare),)
     if num_returns == 0:
         return ()
     try:

@@ -31,7 +31,8 @@ from runtime.messages import (
     System,
     SystemReply,
 )
-from runtime.parcel import LENT, META, Parcel
+from runtime.parcel import LENT, META, SPARE, Parcel
+from runtime.spare import Spare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,6 +42,7 @@ _HEADER: Final = struct.Struct("<IBHHQI")
 _PICKLED, _CALL, _REPLY, _SYSTEM, _SYSTEM_REPLY, _RESOLVED, _PUT, _SUBMIT, _ASK, _ITEM = range(
     0xD0, 0xDA
 )
+_CALL_WITH_SPARE: Final = 0xDA
 """Types; high, so that zeros, text and most of what a stray write leaves are none."""
 
 _NAMED: Final[dict[int, Any]] = {_SUBMIT: Submit, _RESOLVED: Resolved, _ASK: Ask, _ITEM: Item}
@@ -63,8 +65,12 @@ def pack(message: Message) -> tuple[bytes, Sequence[int]]:
     """Return the frame of `message` and the descriptors that go with it (still the message's)."""
     kind = message.__class__
     if isinstance(message, Call):
-        number, method, num_returns, parcels = message
-        return _pack_parcels(_CALL, number, num_returns.to_bytes(2, "little") + method, parcels)
+        number, method, num_returns, parcels, spare = message
+        name = num_returns.to_bytes(2, "little") + method
+        if spare is None:
+            return _pack_parcels(_CALL, number, name, parcels)
+        data, theirs = _pack_parcels(_CALL_WITH_SPARE, number, name, parcels)
+        return data, [*theirs, spare.fd]
     if isinstance(message, Reply):
         return _pack_parcels(_REPLY, message.number, b"", message.parcels)
     if kind in _CODES:
@@ -90,18 +96,18 @@ def pack(message: Message) -> tuple[bytes, Sequence[int]]:
 def _pack_parcels(
     kind: int, number: int, name: bytes, parcels: Sequence[Parcel]
 ) -> tuple[bytes, Sequence[int]]:
-    lent = kind == _CALL
+    lent = kind in (_CALL, _CALL_WITH_SPARE)
     fds: Sequence[int] = ()
     if len(parcels) == 1:
         parcel = parcels[0]
         pieces = [name, parcel.meta(lent=lent), parcel.body]
-        if parcel.fd >= 0:
+        if parcel.fd >= 0 and not parcel.is_in_spare:
             fds = (parcel.fd,)
     else:
         pieces = [name]
         for parcel in parcels:
             pieces += parcel.meta(lent=lent), parcel.body
-        fds = [parcel.fd for parcel in parcels if parcel.fd >= 0]
+        fds = [parcel.fd for parcel in parcels if parcel.fd >= 0 and not parcel.is_in_spare]
     size = sum(map(len, pieces))
     header = _HEADER.pack(size, kind, len(fds), len(parcels), number, len(name))
     return b"".join((header, *pieces)), fds
@@ -157,13 +163,29 @@ def _no_references(number: int) -> Any:
     raise OSError(f"reference {number} arrived where there are none")
 
 
+def _no_spares(number: int) -> int:
+    raise OSError(f"call {number} was answered in memory that nobody lends here")
+
+
 class Inbox:
     """The receiving side of one socket, which it does not own; not for several threads at once."""
 
-    def __init__(self, sock: socket.socket, find: Callable[[int], Any] = _no_references) -> None:
-        """Receive from `sock`; `find` returns a reference by its number."""
+    def __init__(
+        self,
+        sock: socket.socket,
+        find: Callable[[int], Any] = _no_references,
+        use_spare: Callable[[int], int] = _no_spares,
+    ) -> None:
+        """Begin with nothing received.
+
+        Args:
+            sock: Where from.
+            find: Returns a reference by its number.
+            use_spare: Returns the memory that the call with this number was lent for its result.
+        """
         self._sock = sock
         self._find = find
+        self._use_spare = use_spare
         self._buffer = bytearray(_BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         self._end = 0
@@ -205,7 +227,7 @@ class Inbox:
         header_size = _HEADER.size
         while end - at >= header_size:
             size, kind, num_fds, count, number, extra = _HEADER.unpack_from(view, at)
-            if not _PICKLED <= kind <= _ITEM:
+            if not _PICKLED <= kind <= _CALL_WITH_SPARE:
                 self.close()
                 raise OSError(errno.EBADMSG, "somebody else has written to its socket")
             stop = at + header_size + size
@@ -233,10 +255,12 @@ class Inbox:
         self, kind: int, num_fds: int, count: int, number: int, extra: int, body: bytes
     ) -> Message:
         if kind == _REPLY:
-            return Reply(number, self._parcels(body, 0, count))
-        if kind == _CALL:
+            return Reply(number, self._parcels(body, 0, count, number))
+        if kind in (_CALL, _CALL_WITH_SPARE):
             num_returns = int.from_bytes(body[:2], "little")
-            return Call(number, body[2:extra], num_returns, self._parcels(body, extra, count))
+            parcels = self._parcels(body, extra, count)
+            spare = None if kind == _CALL else Spare(self._fds.popleft())
+            return Call(number, body[2:extra], num_returns, parcels, spare)
         if kind in _NAMED:
             made: Message = _NAMED[kind](number, body[:extra], self._parcels(body, extra, count))
             return made
@@ -253,7 +277,7 @@ class Inbox:
             message = carrier._replace(fds=tuple(fds))
         return message
 
-    def _parcels(self, body: bytes, at: int, count: int) -> list[Parcel]:
+    def _parcels(self, body: bytes, at: int, count: int, call: int = 0) -> list[Parcel]:
         parcels = []
         for _ in range(count):
             kind, where, num_buffers, head_bytes, size, num_references, lent = META.unpack_from(
@@ -265,7 +289,9 @@ class Inbox:
                 numbers = struct.unpack_from(f"<{num_references}q", body, at)
                 at += 8 * num_references
                 references = [self._find(number) for number in numbers]
-            if where:
+            if where == SPARE:
+                inline, fd = b"", self._use_spare(call)
+            elif where:
                 inline, fd = b"", self._fds.popleft()
             else:
                 inline, fd = body[at : at + size], -1

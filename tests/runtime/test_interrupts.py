@@ -54,7 +54,14 @@ def stored(actor):
     actor.echo.remote(runtime.put(b"1" * 100_000))
 
 
-WORKS = [task, task_that_needs, call, call_that_needs, new_actor, killing, cancelling, stored]
+def with_memory_for_its_result(actor):
+    actor.echo.remote(b"1" * 200_000)
+
+
+WORKS = [
+    *(task, task_that_needs, call, call_that_needs, new_actor, killing, cancelling, stored),
+    with_memory_for_its_result,
+]
 
 
 @EVERY

@@ -53,6 +53,7 @@ def test_who_could_not_look_is_woken_when_the_other_has_read():
             find=lambda _: None,
             lend=lambda _: None,
             lend_memory=lambda _: None,
+            memory=None,
             flusher=lambda: None,
             breaker=lambda _: None,
         )
@@ -77,6 +78,7 @@ def test_a_link_is_read_only_if_the_process_has_sent_something():
             find=lambda _: None,
             lend=lambda _: None,
             lend_memory=lambda _: None,
+            memory=None,
             flusher=lambda: None,
             breaker=lambda _: None,
         )

@@ -22,8 +22,10 @@ from runtime.parcel import Parcel
 from runtime.pool import NOTHING_REVOKED, PoolWorker
 from runtime.resources import Demand, Ledger
 from runtime.scheduler import Scheduler
+from runtime.spare import Spares
 from runtime.store import Function
 from runtime.task_service import TaskService
+from runtime.warm import WarmMemory
 
 RAN: list[int] = []
 """Arguments of the tasks that ran, in order."""
@@ -39,6 +41,10 @@ def refuse(value):
     raise ValueError(value)
 
 
+def no_spares() -> Spares:
+    return Spares(WarmMemory(lambda _call: None, lambda _delay, _call: None))
+
+
 class FakeProcess:
     """A worker's process as a queue in this one; the test decides when it does something."""
 
@@ -47,6 +53,7 @@ class FakeProcess:
         self.pid = 1000 + line
         self.inbox: deque[Call] = deque()
         self.stopping = False
+        self.spares = no_spares()
         self._service = TaskService(board, line, Interruption(board, line), refuse)
         self._worker = worker
 
@@ -532,7 +539,7 @@ def test_no_task_runs_twice_or_never_while_one_thread_works_and_one_takes_back(m
     worker = PoolWorker(session.scheduler, session.board, None)
     session.start_worker(worker, None, None)
     worker.up = True
-    worker.connect(SimpleNamespace(send=calls.put))
+    worker.connect(SimpleNamespace(send=calls.put, spares=no_spares()))
     line = worker.process.line
     service = TaskService(session.board, line, Interruption(session.board, line), refuse)
 
