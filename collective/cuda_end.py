@@ -7,7 +7,9 @@ import time
 from typing import TYPE_CHECKING
 
 from collective.cuda_area import ENDED, IMPORTED, PID
+from collective.header import OPEN
 from compiled_dag.cuda.driver import Selecting
+from compiled_dag.cuda.rescue import Rescue
 from compiled_dag.cuda.ring import LOOK_S, closing_deadline, is_dead
 from compiled_dag.shm.futex import fence
 from compiled_dag.shm.waiter import Site
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from collective.header import GroupHeader
     from collective.standing import Patience
     from compiled_dag.cuda.device import Device
+    from compiled_dag.cuda.driver import Stream
     from compiled_dag.shm.waiter import Waiter
 
 _lock = threading.Lock()
@@ -53,6 +56,14 @@ class End:
         self._closed = False
         """Whether nothing of others is open."""
         self._lock = threading.Lock()
+        self._rescue = Rescue(device, lambda: header.state != OPEN)
+        self._rescue.add(self)
+
+    def release(self, stream: Stream) -> None:
+        """Record the events of ranks that have died; see `compiled_dag.cuda.rescue`."""
+        for peer in self.peers:
+            if is_dead(self._area.words[self._area.line(peer.rank) + PID]):
+                peer.release(stream)
 
     def check_open(self) -> None:
         """Note that something is about to be opened; refuse it in a group that has ended.
@@ -77,6 +88,7 @@ class End:
             self.is_over = True
             with Selecting(self.device.driver):
                 self.own.mark()
+            self._rescue.close()
         waits = together or self._header.stopped()
         deadline = closing_deadline() if waits else time.monotonic()
         is_free = self.let_go(deadline)

@@ -32,8 +32,8 @@ and say so; then it is freed. Allocating and freeing wait for the GPU.
 **The end.** Each rank first closes what it has open of others, and says so; then it frees its own,
 when the others have said so, are dead, or have opened nothing. What is not free in time is left,
 and looked at again when this process joins or leaves another such group. A rank that died in an
-operation may leave its events undone for ever: what waits for them in a survivor's stream is as
-lost as with any kernel of a dead peer; the host never waits for it.
+operation may leave its events undone for ever: a survivor's stream that waits for them is set free
+once the group has ended (`compiled_dag.cuda.rescue`); the host never waits for it here.
 """
 
 from __future__ import annotations

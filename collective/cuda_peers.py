@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 from collective.cuda_area import DONE, READY, USED
@@ -9,7 +10,7 @@ from collective.cuda_buffer import SIDES
 
 if TYPE_CHECKING:
     from collective.cuda_area import Area
-    from compiled_dag.cuda.driver import Driver, Event, Pointer
+    from compiled_dag.cuda.driver import Driver, Event, Pointer, Stream
 
 
 class _Opened(NamedTuple):
@@ -35,6 +36,8 @@ class Peer:
         self.rank = rank
         self.ready: list[Event] = []
         self.done: list[Event] = []
+        self._closing = threading.Lock()
+        """Of whoever destroys these events, or records them (`release`)."""
         self._driver = driver
         self._area = area
         self._used = area.line(rank) + USED
@@ -80,6 +83,12 @@ class Peer:
             self._driver.close_memory(self._outgrown.pop())
         self._area.words[self._closed] = self._generation
 
+    def release(self, stream: Stream) -> None:
+        """Record its events, which has died; see `compiled_dag.cuda.rescue`."""
+        with self._closing:
+            for event in (*self.ready, *self.done):
+                self._driver.record(event, stream)
+
     def close(self) -> None:
         """Close everything. Idempotent."""
         if self._opened is not None:
@@ -87,6 +96,7 @@ class Peer:
             self._opened = None
         while self._outgrown:
             self._driver.close_memory(self._outgrown.pop())
-        events, self.ready, self.done = [*self.ready, *self.done], [], []
-        for event in events:
-            self._driver.destroy_event(event)
+        with self._closing:
+            events, self.ready, self.done = [*self.ready, *self.done], [], []
+            for event in events:
+                self._driver.destroy_event(event)

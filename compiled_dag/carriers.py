@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from compiled_dag.channel.layout import OPEN
 from compiled_dag.channel.rendezvous import Peers
 from compiled_dag.communicators import CommunicatorEnd, end_in
 from compiled_dag.program import Release, Write, uses
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from compiled_dag.cuda.flow import Flow
     from compiled_dag.cuda.group import Line
     from compiled_dag.cuda.leaving import Ring
+    from compiled_dag.cuda.rescue import Rescue, Waiting
     from compiled_dag.cuda.ring import Seat
     from compiled_dag.ends import Means
     from compiled_dag.host import ActorContext
@@ -44,6 +46,8 @@ class Carriers:
         self.flow: Flow | None = None
         """Where tensors stay on the GPU."""
         self._rings: list[Ring] = []
+        self._rescue: Rescue | None = None
+        """Of those that have opened peers' events."""
         self._recorded: list[Capturing] = []
 
     @property
@@ -106,8 +110,20 @@ class Carriers:
     def keep(self, end: Reader | Writer) -> None:
         """Note the half of a device ring that an end has: it is to be ended with the graph."""
         ring = getattr(end, "ring", None)
-        if ring is not None:
-            self._rings.append(ring)
+        if ring is None:
+            return
+        self._rings.append(ring)
+        transport = end.spec.transport
+        if transport.has_ring and not transport.host_ordered:
+            self._look_after(ring)
+
+    def _look_after(self, ring: Waiting) -> None:
+        from compiled_dag.cuda.rescue import Rescue  # noqa: PLC0415  few graphs need it
+
+        if self._rescue is None:
+            device, graph = self._flowing()[0], self._graph
+            self._rescue = Rescue(device, lambda: graph.state != OPEN)
+        self._rescue.add(ring)
 
     def recorded(self, step: Compute, method: Callable[..., Any], name: str) -> Callable[..., Any]:
         """Return what records a method once; its results are copied if they do not just travel."""
@@ -131,6 +147,8 @@ class Carriers:
             from compiled_dag.cuda.leaving import leave  # noqa: PLC0415  few graphs need it
 
             rings, self._rings = self._rings, []
+            if self._rescue is not None:
+                self._rescue.close()
             left = leave(rings)
             if left.rings:
                 self._context.resources.setdefault(LEFT_RINGS, left).add(left)

@@ -31,7 +31,7 @@ if __name__ == "__main__":
 import numpy as np
 import torch
 from digits.data import Digits, draw_batches, load
-from digits.devices import on_device, positive, what_device
+from digits.devices import num_gpus, on_device, positive, what_device
 from digits.replica import flatten, torch_dtype
 from digits.timing import distance
 from digits.ways import save_ways
@@ -142,13 +142,12 @@ class Rank:
 class DDPRank:
     """The same network in torch's DistributedDataParallel, over a default process group."""
 
-    def __init__(self, rank: int, job: Job, digits: Digits, meeting: str) -> None:
+    def __init__(self, rank: int, job: Job, digits: Digits, meeting: str, backend: str) -> None:
         flat = digits.train_images.reshape(len(digits.train_images), PIXELS)
         dtype = torch_dtype(job.dtype)
         self._rank, self._job = rank, job
         self._images = torch.tensor(flat, dtype=dtype, device=job.device)
         self._labels = torch.tensor(digits.train_labels, device=job.device)
-        backend = "nccl" if job.device == "cuda" else "gloo"
         torch.distributed.init_process_group(
             backend, init_method=f"file://{meeting}", rank=rank, world_size=job.world_size
         )
@@ -287,8 +286,11 @@ class DDPWay:
         make = on_device(DDPRank, job.device, NUM_WAYS * job.world_size).options(
             runtime_env={"env_vars": {"GLOO_SOCKET_IFNAME": "lo"}}
         )
+        # NCCL wants a GPU for each rank; gloo takes GPU tensors through host memory.
+        has_own = job.device == "cuda" and num_gpus() >= NUM_WAYS * job.world_size
+        backend = "nccl" if has_own else "gloo"
         self._ranks = [
-            make.remote(rank, job, images, str(meeting)) for rank in range(job.world_size)
+            make.remote(rank, job, images, str(meeting), backend) for rank in range(job.world_size)
         ]
 
     def train(self, batches: Batches) -> list[float]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import pytest
 
-MOST = 5000
-"""Characters of a failure's text: its end."""
+MOST = 4000
+"""Characters of a failure's text, and of what was printed: the end of each."""
 OUTCOMES = ("passed", "failed", "error", "skipped")
 
 
@@ -41,8 +41,8 @@ class _Noting:
         if found == "skipped" and isinstance(report.longrepr, tuple):
             lines.append(f"    {report.longrepr[2]}")
         elif found != "passed":
-            text = f"{report.longreprtext}\n{report.capstdout}\n{report.capstderr}".strip()
-            lines += [f"    {line}" for line in text[-MOST:].splitlines()]
+            for text in (report.longreprtext, report.capstdout, report.capstderr):
+                lines += [f"    {line}" for line in text[-MOST:].splitlines()]
         self._writer.line("\n".join(lines))
         self._writer.flush()
 

@@ -13,6 +13,8 @@ from tests.test_examples import ROOT, SMALL
 
 pytestmark = [pytest.mark.proc, pytest.mark.timeout(300)]
 LIMIT_S = 240
+GIVEN = list(filter(None, [os.environ.get("PYTHONPATH")]))
+"""Where packages may be that are not installed."""
 DIGITS = ("--ranks", 2, "--steps", 12)
 
 
@@ -41,7 +43,7 @@ def test_an_example_runs_there_and_finds_itself_right(
     done = subprocess.run(
         [sys.executable, script, *map(str, (*arguments, *where, *out))],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *GIVEN])},
         capture_output=True,
         text=True,
         timeout=LIMIT_S,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -53,6 +54,8 @@ class ReceivingRing:
         self._line = area.reader(self._position) // 8
         self._ready: list[Event | None] = [None] * self._slots
         """The writer's events, opened when first needed."""
+        self._closing = threading.Lock()
+        """Of whoever destroys these, or records them (`release`)."""
         self._free: list[Event] = []
         self.arrived: Event = 0
         """Of copies on a stream of their own."""
@@ -207,6 +210,13 @@ class ReceivingRing:
 
     # --- the end
 
+    def release(self, stream: Stream) -> None:
+        """Record the events of a writer that has died; see `rescue`."""
+        if self._seat.is_gone(self._seat.spec.writer):
+            with self._closing:
+                for event in filter(None, self._ready):
+                    self._driver.record(event, stream)
+
     def close_imports(self, deadline: float) -> None:
         """Close what is open of the writer's, once the GPU has done with it, and say so.
 
@@ -226,10 +236,11 @@ class ReceivingRing:
         self._outgrown, self._opened = [], None
         for ring in opened:
             self._memory.close(ring.pointer)
-        ready, self._ready = self._ready, [None] * self._slots
-        for event in ready:
-            if event is not None:
-                self._driver.destroy_event(event)
+        with self._closing:
+            ready, self._ready = self._ready, [None] * self._slots
+            for event in ready:
+                if event is not None:
+                    self._driver.destroy_event(event)
         seat = self._seat
         self._words[self._line + at.READER_ENDED] = 1
         seat.graph.board.ring(seat.graph.processes[seat.spec.writer])

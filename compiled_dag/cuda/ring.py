@@ -56,7 +56,8 @@ everything.
 
 **Death.** A peer's memory may vanish, and its events may never be done, from the moment it dies. By
 then the graph is broken (`compiled_dag.deployment`): no reader takes a message any more, whatever a
-slot holds, and results that were under way fail as a whole.
+slot holds, and results that were under way fail as a whole. Streams that wait for the dead are set
+free by who waits (`rescue`).
 """
 
 from __future__ import annotations

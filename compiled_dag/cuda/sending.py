@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 from compiled_dag.channel import ring_area as at
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from compiled_dag.cuda.driver import Event, Pointer
+    from compiled_dag.cuda.driver import Event, Pointer, Stream
     from compiled_dag.cuda.ring import Seat
 
 
@@ -62,6 +63,8 @@ class SendingRing:
         self._reader_lines = [area.reader(position) // 8 for position in range(len(readers))]
         self._free: list[tuple[Event, ...] | None] = [None] * self._slots
         """Readers' events, opened when first needed."""
+        self._closing = threading.Lock()
+        """Of whoever destroys these, or records them (`release`)."""
         self._ready: list[Event] = []
         self._current: _Generation | None = None
         self._retired: list[_Generation] = []
@@ -194,6 +197,14 @@ class SendingRing:
 
     # --- the end
 
+    def release(self, stream: Stream) -> None:
+        """Record the events of readers that have died; see `rescue`."""
+        gone = [n for n, reader in enumerate(self._seat.spec.readers) if self._seat.is_gone(reader)]
+        with self._closing:
+            for events in filter(None, self._free):
+                for position in gone:
+                    self._driver.record(events[position], stream)
+
     def close_imports(self, deadline: float) -> None:
         """Close the readers' events, once the GPU waits for none of them, and say so.
 
@@ -203,10 +214,11 @@ class SendingRing:
             return
         if not self._seat.wait(self._is_idle, deadline):
             return
-        for events in self._free:
-            for event in events or ():
-                self._driver.destroy_event(event)
-        self._free = [None] * self._slots
+        with self._closing:
+            for events in self._free:
+                for event in events or ():
+                    self._driver.destroy_event(event)
+            self._free = [None] * self._slots
         self._words[self._line + at.WRITER_ENDED] = 1
         for reader in self._seat.spec.readers:
             self._seat.graph.board.ring(self._seat.graph.processes[reader])

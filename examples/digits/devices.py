@@ -20,7 +20,7 @@ def on_device(cls: type, device: str, num_actors: int) -> Any:
     """Make an actor class of `cls`, of which `num_actors` share the GPUs if they need them."""
     made = runtime.remote(cls)
     if device == "cuda":
-        share = int(torch.cuda.device_count() / num_actors * SHARES) / SHARES
+        share = int(num_gpus() / num_actors * SHARES) / SHARES
         return made.options(num_gpus=min(1, share))
     return made
 
@@ -29,10 +29,15 @@ def what_device(text: str) -> str:
     """Read a device; `auto` is a GPU if there is one."""
     if text not in {"auto", "cpu", "cuda"}:
         raise argparse.ArgumentTypeError(f"{text!r} is none of auto, cpu, cuda")
-    found = torch.cuda.device_count() > 0
+    found = num_gpus() > 0
     if text == "cuda" and not found:
         raise argparse.ArgumentTypeError("torch sees no GPU")
     return text if text != "auto" else "cuda" if found else "cpu"
+
+
+def num_gpus() -> int:
+    """Return how many GPUs torch sees."""
+    return torch.cuda.device_count()
 
 
 def num_cores() -> int:

@@ -27,6 +27,26 @@ class Stage:
         device.launch(lambda made: made.copy_(torch.arange(n, dtype=torch.int32)), made)
         return made
 
+    def make_never(self, n: int) -> Any:
+        """Return what the GPU never comes to make."""
+        open_device().launch(threading.Event().wait)
+        return self.make(n)
+
+    def wait_for(self, value: Any) -> int:
+        """Wait for the GPU where nothing but the end of its work ends that; return how many."""
+        open_device().synchronize()
+        return int(value.numel())
+
+    def use_never(self, value: Any) -> int:
+        """Have the GPU never come to use it."""
+        open_device().launch(threading.Event().wait)
+        return int(value.numel())
+
+    def make_and_wait(self, n: int) -> Any:
+        """Make numbers, when the GPU has done all that came before."""
+        open_device().synchronize()
+        return self.make(n)
+
     def make_many(self, n: int) -> Any:
         return {"a": [self.make(n), "text"], "b": (self.make(n + 1), n), "cpu": torch.ones(3)}
 

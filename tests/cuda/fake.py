@@ -9,8 +9,9 @@ the process with a message, so that a protocol which is right here relies on not
   what is there *then*; memory that is gone by then is a violation. So is memory of the host that is
   not pinned: all but reading a little, which is done before the call returns.
 * an event is two words in shared memory: how often it was recorded, and up to where that is done.
-  A wait binds to the latest record at the time of the call. The event of a process that died
-  is never done. A stream that waits for another process's event has it open until it has got past.
+  A wait binds to the latest record at the time of the call. The event of a process that died is
+  never done, unless somebody else who has it open records it. A stream that waits for another
+  process's event has it open until it has got past.
 * another device may be current: what is made then is there, and so is the default stream.
 * new memory, and a tensor's memory when the tensor is gone, is filled with a pattern, in order with
   the current stream, as torch's allocator would give it to the next tensor.

@@ -8,18 +8,21 @@ import pytest
 
 import runtime
 from compiled_dag import (
+    GraphActorDiedError,
     InputNode,
     MemoryCapError,
     MultiOutputNode,
     TaskError,
     probing,
 )
+from compiled_dag.channel.ring_area import MOST_SLOTS
 from runtime import gpus
 from runtime.finding import Level
 from runtime.gpu_examination import sharing
 from tests.cuda.crew import Stage
 from tests.cuda.fake import SETTINGS
-from tests.cuda.graphs import after_a_death, edges, get, hop
+from tests.cuda.graphs import after_a_death, edges, get, hop, on_gpus
+from tests.live import wait_until
 
 pytestmark = [pytest.mark.proc]
 
@@ -153,6 +156,40 @@ def test_a_death_breaks_the_graph_and_leaves_the_others_usable(start, victim) ->
     left = after_a_death(start(3), victim)
     with hop(*left).experimental_compile() as again:
         assert get(again.execute(4)) == [("gpu", [0, 1, 2, 3])]
+
+
+@pytest.mark.filterwarnings("ignore:num_gpus=")
+@pytest.mark.parametrize("overlaps", [False, True])
+def test_a_reader_that_waits_in_its_gpu_for_a_dead_writer_is_set_free(start, overlaps) -> None:
+    writer, reader = start(2)
+    output = hop(writer, reader, method="make_never", then="wait_for")
+    graph = output.experimental_compile(_overlap_gpu_communication=overlaps)
+    refs = graph.execute(5)
+    wait_until(lambda: "is in Stage.wait_for" in str(graph.hang_report()))
+    expect_free(graph, [refs], writer, reader)
+
+
+@pytest.mark.filterwarnings("ignore:num_gpus=")
+def test_a_writer_that_waits_in_its_gpu_for_a_dead_reader_is_set_free(start) -> None:
+    writer, reader = start(2)
+    with InputNode() as inp:
+        value = on_gpus(writer.make_and_wait.bind(inp))
+        output = reader.use_never.bind(value)
+    graph = output.experimental_compile()
+    # The second use of the second slot waits, and so does the method after that.
+    refs = [graph.execute(5) for _ in range(MOST_SLOTS + 3)]
+    wait_until(lambda: "is in Stage.make_and_wait" in str(graph.hang_report()))
+    expect_free(graph, refs, reader, writer)
+
+
+def expect_free(graph, refs, dead, left) -> None:
+    """Kill one actor, and see that the other's GPU has nothing more to wait for."""
+    runtime.kill(dead)
+    assert get(left.show.remote(7)) == 7
+    with pytest.raises(GraphActorDiedError):
+        get(refs[-1])
+    graph.teardown()
+    assert get(left.memory.remote()) == 0
 
 
 @pytest.mark.filterwarnings("ignore:num_gpus=")

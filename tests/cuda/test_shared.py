@@ -350,7 +350,7 @@ def test_no_host_waits_for_a_gpu_that_waits_for_the_dead(start) -> None:
     ranks = start(settings="pause_us=300")
     graph = draw(ranks, show="touch").experimental_compile()
     execute_with_a_death(graph, ranks, 1, "wait", 4, drains=False)
-    assert len(set(get([ranks[0].pid.remote(), ranks[2].pid.remote()]))) == 2
+    assert get([ranks[0].show.remote(1), ranks[2].show.remote(2)]) == [1, 2]  # and it is set free
 
 
 def test_a_death_while_joining_leaves_the_others_usable(start) -> None:
