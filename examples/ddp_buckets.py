@@ -30,8 +30,9 @@ if __name__ == "__main__":
 
 import numpy as np
 import torch
+from arguments import positive
 from digits.data import Digits, draw_batches, load
-from digits.devices import num_gpus, on_device, positive, what_device
+from digits.devices import num_gpus, on_device, what_device
 from digits.replica import flatten, torch_dtype
 from digits.timing import distance
 from digits.ways import save_ways

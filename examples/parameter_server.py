@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from arguments import positive
 from sklearn.datasets import load_digits
 
 import runtime
@@ -115,14 +116,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=positive, default=15, help="looks at the accuracy")
     parser.add_argument("--steps", type=positive, default=20, help="gradients per task and round")
     return parser.parse_args(arguments)
-
-
-def positive(text: str) -> int:
-    """Read a number that must be at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
-    return number
 
 
 if __name__ == "__main__":

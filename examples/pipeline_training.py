@@ -32,7 +32,8 @@ if __name__ == "__main__":
 
 import numpy as np
 import torch
-from digits.devices import on_device, positive
+from arguments import positive
+from digits.devices import on_device
 from digits.timing import distance
 from pipelines import text
 from pipelines.order import SCHEDULES, Task, as_text, in_turn, orders, source

@@ -17,6 +17,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
+from arguments import positive
 
 import runtime
 
@@ -89,14 +90,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--every", type=positive, default=5, help="print each so many results (%(default)s)")
     add("--cpus", type=positive, default=None, help="logical CPUs (those of the machine)")
     return parser.parse_args(arguments)
-
-
-def positive(text: str) -> int:
-    """Read a number that must be at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
-    return number
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from arguments import positive
+
 import runtime
 
 if TYPE_CHECKING:
@@ -99,14 +101,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--top", type=positive, default=10, help="words to print (%(default)s)")
     add("--cpus", type=positive, default=None, help="logical CPUs (those of the machine)")
     return parser.parse_args(arguments)
-
-
-def positive(text: str) -> int:
-    """Read a number that must be at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
-    return number
 
 
 if __name__ == "__main__":

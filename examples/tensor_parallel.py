@@ -27,8 +27,9 @@ if __name__ == "__main__":
 
 import numpy as np
 import torch
+from arguments import positive
 from digits.data import Digits, draw_batches, load
-from digits.devices import TRANSPORTS, on_device, positive, what_device
+from digits.devices import TRANSPORTS, on_device, what_device
 from digits.replica import torch_dtype
 from rich.console import Console
 from rich.progress import track

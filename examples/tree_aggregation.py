@@ -17,6 +17,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from arguments import milliseconds, positive
 
 import runtime
 
@@ -110,22 +111,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add_to("--delay-ms", type=milliseconds, default=20, help="what an addition takes (%(default)s)")
     add_to("--parallel", type=positive, default=8, help="tasks at once (%(default)s)")
     return parser.parse_args(arguments)
-
-
-def positive(text: str) -> int:
-    """Read a number that must be at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
-    return number
-
-
-def milliseconds(text: str) -> float:
-    """Read a time that may be 0."""
-    number = float(text)
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is no time of 0 ms or more")
-    return number
 
 
 if __name__ == "__main__":

@@ -26,8 +26,9 @@ if __name__ == "__main__":
     end_on_interrupt()  # the imports take seconds
 
 import torch
+from arguments import positive
 from digits.data import Digits, draw_batches, load
-from digits.devices import TRANSPORTS, on_device, positive, what_device
+from digits.devices import TRANSPORTS, on_device, what_device
 from digits.replica import build_network, flatten, torch_dtype
 from rich.console import Console
 from rich.progress import track

@@ -43,10 +43,3 @@ def num_gpus() -> int:
 def num_cores() -> int:
     """Return how many cores the system lets this process use."""
     return len(os.sched_getaffinity(0))
-
-
-def positive(text: str) -> int:
-    """Read a whole number from 1 up."""
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from arguments import positive
+
 from digits.data import NUM_TRAIN_IMAGES, steps_per_epoch
-from digits.devices import positive, what_device
+from digits.devices import what_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from digits.devices import num_cores, positive, what_device
+from arguments import positive
+from digits.devices import num_cores, what_device
 from digits.replica import torch_dtype
 from torch import Tensor, nn
 
