@@ -39,9 +39,9 @@ def activities(
     found: Mapping[int, Stack] = {}
     if stacks:
         subjects = [
-            Subject(key=process.actor_id, pid=process.pid, pipe=process.stacks)
+            Subject(key=process.actor_id, pid=process.pid, pipe=process.life.stacks)
             for process in processes
-            if process.pid and process.stacks is not None
+            if process.pid and process.life.stacks is not None
         ]
         found = session.stacks.take(subjects, deadline)
     return {process.actor_id: _activity(process, found) for process in processes}

@@ -159,7 +159,7 @@ def _actor(process: ActorProcess) -> ActorState:
     elif process.pid:
         state = "ALIVE"
     else:
-        state = "RESTARTING" if process.fate.num_restarts else "PENDING_CREATION"
+        state = "RESTARTING" if process.life.fate.num_restarts else "PENDING_CREATION"
     waits = state == "PENDING_CREATION"
     return ActorState(
         actor_id=ids.actor(process.actor_id),
@@ -171,7 +171,7 @@ def _actor(process: ActorProcess) -> ActorState:
         job_id=ids.JOB,
         node_id=ids.NODE,
         is_detached=options.lifetime == "detached",
-        num_restarts=process.fate.num_restarts,
+        num_restarts=process.life.fate.num_restarts,
         required_resources=options.demand.amounts(),
         waits_for=session.placement.waits_for(process) if waits else "",
         death_cause="" if death is None else str(death),

@@ -85,7 +85,7 @@ class Placement:
         if grant is None:
             self._on_wait()
         else:
-            actor.start(grant)
+            actor.life.start(grant)
             self.warn_about_devices(demand.num_gpus)
 
     @property
@@ -136,7 +136,7 @@ class Placement:
                 if grant is None:
                     return
                 self._waiting.popleft()
-            actor.start(grant)
+            actor.life.start(grant)
 
     def check_hope(self, actor: ActorProcess) -> None:
         """Refuse to wait for an actor that can never start.
@@ -175,7 +175,7 @@ class Placement:
         Raises:
             RuntimeEnvSetupError: It cannot have its environment any more.
         """
-        options, assigned = actor.options, actor.grant.gpu_ids
+        options, assigned = actor.options, actor.life.grant.gpu_ids
         own_folder = options.working_dir or self._working_dir
         check_set_up(own_folder)
         asked = self._env_vars | dict(options.env_vars)

@@ -38,14 +38,14 @@ def facts_of(session: Session, actor_id: int | None) -> ProcessFacts:
         namespace=namespace,
         runtime_env=placement.runtime_env(process.options),
         name=process.options.name,
-        num_restarts=process.fate.num_restarts,
+        num_restarts=process.life.fate.num_restarts,
     )
 
 
 def assigned_resources(session: Session, actor_id: int) -> dict[str, float]:
     """Return what an actor, or the task that a worker runs, holds now."""
     process = session.actor(actor_id)
-    grant = process.grant
+    grant = process.life.grant
     if isinstance(process.calls, PoolWorker) and process.calls.grant is not None:
         grant = process.calls.grant
     return grant.demand.amounts()

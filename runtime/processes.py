@@ -154,19 +154,19 @@ class Processes:
 
     def spawned(self, actor_id: int, pid: int, pidfd: int) -> None:
         """See `runtime.zygotes.Births`."""
-        self._table[actor_id].spawned(pid, pidfd)
+        self._table[actor_id].life.spawned(pid, pidfd)
         self._is_born(actor_id)
 
     def spawn_failed(self, actor_id: int, reason: str) -> None:
         """See `runtime.zygotes.Births`."""
-        self._table[actor_id].spawn_failed(reason)
+        self._table[actor_id].life.spawn_failed(reason)
 
     def spawn_lost(self, actor_id: int) -> None:
         """See `runtime.zygotes.Births`."""
-        self._table[actor_id].spawn_lost()
+        self._table[actor_id].life.spawn_lost()
 
     def exited(self, actor_id: int, pid: int, status: int) -> None:
         """See `runtime.zygotes.Births`."""
         actor = self._table.get(actor_id)
         if actor is not None:
-            actor.exited(pid, status)
+            actor.life.exited(pid, status)

@@ -105,14 +105,14 @@ class Requests:
         """End an actor's process at once; without `no_restart` it may be made again."""
         self.check_owner()
         actor = self.processes[actor_id]
-        if not no_restart and actor.restarts:
-            actor.kill("")
+        if not no_restart and actor.life.restarts:
+            actor.life.kill("")
             return
         self.events.add("ACTOR_KILLED", actor.label, pid=actor.pid, message=reason)
         actor.die(obituary.of_process(actor.label, actor.pid, None, reason, "", actor.options.name))
-        actor.kill(reason)
+        actor.life.kill(reason)
         if self.placement.withdraw(actor):
-            actor.bury()
+            actor.life.bury()
 
     def next_item(self, end: ObjectRef, position: int) -> ObjectRef | None:
         """Wait for an item of a stream; None at its end."""

@@ -261,17 +261,17 @@ class Session(Requests, GraphHost):
     def start_worker(self, worker: PoolWorker, options: ActorOptions, grant: Grant) -> None:
         """Start a process for tasks; `grant` stays the scheduler's."""
         worker.process = self.processes.new("worker", options, worker)
-        worker.process.start(Grant(Demand(), grant.gpu_ids))
+        worker.process.life.start(Grant(Demand(), grant.gpu_ids))
 
     def kill_worker(self, worker: PoolWorker, reason: str) -> None:
         """End a worker's process at once."""
-        worker.process.kill(reason)
+        worker.process.life.kill(reason)
 
     def release(self, actor_id: int) -> None:
         """Let an actor end after its calls: its last handle is gone. Safe in finalizers."""
         if not self.closed and not self.foreign:
             actor = self.processes[actor_id]
-            actor.fate.released = True
+            actor.life.fate.released = True
             self.supervisor.call_soon(actor.end_after_calls)
 
     def actor(self, actor_id: int) -> ActorProcess:
@@ -281,7 +281,8 @@ class Session(Requests, GraphHost):
     def buried(self, actor: ActorProcess) -> None:
         """Give an ended actor's line and GPUs to others."""
         self.processes.free(actor)
-        grant, actor.grant = actor.grant, Grant(Demand())
+        life = actor.life
+        grant, life.grant = life.grant, Grant(Demand())
         self.placement.give_back(grant)
         if not self.closed:
             self.placement.start_waiting()
@@ -341,11 +342,11 @@ class Session(Requests, GraphHost):
             self.log_sink.flush()
         for actor in self.processes:
             if not actor.gone:
-                actor.kill(obituary.SESSION_ENDED)
+                actor.life.kill(obituary.SESSION_ENDED)
         self.zygotes.close()
         for actor in self.processes:
             actor.die(obituary.of_session(actor.label))
-            actor.close_descriptors()
+            actor.life.close_descriptors()
         self.claims.close()
         self.memory.close()
         MAPPINGS.clear()
@@ -359,7 +360,7 @@ class Session(Requests, GraphHost):
         self.supervisor.close()
         self.zygotes.close_descriptors()
         for actor in self.processes:
-            actor.close_descriptors()
+            actor.life.close_descriptors()
         self.claims.close()
         self.memory.abandon()
         self._segment.close()

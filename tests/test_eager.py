@@ -355,7 +355,7 @@ def test_an_actor_that_is_made_again_joins_again(session) -> None:
     )
     get([one.join.remote(2) for one in (first, second)])
     os.kill(get(second.pid.remote()), signal.SIGKILL)
-    wait_until(lambda: second._runtime_process.fate.num_restarts == 1)
+    wait_until(lambda: second._runtime_process.life.fate.num_restarts == 1)
     assert isinstance(error_of(first.total.remote()).cause, ActorDiedError)
     assert get(second.facts.remote()) == (False, -1, -1)
     get(first.destroy.remote())

@@ -19,9 +19,7 @@ IMPORT_TIMEOUT_S = 110
 OPTIONAL = ("cupy", "graphviz", "ray", "torch")
 
 # A file here may exceed MAX_LINES, for the reason given.
-LONG_FILES: dict[str, str] = {
-    "runtime/process.py": "one actor's life; its descriptors and its queue are elsewhere already",
-}
+LONG_FILES: dict[str, str] = {}
 
 
 SHIM = ROOT / "runtime" / "alias" / "shim"
