@@ -32,6 +32,10 @@ FORMS: dict[str, tuple[int, dict[str, Any]]] = {
 """Number of buckets, and options."""
 
 
+THOROUGH = pytest.mark.parametrize("step", [6, pytest.param(3, marks=pytest.mark.soak)])
+"""Every shape in two other dtypes at least, or in five."""
+
+
 @dataclass(frozen=True)
 class Drawn:
     """One operation of the graph."""
@@ -166,11 +170,11 @@ class Everything:
             for bucket in range(drawn.num_buckets)
         ]
 
-    def check_all(self, dtype: str) -> None:
-        """Check every shape for the first of all dtypes, and some for every other."""
+    def check_all(self, dtype: str, step: int) -> None:
+        """Check every shape for the first of all dtypes, and every `step`-th for each other."""
         turn = DTYPES.index(dtype)
         for number in range(len(SHAPES)):
-            if turn == 0 or (turn + number) % 3 == 0:  # every shape in five dtypes
+            if turn == 0 or (turn + number) % step == 0:
                 self.check((dtype, number))
                 if turn == 0:  # what looks as it did before goes a shorter way
                     self.check((dtype, number))

@@ -2,7 +2,7 @@
 
 All operations and forms are drawn into one graph for a backend; an execution is one dtype and one
 shape. A new backend is one more line in `BACKENDS`; "cuda_ipc" takes processes, and so has a test
-of its own (`tests.cuda.test_shared`).
+of its own (`tests.cuda.test_shared_oracle`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.collective.everything import Everything, Rank, W
+from tests.collective.everything import THOROUGH, Everything, Rank, W
 from tests.collective.oracle import DTYPES
 from tests.communicators import Threads
 from tests.fakes import ThreadHost
@@ -34,6 +34,7 @@ def everything(request: pytest.FixtureRequest) -> Iterator[Everything]:
     host.close()
 
 
+@THOROUGH
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_everything_equals_numpy(everything: Everything, dtype: str) -> None:
-    everything.check_all(dtype)
+def test_everything_equals_numpy(everything: Everything, dtype: str, step: int) -> None:
+    everything.check_all(dtype, step)

@@ -184,14 +184,15 @@ def test_several_groups_over_sets_that_overlap(start) -> None:
 # --- eager groups ---------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("count", [2000, pytest.param(10_000, marks=pytest.mark.soak)])
 def test_many_operations_in_a_row(start, count) -> None:
     ranks = start(2, settings="pause_us=20")
-    group = collective.create_collective_group(ranks, name="row")
+    group = collective.create_collective_group(ranks, name="row", timeout_s=120)
     assert group.backend == "cuda_ipc"
     lengths = [1, 7, 300, 2000]
     wrong = [rank.reduce_often.remote(count, lengths, "row") for rank in ranks]
-    assert runtime.get(wrong, timeout=120) == [0, 0]
+    assert runtime.get(wrong, timeout=240) == [0, 0]
     assert get([rank.gather_eagerly.remote("row") for rank in ranks]) == [([0.0, 1.0], 0.5)] * 2
     collective.destroy_collective_group(group)
     assert get([rank.memory.remote() for rank in ranks]) == [0, 0]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 import runtime
-from tests.collective.everything import Everything
+from tests.collective.everything import THOROUGH, Everything
 from tests.collective.oracle import DTYPES
 from tests.cuda.ranks import begin
 
@@ -26,6 +26,7 @@ def everything() -> Iterator[Everything]:
         runtime.shutdown()
 
 
+@THOROUGH
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_everything_equals_numpy(everything: Everything, dtype: str) -> None:
-    everything.check_all(dtype)
+def test_everything_equals_numpy(everything: Everything, dtype: str, step: int) -> None:
+    everything.check_all(dtype, step)
