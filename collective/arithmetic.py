@@ -12,8 +12,9 @@ have the same bits. Rounding is that of the dtype at every step, as in gloo.
 
 from __future__ import annotations
 
+from contextvars import Context
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
@@ -70,23 +71,23 @@ def _numpy_copy(target: Any, source: Any) -> None:
     target[...] = source
 
 
-class _Quiet:
-    """Has numpy say nothing of infinities and NaN, as torch does not.
+def quiet() -> Callable[..., Any]:
+    """Return what calls functions of numpy that say nothing of infinities and NaN.
 
-    What the actor's own code says of them (`np.seterr`, warnings that are errors) would end it in
-    the middle of an operation, and which rank combines them is no matter of the user's.
+    What the actor's own code has numpy say of them (`np.seterr`, warnings that are errors) would
+    end it in the middle of an operation, and which rank combines them is no matter of the user's.
+    It is for one thread at a time, and takes 0.1 us where ``np.errstate`` takes 0.5.
     """
+    if np.lib.NumpyVersion(np.__version__) < "2.0.0":  # it is a matter of threads there
+        return _quietly
+    context = Context()  # of its own: what is said there is said nowhere else
+    context.run(partial(np.seterr, all="ignore"))
+    return context.run
 
-    def __init__(self, combine: Combine) -> None:
-        self._combine = combine
 
-    @np.errstate(all="ignore")
-    def __call__(self, first: Any, second: Any, out: Any = None) -> Any:
-        return self._combine(first, second, out=out)
-
-    @np.errstate(all="ignore")
-    def all_of(self, rows: Sequence[Any]) -> Any:
-        return reduce(self._combine, rows)
+def _quietly(function: Callable[..., Any], *args: Any) -> Any:
+    with np.errstate(all="ignore"):
+        return function(*args)
 
 
 def _torch_array(tensor: torch.Tensor) -> Any:
@@ -101,19 +102,16 @@ def _torch_copy(target: Any, source: Any) -> None:
     target.copy_(source)
 
 
-divide: Final = _Quiet(np.true_divide)
-"""The first by the second, into `out`."""
-
 NUMPY: Final = Arithmetic(
     array=_numpy_array,
     view=_numpy_view,
     copy=_numpy_copy,
     combine={
-        "SUM": _Quiet(np.add),
-        "AVG": _Quiet(np.add),
-        "PRODUCT": _Quiet(np.multiply),
-        "MAX": _Quiet(np.maximum),
-        "MIN": _Quiet(np.minimum),
+        "SUM": np.add,
+        "AVG": np.add,
+        "PRODUCT": np.multiply,
+        "MAX": np.maximum,
+        "MIN": np.minimum,
         "BAND": np.bitwise_and,
         "BOR": np.bitwise_or,
         "BXOR": np.bitwise_xor,
@@ -155,10 +153,11 @@ def arithmetic_for(dtype: torch.dtype, nbytes: int, *, alike: bool) -> Arithmeti
 
 
 def combine_all(combine: Combine, rows: Sequence[Any], out: Any) -> None:
-    """Combine at least two arrays, in their order."""
-    combine(rows[0], rows[1], out=out)
-    for row in rows[2:]:
-        combine(out, row, out=out)
+    """Combine at least two arrays, in their order. numpy is as quiet as by `quiet`."""
+    with np.errstate(all="ignore"):  # one for each call: before numpy 2 it holds what was before
+        combine(rows[0], rows[1], out=out)
+        for row in rows[2:]:
+            combine(out, row, out=out)
 
 
 def why_not(tensor: torch.Tensor, op: str) -> str | None:
@@ -168,8 +167,3 @@ def why_not(tensor: torch.Tensor, op: str) -> str | None:
     if op == "PRODUCT" and tensor.is_complex():
         return None
     return why_not_op(tensor, op)
-
-
-def combiner(combine: Combine) -> Callable[[Sequence[Any]], Any]:
-    """Return what combines numpy arrays, in their order, into one that is new."""
-    return combine.all_of if isinstance(combine, _Quiet) else partial(reduce, combine)

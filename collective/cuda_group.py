@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
     from collective.cuda_end import End
     from collective.exchange import Kind
-    from collective.header import Preflight
+    from collective.preflight import Preflight
     from compiled_dag.cuda.driver import Pointer, Stream
 
 _DTYPES: Final = frozenset(

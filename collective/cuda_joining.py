@@ -27,7 +27,8 @@ from compiled_dag.shm.waiter import Site
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from collective.header import GroupHeader, Preflight
+    from collective.header import GroupHeader
+    from collective.preflight import Preflight
     from collective.standing import Patience
     from compiled_dag.cuda.device import Device
     from compiled_dag.cuda.driver import Event

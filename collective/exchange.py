@@ -27,6 +27,10 @@ has been laid too. The first reads W times the tensor, the second 2 times, with 
 Nothing is left to be finished later, or by a thread: all ranks are there when they have met, and
 moving memory takes the same core as computing does. So an operation is over when `run` returns,
 memory of two pieces is enough for any number of operations, and no rank waits in `Work.wait`.
+
+A rank on which something is raised, of memory or by a library, goes on meeting the others until the
+last meeting, and shows before that that the operation is spoilt: then it fails on all ranks, which
+all are where they are after any other. What is raised after the last meeting fails there alone.
 """
 
 from __future__ import annotations
@@ -36,6 +40,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
 from collective.arithmetic import NUMPY, Arithmetic, arithmetic_for, combine_all
+from collective.process_group import OperationError
 from collective.shortcut import SmallShortcut
 from compiled_dag.channel.warm import LARGE_BYTES
 
@@ -45,6 +50,7 @@ if TYPE_CHECKING:
     import torch
 
     from collective.arithmetic import Combine
+    from compiled_dag.outcome import Error
 
 Look: TypeAlias = "tuple[str, str | None, int, torch.dtype, int]"
 """Kind, reduce op, root, dtype, and elements of a part."""
@@ -73,6 +79,14 @@ class Meetings(Protocol):
 
     def meet(self) -> None:
         """Go to the next meeting; what was laid before it can be read after it."""
+        ...
+
+    def spoil(self, failure: Exception) -> None:
+        """Show the others, from the next meeting on, that this operation has failed here."""
+        ...
+
+    def spoiled(self) -> Error | None:
+        """Return how this operation has failed on a rank, if it has."""
         ...
 
 
@@ -127,6 +141,11 @@ class Plan:
         """How many there are."""
         return -(-self.length // self.piece)
 
+    @property
+    def meetings(self) -> int:
+        """How many there are, the first of which is that of what the ranks bring."""
+        return self.pieces + bool(self.slice)
+
 
 class Exchange:
     """One rank's part in all operations."""
@@ -154,27 +173,38 @@ class Exchange:
         else:
             self._lay(plan, send, 0, 1 - (self._meetings.reached & 1))
 
-    def run(self, look: Look, send: Any, receive: Any) -> None:
+    def run(self, look: Look, send: Any, receive: torch.Tensor | None) -> None:
         """Do the rest of an operation, once the ranks have met.
 
         Args:
             look: The same on all ranks.
             send: A flat array of the look's arithmetic; None on ranks that bring nothing.
-            receive: As flat an array; None on ranks that get nothing.
+            receive: Contiguous memory for the result; None on ranks that get nothing.
+
+        Raises:
+            OperationError: It failed here, or on another rank.
         """
         plan = self._plans.get(look) or self._plan(look)
-        if plan.slice:
-            self._run_sliced(plan, send, receive)
-            return
-        meetings, last = self._meetings, plan.pieces - 1
+        meetings, last = self._meetings, plan.meetings - 1
+        do = self._do_slice if plan.slice else self._do_piece
+        into, failure = None, None
         for number in range(last + 1):
-            side = meetings.reached & 1
-            if receive is not None:
-                self._read(plan, send, receive, number, side)
+            if failure is None:
+                try:
+                    if receive is not None and into is None:
+                        into = plan.arithmetic.array(receive)
+                    do(plan, send, into, number, meetings.reached & 1)
+                except Exception as raised:  # noqa: BLE001  the others must not wait for this rank
+                    failure = raised
+                    if number != last:
+                        meetings.spoil(raised)
             if number != last:
-                if send is not None:
-                    self._lay(plan, send, number + 1, 1 - side)
                 meetings.meet()
+        spoiled = meetings.spoiled() if last else None
+        if failure is not None:
+            raise OperationError(failure, everywhere=spoiled is not None) from failure
+        if spoiled is not None:
+            raise OperationError(spoiled, everywhere=True)
 
     def shortcut(
         self, look: Look, shape: tuple[int, ...], shape_of_result: tuple[int, ...] | None
@@ -200,6 +230,13 @@ class Exchange:
         return (self._plans.get(look) or self._plan(look)).arithmetic
 
     # --- one piece --------------------------------------------------------------------------------
+
+    def _do_piece(self, plan: Plan, send: Any, receive: Any, number: int, side: int) -> None:
+        """Read a piece, and lay the next one for the meeting to come."""
+        if receive is not None:
+            self._read(plan, send, receive, number, side)
+        if send is not None and number + 1 < plan.pieces:
+            self._lay(plan, send, number + 1, 1 - side)
 
     def _lay(self, plan: Plan, send: Any, number: int, side: int) -> None:
         parts, mine = send.reshape(plan.parts, plan.length), plan.mine[side]
@@ -238,17 +275,14 @@ class Exchange:
 
     # --- pieces of which every rank combines a slice ----------------------------------------------
 
-    def _run_sliced(self, plan: Plan, send: Any, receive: Any) -> None:
-        meetings, pieces = self._meetings, plan.pieces
-        for number in range(pieces + 1):
-            side = meetings.reached & 1
-            if number and receive is not None:
-                self._read_results(plan, receive, number - 1, side)
-            if number < pieces:
-                self._combine_slice(plan, send, receive, number, side)
-                if number + 1 < pieces:
-                    self._lay_slices(plan, send, number + 1, 1 - side)
-                meetings.meet()
+    def _do_slice(self, plan: Plan, send: Any, receive: Any, number: int, side: int) -> None:
+        """Read the results of a piece, combine a slice of the next one, and lay one more."""
+        if number and receive is not None:
+            self._read_results(plan, receive, number - 1, side)
+        if number < plan.pieces:
+            self._combine_slice(plan, send, receive, number, side)
+        if number + 1 < plan.pieces:
+            self._lay_slices(plan, send, number + 1, 1 - side)
 
     def _lay_slices(self, plan: Plan, send: Any, number: int, side: int) -> None:
         """Lay a piece without the slice that this rank combines itself."""

@@ -8,7 +8,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from collective.header import GroupHeader, Preflight
+from collective.header import GroupHeader
+from collective.preflight import Preflight
 from compiled_dag.communicators import CommunicatorPart, end_in
 from compiled_dag.shm.segment import Segment
 

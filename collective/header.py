@@ -7,6 +7,7 @@
     then, per rank       2 x RECORD  what it brings to this and the previous operation
     then, per rank       2 x POISON  the error it brings instead of a value, or what does not fit
                                      into its record
+    then, per rank       POISON      the error that came up in the middle of an operation
     then, per rank       FAILURE     how its backend failed: a u64 of bytes, and as many of text
     then                 the rendezvous log (see `collective.store`)
     then                 what a backend asked for (see `collective.shm_group`)
@@ -17,33 +18,30 @@
                          +24  u64 1 + the rank its main thread sends to or receives from, or 0
                          +32  2 x u64 digest of its record; 0 if it brings an error
                          +48  u64 1 + the core it is on, or 0 (see `collective.spread`)
+                         +56  u64 the last preflight whose operation failed here in its middle
 
 Everything but the state and the log has one writer, its rank. A rank writes its record, then its
 count, and goes on once all counts have reached its own; so nobody is more than one operation ahead
-of anybody, and two records per rank are enough. The state is written by the driver (CLOSED, BROKEN)
+of anybody, and two records per rank are enough (and one error from the middle of an operation: who
+brings the next has met everybody since). The state is written by the driver (CLOSED, BROKEN)
 and, when a backend fails, by any rank (FAULTED): all say the same, "stop".
 
-Most operations bring what the last but one did: then its record is there already, and comparing
-takes one word of 64 bits per rank (records that differ have the same digest once in 2^64). Only
-where digests differ are the records themselves looked at.
+What a rank does with it is `collective.preflight`.
 """
 
 from __future__ import annotations
 
 import pickle
 import struct
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from collective.spread import BETWEEN, Spread
 from compiled_dag.errors import ChannelClosedError
-from compiled_dag.shm import cores
 from compiled_dag.shm import state as states
-from compiled_dag.shm.futex import STORES_STAY_IN_ORDER, fence
 from compiled_dag.shm.segment import PAGE, Segment, round_up
-from compiled_dag.shm.waiter import Guard, Site, Waiter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from compiled_dag.outcome import Error
     from compiled_dag.shm.board import Board
@@ -59,10 +57,9 @@ LOG_BYTES: Final = 1 << 20
 
 OPEN, CLOSED, BROKEN, FAULTED = states.OPEN, states.CLOSED, states.BROKEN, 4
 _EPOCH_WORD, _STATE_WORD, _RANKS_WORD = 1, states.STATE_WORD, 2
-_PRESENCE, MEETINGS, PEER, _DIGESTS, _CORE = 1, 2, 3, 4, 6
+_PRESENCE, MEETINGS, PEER, DIGESTS, CORE, _SPOILED = 1, 2, 3, 4, 6, 7
 """Words of a rank's line."""
 _HERE, _LEFT = 1, 2
-_MAX_DIGESTS: Final = 256
 _POISON_TEXT: Final = POISON // 4
 """Characters of each part of an error that does not fit; they may be of several bytes."""
 
@@ -88,7 +85,8 @@ class GroupHeader:
         self._lines = PAGE
         self._records = round_up(self._lines + world_size * _LINE)
         self._poisons = round_up(self._records + world_size * 2 * RECORD)
-        self._failures = self._poisons + world_size * 2 * POISON
+        self._spoils = self._poisons + world_size * 2 * POISON
+        self._failures = self._spoils + world_size * POISON
         self.log = round_up(self._failures + world_size * FAILURE)
         self.end_of_log = self.log + LOG_BYTES
         """Where a backend's own memory begins."""
@@ -104,7 +102,7 @@ class GroupHeader:
         """
         records = round_up(PAGE + world_size * _LINE)
         poisons = round_up(records + world_size * 2 * RECORD)
-        size = round_up(poisons + world_size * (2 * POISON + FAILURE)) + LOG_BYTES
+        size = round_up(poisons + world_size * (3 * POISON + FAILURE)) + LOG_BYTES
         segment.allocate("compiled-dag-group", size + backend_bytes)
         words = segment.map(0, PAGE).view().cast("Q")
         words[0], words[_EPOCH_WORD], words[_RANKS_WORD] = MAGIC, epoch, world_size
@@ -181,6 +179,19 @@ class GroupHeader:
         ranks = range(self.world_size)
         return [rank for rank in ranks if not self.words[self.line(rank) + _PRESENCE]]
 
+    def spoil(self, rank: int, turn: int, error: Error) -> None:
+        """Show that the operation of preflight number `turn` has failed on a rank, and how."""
+        show_bytes(self.view, self._spoils + rank * POISON, small_error(error))
+        self.words[self.line(rank) + _SPOILED] = turn
+
+    def spoiled(self, turn: int) -> Error | None:
+        """Return how an operation has failed on the first rank that has shown so."""
+        for rank in range(self.world_size):
+            if self.words[self.line(rank) + _SPOILED] == turn:
+                shown: Error = pickle.loads(shown_bytes(self.view, self._spoils + rank * POISON))
+                return shown.at(rank=rank)
+        return None
+
     def record(self, rank: int, turn: int) -> int:
         """Return the offset of a rank's record for preflight number `turn`."""
         return self._records + (rank * 2 + turn % 2) * RECORD
@@ -193,6 +204,10 @@ class GroupHeader:
         """Wake a rank if it sleeps."""
         self._board.ring(self._processes[rank])
 
+    def bell_of(self, ranks: Sequence[int]) -> Callable[[], None]:
+        """Return what wakes those of `ranks` that sleep."""
+        return partial(self._board.ring_each, tuple(self._processes[rank] for rank in ranks))
+
     def ring_all(self) -> None:
         """Wake every rank that sleeps."""
         self._board.ring_each(self._processes)
@@ -202,148 +217,19 @@ class GroupHeader:
         self.segment.close()
 
 
-class Preflight:
-    """One rank's side of the comparison before each operation."""
-
-    def __init__(self, header: GroupHeader, rank: int, waiter: Waiter) -> None:
-        self._header = header
-        self._rank = rank
-        self._waiter = waiter
-        self._site = Site()
-        self.turn = 0
-        """How many this rank has reached."""
-        self._digests: dict[bytes, int] = {}
-        """Of records brought before: a graph has one or two for each of its operations."""
-        self._digest = 0
-        """Of what is brought to this turn; 0 if that is an error."""
-        self._shown = [0, 0]
-        """Digests of the records that are in shared memory."""
-        self._beside = [b"", b""]
-        """What stands beside them."""
-        self._lines = [header.line(other) for other in range(header.world_size)]
-        self._others = [line for line in self._lines if line != header.line(rank)]
-        self._spread: Spread | None = None
-        if header.world_size > cores.count() > 1:
-            self._spread = Spread(header.words, [line + _CORE for line in self._lines], rank)
-
-    def arrive(self, record: bytes, error: Error | None, beside: bytes = b"") -> None:
-        """Show what this rank brings.
-
-        Args:
-            record: At most 255 bytes that must be the same on every rank that has any.
-            error: What this rank has instead of a value.
-            beside: What others may want to read besides; not compared, and cut to `BESIDE` bytes.
-        """
-        header, line = self._header, self._lines[self._rank]
-        turn = self.turn = self.turn + 1
-        side = turn & 1
-        if error is not None:
-            self._show_error(error, turn)
-        else:
-            self._digest = self._digests.get(record) or self._digest_of(record)
-            if self._shown[side] != self._digest:
-                self._show(b"\0" + record, turn)
-            if beside and self._beside[side] is not beside:
-                self._show_beside(beside[:BESIDE], turn)
-                self._beside[side] = beside
-        self._shown[side] = header.words[line + _DIGESTS + side] = self._digest
-        if self._spread is not None and not turn % BETWEEN:
-            self._spread.show(yields=self._waiter.yields(self._site))
-        if not STORES_STAY_IN_ORDER:
-            fence()
-        header.words[line] = turn
-        header.ring_all()
-
-    def meet(
-        self,
-        *,
-        waiter: Waiter | None = None,
-        guard: Guard | None = None,
-        deadline: float | None = None,
-    ) -> list[bytes] | Error | None:
-        """Wait for the other ranks, and compare.
-
-        Args:
-            waiter: The calling thread's waiting policy, where it is not the one given first.
-            guard: Raises to end the wait; None ends it with the group.
-            deadline: `time.monotonic` value to give up at, or None.
-
-        Returns:
-            None if all ranks bring the same; the first rank's `Error` if some have one (also when
-            the records differ); all records, by rank, if they differ, each after one byte.
-
-        Raises:
-            ChannelClosedError: The group was ended while waiting.
-            TimeoutError: Not all came by `deadline`.
-        """
-        header, turn = self._header, self.turn
-        words = header.words
-        waiter, guard = waiter or self._waiter, guard or header.guard
-        for line in self._others:
-            # One load, compared and waited on: a second one could already show the arrival.
-            while (seen := words[line]) < turn:
-                if not waiter.word(words, line, seen, guard, deadline, self._site):
-                    raise TimeoutError
-        if not STORES_STAY_IN_ORDER:
-            fence()
-        if self._spread is not None and not turn % BETWEEN:
-            self._spread.look()
-        digest, word = self._digest, _DIGESTS + (turn & 1)
-        for line in self._others:
-            if words[line + word] != digest:
-                return self._compare(turn)
-        return None if digest else self._compare(turn)
-
-    def _digest_of(self, record: bytes) -> int:
-        if len(self._digests) >= _MAX_DIGESTS:
-            self._digests.clear()
-        digest = self._digests[record] = _digest(record)
-        return digest
-
-    def _compare(self, turn: int) -> list[bytes] | Error | None:
-        """Compare what the ranks have shown; see `meet`."""
-        header, view = self._header, self._header.view
-        places = [header.record(other, turn) for other in range(header.world_size)]
-        records = [bytes(view[place : place + RECORD]) for place in places]
-        for other, shown in enumerate(records):
-            if shown[0]:
-                return self._poison(other)
-        return None if records.count(records[0]) == len(records) else records
-
-    def _show(self, record: bytes, turn: int) -> None:
-        place = self._header.record(self._rank, turn)
-        self._header.view[place : place + RECORD] = record.ljust(RECORD, b"\0")
-
-    def _show_error(self, error: Error, turn: int) -> None:
-        self._digest = 0
-        self._show(b"\1", turn)
-        self._show_beside(_small(error), turn)
-        self._beside[turn & 1] = b""
-
-    def _show_beside(self, data: bytes, turn: int) -> None:
-        view, place = self._header.view, self._header.poison(self._rank, turn)
-        struct.pack_into("Q", view, place, len(data))
-        view[place + 8 : place + 8 + len(data)] = data
-
-    def beside(self, rank: int) -> bytes:
-        """Return what a rank has shown beside its record, between `meet` and the next `arrive`."""
-        view, place = self._header.view, self._header.poison(rank, self.turn)
-        (length,) = struct.unpack_from("Q", view, place)
-        return bytes(view[place + 8 : place + 8 + length])
-
-    def _poison(self, rank: int) -> Error:
-        error: Error = pickle.loads(self.beside(rank))
-        return error.at(rank=rank)
+def show_bytes(view: memoryview, place: int, data: bytes) -> None:
+    """Write `data` and how much it is."""
+    struct.pack_into("Q", view, place, len(data))
+    view[place + 8 : place + 8 + len(data)] = data
 
 
-def _digest(record: bytes) -> int:
-    """Return 64 bits that stand for a record, never 0."""
-    from hashlib import blake2b  # noqa: PLC0415  OpenSSL: the driver needs none of it
+def shown_bytes(view: memoryview, place: int) -> bytes:
+    """Return what `show_bytes` wrote."""
+    (length,) = struct.unpack_from("Q", view, place)
+    return bytes(view[place + 8 : place + 8 + length])
 
-    return int.from_bytes(blake2b(record, digest_size=8).digest(), "little") or 1
 
-
-def _small(error: Error) -> bytes:
+def small_error(error: Error) -> bytes:
     """Pickle `error` so that it fits: first without its cause, then with less and less text."""
     data, limit = pickle.dumps(error), _POISON_TEXT
     while len(data) > BESIDE:

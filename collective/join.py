@@ -8,8 +8,9 @@ import threading
 from typing import TYPE_CHECKING, Any, cast
 
 from collective.forming import make_backend, meet_ranks
-from collective.header import GroupHeader, Preflight
+from collective.header import GroupHeader
 from collective.home import find_home
+from collective.preflight import Preflight
 from compiled_dag.shm.segment import Segment
 
 if TYPE_CHECKING:

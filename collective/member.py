@@ -1,7 +1,7 @@
 """One rank's end of an eager group: its operations, one after the other.
 
-Every operation meets the other ranks in the group's header first (`collective.header.Preflight`),
-for as long as the group's `timeout_s`; only what all agree on reaches the backend. What goes wrong
+Every operation meets the other ranks in the group's header first (`collective.preflight`), for as
+long as the group's `timeout_s`; only what all agree on reaches the backend. What goes wrong
 with one rank's tensors is an error of that operation on all ranks, and the group goes on. A rank
 that comes too late, dies, leaves or is interrupted breaks the group (`collective.standing`).
 """
@@ -9,11 +9,13 @@ that comes too late, dies, leaves or is interrupted breaks the group (`collectiv
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from collective.courier import Courier
-from collective.header import OPEN, Preflight
+from collective.header import OPEN
 from collective.lane import Lane, Work, from_here
+from collective.process_group import OperationError
 from collective.record import describe, mismatch_text
 from collective.standing import AGAIN, BrokenError, Noted, Standing
 from compiled_dag.errors import (
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
     from collective.home import Home
     from collective.operands import Operands
+    from collective.preflight import Preflight
     from collective.rank import RankGroup
     from collective.standing import MemberPart, Patience
     from compiled_dag.shm.segment import Segment
@@ -178,9 +181,7 @@ class Member:
             except RuntimeError as failure:  # no memory
                 error = failure
         try:
-            met = self._meet(text, operands, error, deadline)
-            if met is None and operands is not None and operands.tensor.numel():
-                self._launch(text, operands, buffers, deadline)
+            wrong = self._do_together(text, operands, buffers, error, deadline)
         except BrokenError as broken:
             self._standing.fail(broken.error)
         except ChannelClosedError:
@@ -188,12 +189,28 @@ class Member:
         except BaseException:
             self._standing.interrupted(text)
             raise
-        if error is not None:
-            raise error
-        if met is not None:
-            raise self._difference(text, met)
+        if wrong is not None:
+            raise wrong
         if operands is not None:
             operands.finish()
+
+    def _do_together(
+        self,
+        text: str,
+        operands: Operands | None,
+        buffers: _Buffers,
+        error: Exception | None,
+        deadline: float,
+    ) -> BaseException | None:
+        """Meet the other ranks, and launch; returns what is wrong, where the group goes on."""
+        met = self._meet(text, operands, error, deadline)
+        if error is not None:
+            return error
+        if met is not None:
+            return self._difference(text, met)
+        if operands is None or not operands.tensor.numel():
+            return None
+        return self._launch(text, operands, buffers, deadline)
 
     def _meet(
         self, text: str, operands: Operands | None, error: Exception | None, deadline: float
@@ -211,8 +228,10 @@ class Member:
             late = self._header.late(self.rank)
             raise BrokenError(standing.late(text, late)) from None
 
-    def _launch(self, text: str, operands: Operands, buffers: _Buffers, deadline: float) -> None:
-        """Do the operation, which all ranks agree on."""
+    def _launch(
+        self, text: str, operands: Operands, buffers: _Buffers, deadline: float
+    ) -> BaseException | None:
+        """Do the operation, which all ranks agree on; returns as `_do_together`."""
         group, what = self._end.process_group, self._standing.of(text)
         self._patience.deadline = deadline
         try:
@@ -221,6 +240,8 @@ class Member:
             work = group.run(operands.kind.name, *buffers, op=operands.op, root=operands.root)
             if work is not None:
                 work.wait(deadline)
+        except OperationError as failed:
+            return self._failure(text, failed)
         except TimeoutError:
             msg = (
                 f"{what}: all ranks came, and one of them has not done its part within "
@@ -236,6 +257,15 @@ class Member:
             self._end.give_up(self._home.waiter, text)
             self._header.guard()
             raise BrokenError(error) from failure
+        return None
+
+    def _failure(self, text: str, failed: OperationError) -> BaseException:
+        failure = failed.failure
+        if not isinstance(failure, Error):
+            return failure
+        assert failure.rank is not None, "the rank that failed is known"
+        place = Place(method=text, actor=self._standing.part.labels[failure.rank])
+        return replace(failure, place=place).exception()
 
     def _difference(self, text: str, met: list[bytes] | Error) -> Exception:
         if isinstance(met, Error):

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from collective.process_group import OperationError
+from collective.rank import ENDS
 from collective.rank_operation import RankOperation, Running
 from compiled_dag.outcome import Error
 
@@ -60,13 +62,30 @@ class PlainOperation(RankOperation):
 
     def start(self, values: tuple[Any, ...], execution: int) -> Any:
         """Meet the other ranks; launch if all bring what goes together."""
+        group = self._group
+        preflight, shortcut, value = group.preflight, self._shortcut, values[0]
+        turn, laid = preflight.turn, False
+        try:
+            if shortcut is None or not shortcut.lay(value):
+                return self._start(values, execution)
+            laid = True
+            met = preflight.agree(self._record)
+            if met is None and not group.is_faulted:
+                return (shortcut.take(value),)
+            return self._refusal(met, execution)
+        except ENDS:
+            if laid:  # as in `_meet`
+                group.process_group.abort()
+            raise
+        except BaseException as failure:  # noqa: BLE001  signal handlers may raise anything
+            return self._broken_off(failure, turn, execution, over=laid)
+
+    def _start(self, values: tuple[Any, ...], execution: int) -> Any:
         (value,) = values
-        if self._shortcut is not None and self._shortcut.lay(value):
-            return self._start_short(self._shortcut, value, execution)
         try:
             looks = (value.__class__, value.dtype, value.shape, value.device, value.layout)
         except (AttributeError, RuntimeError):
-            return super().start(values, execution)
+            return super()._start(values, execution)
         if looks != self._known:
             return self._begin(values, looks, execution)
         group = self._group
@@ -74,44 +93,30 @@ class PlainOperation(RankOperation):
         if value.requires_grad:
             value = value.detach()
         send = receive = None
-        try:
-            if self._needs_memory:
-                receive = process_group.empty(self._shape, value.dtype, value.device)
-            if self._in_place:
-                receive.copy_(value)  # type: ignore[union-attr]  # then memory is needed
-            else:
-                send = process_group.stage(self._name, value, self._op, self._root)
-        except RuntimeError:  # no memory
-            return super().start(values, execution)
-        refusal = self._meet_plainly(execution)
+        if self._needs_memory:
+            receive = process_group.empty(self._shape, value.dtype, value.device)
+        if self._in_place:
+            receive.copy_(value)  # type: ignore[union-attr]  # then memory is needed
+        else:
+            send = process_group.stage(self._name, value, self._op, self._root)
+        met = self._come(self._record, None, execution)
+        refusal = None
+        if met is not None or group.is_faulted:
+            refusal = self._refusal(met, execution)
         if refusal is not None:
             return refusal
         try:
             work = process_group.run(self._name, send, receive, op=self._op, root=self._root)
+        except OperationError as failed:
+            return self._of_operation(failed, execution)
         except RuntimeError as failure:
             return self._fault(failure, execution)
         return receive, work, value.device, execution
 
-    def _start_short(
-        self, shortcut: Shortcut, value: torch.Tensor, execution: int
-    ) -> tuple[torch.Tensor | None] | Error:
-        """Do it all: the tensor has been laid already."""
-        refusal = self._meet_plainly(execution)
-        return (shortcut.take(value),) if refusal is None else refusal
-
-    def _meet_plainly(self, execution: int) -> Error | None:
-        """Meet the other ranks; returns why the operation is not launched."""
-        group = self._group
-        group.preflight.arrive(self._record, None)
-        met = self._meet()
-        if met is None and not group.is_faulted:
-            return None
-        return self._refusal(met, execution)
-
     def _begin(self, values: tuple[Any, ...], looks: Any, execution: int) -> Running | Error:
         """Go the long way, and see whether the short one will do from now on."""
         self._known = self._shortcut = None
-        running = super().start(values, execution)
+        running: Running | Error = super()._start(values, execution)
         if not isinstance(running, Error) and self._own is not None:
             (message,) = self._own.messages
             if message.width:
@@ -124,15 +129,23 @@ class PlainOperation(RankOperation):
         if running.__class__ is not tuple:
             return super().wait(running)
         if len(running) == 1:
-            return tuple(running)
+            return running
         result, work, device, execution = running
-        if work is not None:
-            try:
-                work.wait()
-            except RuntimeError as failure:
-                return (self._fault(failure, execution),)
-        if not self._gets:
-            return (None,)
-        if self._divisor is not None:
-            result /= self._divisor
-        return (result if result.device == device else result.to(device),)
+        error = None if work is None else self._finish((work,), execution)
+        if error is None and self._gets:
+            result, error = self._result(result, device, execution)
+        error, self._put_off = error or self._put_off, None
+        return (result if error is None else error,)
+
+    def _result(
+        self, result: torch.Tensor, device: Any, execution: int
+    ) -> tuple[torch.Tensor, Error | None]:
+        """Return what this rank gets, or how that failed here."""
+        try:
+            if self._divisor is not None:
+                result /= self._divisor
+            return (result if result.device == device else result.to(device)), None
+        except ENDS:
+            raise
+        except BaseException as failure:  # noqa: BLE001  signal handlers may raise anything
+            return result, self._capture(failure, execution)

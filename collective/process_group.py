@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
     import torch
 
+    from compiled_dag.outcome import Error
+
 BITWISE: Final = ("BAND", "BOR", "BXOR")
 
 
@@ -34,6 +36,22 @@ class Work(Protocol):
                 without its end: the group cannot be used any more.
         """
         ...
+
+
+class OperationError(Exception):
+    """An operation has failed on a rank, and the group goes on."""
+
+    def __init__(self, failure: Exception | Error, *, everywhere: bool) -> None:
+        """Tell.
+
+        Args:
+            failure: What was raised here, or on the rank that the error names.
+            everywhere: Whether it fails on all ranks, which all raise this; where it does not, the
+                others have their results.
+        """
+        super().__init__(str(failure))
+        self.failure = failure
+        self.everywhere = everywhere
 
 
 class Shortcut(Protocol):
@@ -106,6 +124,7 @@ class ProcessGroup(Protocol):
             root: The special rank, if it has one.
 
         Raises:
+            OperationError: It failed; the group goes on.
             RuntimeError: It failed; the group is of no use any more.
             ChannelClosedError: The driver has ended the group.
         """

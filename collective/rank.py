@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from collective.header import FAULTED, GroupHeader, Preflight
+from collective.header import FAULTED, GroupHeader
 from compiled_dag.errors import ChannelClosedError, CollectiveError
 from compiled_dag.outcome import Error, Place
+from compiled_dag.shm.state import STATE_WORD
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from collective.process_group import ProcessGroup
+    from collective.preflight import Preflight
+    from collective.process_group import OperationError, ProcessGroup
     from compiled_dag.host import ActorContext
     from compiled_dag.shm.waiter import Waiter
+
+ENDS: Final = (ChannelClosedError, SystemExit, KeyboardInterrupt)
+"""What ends the graph, or the actor; all else is of one execution, whatever it is."""
 
 _DEATH_NOTICE_S: Final = 2.0
 """How long a rank whose backend failed waits to hear that a peer died."""
@@ -39,7 +44,7 @@ class RankGroup:
     @property
     def is_faulted(self) -> bool:
         """Whether a rank has given its backend up."""
-        return self.header.state == FAULTED
+        return self.header.words[STATE_WORD] == FAULTED
 
     def faulted_text(self) -> str:
         """Return what is to be said of a group whose backend has been given up."""
@@ -65,7 +70,15 @@ class RankGroup:
 
 
 class RankPart:
-    """What every operation does on its rank: meet the others, and say what goes wrong."""
+    """What every operation does on its rank: meet the others, and say what goes wrong.
+
+    Whatever is raised here, by a library or by a signal handler of the user's, is an error of that
+    execution. Before this rank has come to the operation, it is what the rank brings, and all ranks
+    have it. From then on the others may be in the backend already. What comes up while this rank
+    waits for them is put off: they have their results, and this rank has the error in place of its
+    own, as if a method had raised it after the operation. What breaks the backend off ends the
+    group for all, unless the backend knows better (`OperationError`).
+    """
 
     def __init__(
         self,
@@ -80,33 +93,107 @@ class RankPart:
         self._rank = rank
         self._places = tuple(places)
         self._text = text
+        self._put_off: Error | None = None
+        """What was raised while this rank waited for the others."""
 
-    def _meet(self) -> list[bytes] | Error | None:
-        """Wait for the other ranks; see `Preflight.meet`.
+    def start(self, values: tuple[Any, ...], execution: int) -> Any:
+        """Meet the other ranks; launch if all bring what goes together."""
+        turn = self._group.preflight.turn
+        try:
+            return self._start(values, execution)
+        except ENDS:
+            raise
+        except BaseException as failure:  # noqa: BLE001  signal handlers may raise anything
+            return self._broken_off(failure, turn, execution, over=self._is_meeting)
+
+    _is_meeting = False
+    """Whether the operation is over when the ranks have met."""
+
+    def _start(self, values: tuple[Any, ...], execution: int) -> Any:
+        raise NotImplementedError
+
+    def _come(
+        self, record: bytes, error: Error | None, execution: int, beside: bytes = b""
+    ) -> list[bytes] | Error | None:
+        """Show the other ranks what this one brings, and wait for them.
+
+        See `Preflight.arrive` and `Preflight.meet`.
 
         Raises:
             ChannelClosedError: The driver has ended the group.
         """
+        preflight = self._group.preflight
+        turn = preflight.turn
         try:
-            return self._group.preflight.meet()
-        except ChannelClosedError:
-            # A peer may have seen all arrive and be in the backend, waiting for this rank.
-            self._group.process_group.abort()
-            raise
+            preflight.arrive(b"" if error else record, error, beside)
+        except BaseException as failure:
+            if isinstance(failure, ENDS) or preflight.take_back(turn):
+                raise
+            self._put_off = self._put_off or self._capture(failure, execution)
+            self._group.header.ring_all()  # that may be what was broken off
+        return self._meet(execution)
 
-    def _fault(self, failure: RuntimeError, execution: int) -> Error:
+    def _meet(self, execution: int) -> list[bytes] | Error | None:
+        while True:
+            try:
+                return self._group.preflight.meet()
+            except ENDS as end:
+                if isinstance(end, ChannelClosedError):
+                    # A peer may have seen all arrive and be in the backend, waiting for this rank.
+                    self._group.process_group.abort()
+                raise
+            except BaseException as failure:  # noqa: BLE001  signal handlers may raise anything
+                self._put_off = self._put_off or self._capture(failure, execution)
+
+    def _broken_off(
+        self, failure: BaseException, turn: int, execution: int, *, over: bool
+    ) -> Error:
+        """Deal with what broke the start of an operation off.
+
+        Args:
+            failure: What was raised.
+            turn: How many preflights this rank had reached before the operation.
+            execution: Of the graph.
+            over: Whether the operation is over for the others when the ranks have met.
+        """
+        error = self._capture(failure, execution)
+        preflight = self._group.preflight
+        if preflight.take_back(turn):
+            met = self._come(b"", error, execution)
+            assert isinstance(met, Error), "this rank has brought one"
+            error = met.at(execution=execution)
+        elif over:
+            self._meet(execution)
+        else:
+            error = self._fault(failure, execution)
+        self._put_off = None
+        return error
+
+    def _fault(self, failure: BaseException, execution: int) -> Error:
         """The backend failed: give the group up on this rank, so that no peer waits for it.
 
         A peer's death is the usual cause, and the driver tells about it within milliseconds: then
         the graph breaks with the death as its cause and nothing of this is ever seen.
         """
-        group = self._group
-        text = f"{self._text} failed in {group.process_group.backend}: {failure}"
+        group, header = self._group, self._group.header
+        who = f"{self._places[self._rank].actor}, rank {self._rank}"
+        kind = "" if isinstance(failure, RuntimeError) else f"{type(failure).__name__}: "
+        text = f"{self._text} failed in {group.process_group.backend} on {who}: {kind}{failure}"
         group.give_up(self._waiter, text)
-        group.header.guard()
-        return self._capture(CollectiveError(f"{text}. {_FAULTED_TEXT}"), execution)
+        header.guard()
+        first = header.failure()  # this rank may have failed because of another one
+        told = text if not first or text.startswith(first) else first
+        return self._capture(CollectiveError(f"{told}. {_FAULTED_TEXT}"), execution)
 
-    def _capture(self, error: Exception, execution: int) -> Error:
+    def _of_operation(self, failed: OperationError, execution: int) -> Error:
+        """Return how an operation has failed, here or on another rank."""
+        failure = failed.failure
+        if not isinstance(failure, Error):
+            return self._capture(failure, execution)
+        assert failure.rank is not None, "the rank that failed is known"
+        return replace(failure, place=self._places[failure.rank], execution=execution)
+
+    def _capture(self, error: BaseException, execution: int) -> Error:
         place = self._places[self._rank]
         return Error.capture(error, place, rank=self._rank, execution=execution)
 
@@ -114,17 +201,20 @@ class RankPart:
 class RankBarrier(RankPart):
     """A barrier: the ranks meet, and that is all."""
 
-    def start(self, values: tuple[Any], execution: int) -> tuple[Any]:
-        """Meet the other ranks."""
+    _is_meeting = True
+
+    def _start(self, values: tuple[Any, ...], execution: int) -> Any:
         (value,) = values
         error = value if value.__class__ is Error else None
-        self._group.preflight.arrive(b"" if error else self._text.encode(), error)
-        met = self._meet()
-        return (met.at(execution=execution),) if isinstance(met, Error) else values
+        met = self._come(self._text.encode(), error, execution)
+        if isinstance(met, Error):
+            return met.at(execution=execution)
+        error, self._put_off = self._put_off, None
+        return value if error is None else error
 
-    def wait(self, values: tuple[Any]) -> tuple[Any]:
+    def wait(self, value: Any) -> tuple[Any]:
         """Return this rank's own value, or the `Error` that a rank has."""
-        return values
+        return (value,)
 
 
 def _no_guard() -> None:

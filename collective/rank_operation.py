@@ -7,7 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from collective.messages import messages_of
-from collective.rank import RankPart
+from collective.process_group import OperationError
+from collective.rank import ENDS, RankPart
 from collective.record import Brought, mismatch_text, why_not_shown
 from collective.refusals import why_not
 from collective.rounds import Carrier
@@ -82,8 +83,7 @@ class RankOperation(RankPart):
         self._learned: _Plan | None = None
         """From what others have shown."""
 
-    def start(self, values: tuple[Any, ...], execution: int) -> Running | Error:
-        """Meet the other ranks; launch if all bring what goes together."""
+    def _start(self, values: tuple[Any, ...], execution: int) -> Any:
         plan: _Plan | None = None
         rounds: list[Round] = []
         tensors: list[torch.Tensor] = []
@@ -116,6 +116,11 @@ class RankOperation(RankPart):
         Returns:
             For each bucket the result or an `Error`; one None if this rank gets nothing.
         """
+        results = self._results(running)
+        error, self._put_off = self._put_off, None
+        return results if error is None else (error,) * len(results)
+
+    def _results(self, running: Running | Error) -> Sequence[Any]:
         if isinstance(running, Error):
             return (running,) * self._num_results
         error = self._finish(running.works, running.execution)
@@ -123,7 +128,12 @@ class RankOperation(RankPart):
             return (error,) * self._num_results
         if not self._gets:
             return (None,)
-        return self._carrier.results(running.parts, running.tensors, running.device)
+        try:
+            return self._carrier.results(running.parts, running.tensors, running.device)
+        except ENDS:
+            raise
+        except BaseException as failure:  # noqa: BLE001  signal handlers may raise anything
+            return (self._capture(failure, running.execution),) * self._num_results
 
     # --- meeting
 
@@ -144,8 +154,7 @@ class RankOperation(RankPart):
         self, record: bytes, error: Error | None, beside: bytes, execution: int
     ) -> list[bytes] | Error | None:
         """Show what this rank brings and wait for the others; see `Preflight.meet`."""
-        self._group.preflight.arrive(b"" if error else record, error, beside)
-        met = self._meet()
+        met = self._come(record, error, execution, beside)
         return met.at(execution=execution) if isinstance(met, Error) else met
 
     def _plan_own(self, values: tuple[Any, ...], execution: int) -> _Plan | Error:
@@ -220,7 +229,7 @@ class RankOperation(RankPart):
         """Make a round ready; returns what speaks against it: an error of this execution."""
         try:
             self._carrier.prepare(one, tensors, plan.dtype, plan.device)
-        except RuntimeError as failure:  # no memory
+        except Exception as failure:  # noqa: BLE001  no memory, or what a library does not do
             return self._capture(failure, execution)
         return None
 
@@ -233,32 +242,54 @@ class RankOperation(RankPart):
     ) -> Running | Error:
         """Do the rounds. The ranks have met for the first, and meet for every other."""
         works: list[Work] = []
+        failed: Error | None = None  # how a round did, on this rank alone
         for number, one in enumerate(rounds):
             if number or self._late:
-                error = self._prepare(one, tensors, plan, execution)
-                met = self._meet_with(self._later, error, b"", execution)
+                error = failed or self._prepare(one, tensors, plan, execution)
+                met = self._meet_again(error, execution)
                 if met is not None:
-                    assert isinstance(met, Error), "all ranks show the same for later rounds"
                     return self._finish(works, execution) or met
-            if self._group.is_faulted:
-                return self._capture(CollectiveError(self._group.faulted_text()), execution)
-            try:
-                if not (number or self._brings):
-                    self._carrier.prepare(one, tensors, plan.dtype, plan.device)
-                work = self._carrier.run(one)
-            except RuntimeError as failure:
-                return self._fault(failure, execution)
-            if work is not None:
+            if not (number or self._brings):
+                self._carrier.prepare(one, tensors, plan.dtype, plan.device)
+            work = self._run(one, execution)
+            if isinstance(work, Error):
+                return work
+            if isinstance(work, OperationError):
+                failed = self._of_operation(work, execution)
+                if work.everywhere:
+                    break
+            elif work is not None:
                 works.append(work)
+        if failed is not None:
+            return self._finish(works, execution) or failed
         parts = tuple({id(one.part): one.part for one in rounds}.values())
         return Running(parts, works, tensors, plan.device, execution)
+
+    def _meet_again(self, error: Error | None, execution: int) -> Error | None:
+        """Meet the others before a later round."""
+        met = self._meet_with(self._later, error, b"", execution)
+        assert met is None or isinstance(met, Error), "all ranks show the same for later rounds"
+        return met
+
+    def _run(self, one: Round, execution: int) -> Work | OperationError | Error | None:
+        """Start a round; returns what finishes it, how it failed, or how the group did."""
+        if self._group.is_faulted:
+            return self._capture(CollectiveError(self._group.faulted_text()), execution)
+        try:
+            return self._carrier.run(one)
+        except OperationError as failed:
+            return failed
+        except RuntimeError as failure:
+            return self._fault(failure, execution)
 
     def _finish(self, works: Sequence[Work], execution: int) -> Error | None:
         """Wait for what has been started; returns how that failed, if it did."""
         try:
             for work in works:
                 work.wait()
-        except RuntimeError as failure:
+        except ENDS:
+            raise
+        except BaseException as failure:  # noqa: BLE001  signal handlers may raise anything
             return self._fault(failure, execution)
         return None
 

@@ -31,12 +31,14 @@ from collective.exchange import Exchange
 from collective.meetings import Meetings
 from collective.slots import memory_bytes
 from collective.warm_memory import WarmMemory
+from compiled_dag.outcome import Error
 
 if TYPE_CHECKING:
     import torch
 
     from collective.exchange import Look
-    from collective.header import GroupHeader, Preflight
+    from collective.header import GroupHeader
+    from collective.preflight import Preflight
     from collective.shortcut import SmallShortcut
     from compiled_dag.shm.waiter import Waiter
 
@@ -50,12 +52,22 @@ class _Meetings(Meetings):
         self, header: GroupHeader, preflight: Preflight, rank: int, waiter: Waiter
     ) -> None:
         super().__init__(header, rank, waiter)
+        self._rank = rank
         self._preflight = preflight
 
     @property
     def reached(self) -> int:
         """The number of the last meeting."""
         return self._preflight.turn + self.count
+
+    def spoil(self, failure: Exception) -> None:
+        """Show the others that the operation under way has failed here."""
+        error = Error.capture(failure, rank=self._rank)
+        self._header.spoil(self._rank, self._preflight.turn, error)
+
+    def spoiled(self) -> Error | None:
+        """Return how the operation under way has failed on a rank, if it has."""
+        return self._header.spoiled(self._preflight.turn)
 
 
 class SharedMemoryGroup:
@@ -111,6 +123,7 @@ class SharedMemoryGroup:
         """Do an operation to its end.
 
         Raises:
+            OperationError: It failed here, or on another rank; the group goes on.
             RuntimeError: Another rank has given the group up.
             ChannelClosedError: The driver has ended the group.
         """
@@ -121,8 +134,7 @@ class SharedMemoryGroup:
         else:
             assert staged is not None, "what is sent has been staged"
             look, array = staged
-        into = None if receive is None else self._exchange.arithmetic(look).array(receive)
-        self._exchange.run(look, array, into)
+        self._exchange.run(look, array, receive)
 
     def shortcut(
         self,

@@ -9,16 +9,15 @@ the result.
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 
-from collective.arithmetic import combine_all, combiner, divide
+from collective.arithmetic import combine_all, quiet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from collective.exchange import Meetings, Plan
 
 _FRESH_BYTES: Final = 4096
@@ -39,9 +38,11 @@ class SmallShortcut:
         "_meetings",
         "_mine",
         "_own",
+        "_quiet",
         "_rows",
         "_shape",
         "_shape_of_result",
+        "_side",
         "_table",
     )
 
@@ -74,14 +75,16 @@ class SmallShortcut:
         self._table = plan.table
         nbytes = self._mine[0].nbytes
         rows = [list(rows) for rows in plan.rows]
-        self._fresh: Callable[[Sequence[Any]], Any] | None = None
+        self._fresh = False
         if plan.combine is not None and shape_of_result is not None:
-            if len(rows[0]) > 1 and nbytes <= _FRESH_BYTES:
-                self._fresh = combiner(plan.combine)
+            self._fresh = len(rows[0]) > 1 and nbytes <= _FRESH_BYTES
             # Of arrays without dimensions numpy makes numbers, which are no memory.
             shape_of_rows = shape_of_result or (1,)
             rows = [[row.reshape(shape_of_rows) for row in side] for side in rows]
         self._rows = rows
+        self._side = 0
+        """Where the last tensor was laid."""
+        self._quiet = quiet()
         self._own = own if plan.combine is not None and nbytes >= _OWN_BYTES else None
 
     def lay(self, value: Any) -> bool:
@@ -94,20 +97,28 @@ class SmallShortcut:
             return False
         if array.dtype is not self._dtype or array.shape != self._shape:
             return False
-        self._mine[1 - (self._meetings.reached & 1)][...] = array
+        side = self._side = 1 - (self._meetings.reached & 1)
+        self._mine[side][...] = array
         return True
 
     def take(self, value: torch.Tensor) -> torch.Tensor | None:
         """Return the result, once the ranks have met; `value` is what was laid."""
-        if self._shape_of_result is None:
+        shape = self._shape_of_result
+        if shape is None:
             return None
-        side = self._meetings.reached & 1
-        combine, rows = self._combine, self._rows[side]
-        if self._fresh is not None:
-            return self._finished(self._fresh(rows))
-        out = np.empty(self._shape_of_result or (1,), self._dtype)
+        if self._fresh:
+            out = self._quiet(reduce, self._combine, self._rows[self._side])
+        else:
+            out = np.empty(shape or (1,), self._dtype)
+            self._fill(out, value)
+        if self._divisor != 1:
+            self._quiet(np.true_divide, out, self._divisor, out)
+        return torch.from_numpy(out if shape else out.reshape(()))
+
+    def _fill(self, out: Any, value: torch.Tensor) -> None:
+        combine, rows = self._combine, self._rows[self._side]
         if combine is None:
-            out.reshape(len(rows), -1)[...] = self._table[side]
+            out.reshape(len(rows), -1)[...] = self._table[self._side]
         elif len(rows) == 1:
             out[...] = rows[0]
         else:
@@ -115,9 +126,3 @@ class SmallShortcut:
                 rows = list(rows)
                 rows[self._own] = value.numpy()
             combine_all(combine, rows, out)
-        return self._finished(out)
-
-    def _finished(self, out: Any) -> torch.Tensor:
-        if self._divisor != 1:
-            divide(out, self._divisor, out=out)
-        return torch.from_numpy(out if self._shape_of_result else out.reshape(()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from itertools import chain
 
 import pytest
@@ -10,9 +12,9 @@ import torch
 import runtime
 from collective import all_to_all, allgather, allreduce, broadcast, reducescatter
 from compiled_dag import InputNode, MultiOutputNode
-from tests.crew import Order, Rank
+from tests.crew import Order, Rank, obey
 from tests.gates import Background
-from tests.live import LONG_S, died, make_ranks, pids_of, reduce
+from tests.live import LONG_S, died, make_ranks, pids_of, reduce, wait_until, where
 
 pytestmark = pytest.mark.proc
 
@@ -135,6 +137,52 @@ def test_a_rank_that_dies_between_two_meetings_has_no_rank_go_on(session, transp
     with MultiOutputNode(found).experimental_compile() as graph:
         errors = [died(ref) for ref in graph.execute(0)]
         assert {str(error) for error in errors} == {str(errors[0])}
+
+
+@runtime.remote
+class Interruptible:
+    """A rank whose signal handler raises; one may be told to come late."""
+
+    def bring(self, order, rank):
+        signal.signal(signal.SIGUSR1, lambda *_: _raise(LookupError("interrupted here")))
+        if order is not None and order.at == rank:
+            obey(order)
+        return torch.full((3,), float(rank))
+
+    def pid(self):
+        return os.getpid()
+
+    def total(self, tensor):
+        return float(tensor[0])
+
+
+def _raise(error):
+    raise error
+
+
+@pytest.mark.parametrize("transport", ["shm", "gloo"])
+def test_a_signal_handler_that_raises_while_its_rank_waits_fails_the_execution(
+    session, tmp_path, transport
+):
+    crew = [Interruptible.remote() for _ in range(2)]
+    with InputNode() as inp:
+        sums = allreduce.bind(
+            [actor.bring.bind(inp, rank) for rank, actor in enumerate(crew)], transport=transport
+        )
+        totals = [actor.total.bind(one) for actor, one in zip(crew, sums, strict=True)]
+    pid = pids_of(crew)[0]
+    with MultiOutputNode(totals).experimental_compile() as graph:
+        for number in range(3):
+            assert runtime.get(graph.execute(None), timeout=LONG_S) == [1.0, 1.0]
+            path = tmp_path / str(number)
+            ours, theirs = graph.execute(Order(1, "wait", str(path)))
+            wait_until(lambda: "allreduce" in where(graph)["Interruptible(1)"])
+            os.kill(pid, signal.SIGUSR1)
+            path.touch()
+            with pytest.raises(LookupError, match="interrupted here") as caught:
+                runtime.get(ours, timeout=LONG_S)
+            assert caught.value.rank == 0
+            assert runtime.get(theirs, timeout=LONG_S) == 1.0
 
 
 def test_two_graphs_on_the_same_ranks_and_the_end_of_one_of_them(session, tmp_path):

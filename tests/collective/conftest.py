@@ -10,8 +10,8 @@ def ranks():
     """Makes groups; closes them after the test."""
     made: list[Ranks] = []
 
-    def make(count: int) -> Ranks:
-        made.append(Ranks(count))
+    def make(count: int, backend_bytes: int = 0) -> Ranks:
+        made.append(Ranks(count, backend_bytes))
         return made[-1]
 
     yield make

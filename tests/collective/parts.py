@@ -18,12 +18,12 @@ PATIENCE_S = 30
 class Ranks:
     """Headers and waiters of all ranks."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, backend_bytes: int = 0) -> None:
         segment = Board.create()
         self.board = Board(segment.fd)
         segment.close()
         made = Segment(-1)
-        GroupHeader.allocate(made, count, epoch=5, backend_bytes=0)
+        GroupHeader.allocate(made, count, epoch=5, backend_bytes=backend_bytes)
         lines = tuple(range(1, count + 1))
         self.headers = [
             GroupHeader(Segment(os.dup(made.fd)), count, self.board, lines) for _ in range(count)

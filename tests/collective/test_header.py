@@ -8,7 +8,8 @@ from itertools import pairwise
 import pytest
 
 from collective import header as head
-from collective.header import POISON, RECORD, GroupHeader, Preflight
+from collective.header import POISON, RECORD, GroupHeader
+from collective.preflight import Preflight
 from compiled_dag import ChannelClosedError
 from compiled_dag.outcome import Error, Place
 from compiled_dag.shm.board import Board

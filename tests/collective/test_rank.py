@@ -9,10 +9,10 @@ import torch
 
 from collective import header as head
 from collective import rank as rank_module
-from collective.header import Preflight
 from collective.kinds import ALLREDUCE
 from collective.ops import Operation, ReduceOp
 from collective.plain import PlainOperation
+from collective.preflight import Preflight
 from collective.rank import RankGroup
 from collective.rank_operation import RankOperation
 from compiled_dag import ChannelClosedError, CollectiveError
@@ -111,13 +111,14 @@ def test_a_backend_that_fails_gives_the_group_up_and_says_so(pair, fail, text) -
     assert isinstance(failed, Error)
     error = failed.exception()
     assert isinstance(error, CollectiveError)
-    assert f"allreduce(SUM) failed in fake: {text}" in str(error)
+    told = f"allreduce(SUM) failed in fake on Worker(0), rank 0: {text}"
+    assert told in str(error)
     assert "The group cannot be used any more" in str(error)
     assert (error.rank, error.execution) == (0, 3)
     assert operations[0].group.process_group.aborted == 1
     assert operations[1].group.header.state == head.FAULTED
     for later in run(operations, execution=4):  # every rank knows why
-        assert f"allreduce(SUM) failed in fake: {text}" in str(later.exception())
+        assert told in str(later.exception())
 
 
 @pytest.mark.parametrize(

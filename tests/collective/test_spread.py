@@ -5,9 +5,9 @@ from functools import partial
 
 import pytest
 
-from collective import header as head
+from collective import preflight
 from collective import spread as spreading
-from collective.header import Preflight
+from collective.preflight import Preflight
 from collective.spread import BETWEEN, Spread, due
 from compiled_dag.shm.waiter import Waiter
 from tests.collective.parts import at_once
@@ -81,7 +81,7 @@ def test_a_rank_that_may_not_move_stays(monkeypatch) -> None:
 def test_ranks_spread_where_they_outnumber_the_cores(ranks, moves, monkeypatch, num_cores) -> None:
     here = threading.local()
     monkeypatch.setattr(spreading.cores, "current", lambda: here.core)
-    monkeypatch.setattr(head.cores, "count", lambda: num_cores)
+    monkeypatch.setattr(preflight.cores, "count", lambda: num_cores)
     monkeypatch.setattr(Waiter, "yields", lambda self, site: True)
     group = ranks(WORLD_SIZE)
 

@@ -10,19 +10,28 @@ import torch
 from collective.exchange import Exchange
 from collective.kinds import Kind
 from collective.shm_group import SharedMemoryGroup
+from compiled_dag.outcome import Error
 from tests.collective.parts import PATIENCE_S, at_once
 
 
 class ThreadMeetings:
     """One rank's view of a barrier that counts."""
 
-    def __init__(self, barrier: threading.Barrier) -> None:
+    def __init__(self, barrier: threading.Barrier, rank: int, spoils: dict[int, Error]) -> None:
         self._barrier = barrier
+        self._rank = rank
+        self._spoils = spoils
         self.reached = 0
 
     def meet(self) -> None:
         self._barrier.wait(PATIENCE_S)
         self.reached += 1
+
+    def spoil(self, failure: Exception) -> None:
+        self._spoils[self._rank] = Error.capture(failure, rank=self._rank)
+
+    def spoiled(self) -> Error | None:
+        return next(iter(self._spoils.values()), None)
 
 
 class ThreadGroup:
@@ -33,7 +42,8 @@ class ThreadGroup:
         barrier = threading.Barrier(world_size)
         self.quick_ranks: set[int] = set()
         """Which ranks take shortcuts wherever there is one."""
-        self.meetings = [ThreadMeetings(barrier) for _ in range(world_size)]
+        spoils: dict[int, Error] = {}
+        self.meetings = [ThreadMeetings(barrier, rank, spoils) for rank in range(world_size)]
         self.groups = [
             SharedMemoryGroup(Exchange(memory, rank, world_size, meetings))
             for rank, meetings in enumerate(self.meetings)
