@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -147,6 +148,14 @@ def test_training_ci():
     assert "6 passed" in done.stdout
 
 
+@pytest.fixture
+def own_sigint():
+    """Take back what an example has made of Ctrl-C: the end of the process, as it ends itself."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -157,7 +166,7 @@ def test_training_ci():
         *("zero1 --transport foo", "tensor_parallel --transport foo"),
     ],
 )
-def test_wrong_arguments_are_told_by_name(wrong, monkeypatch, capsys):
+def test_wrong_arguments_are_told_by_name(wrong, monkeypatch, capsys, own_sigint):
     """Here, not in processes of their own: nothing has been started when arguments are read."""
     name, option, value = wrong.split()
     monkeypatch.syspath_prepend(ROOT / "examples")
