@@ -110,7 +110,9 @@ class Loop:
             if words[mailbox] != self._seen:
                 self._serve_one()
             residents = self._residents
-            if len(residents) == 1:  # the usual case, flat
+            if not residents:
+                found = _NOBODY
+            elif len(residents) == 1:  # the usual case of graphs, flat
                 found = 0 if residents[0].ready() else _NOBODY
             else:
                 found = _next_ready(residents, turn)

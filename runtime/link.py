@@ -98,7 +98,11 @@ class Link:
         """Send `message` now if the socket takes it, else from the supervising thread."""
         if self._closed:
             return  # the actor is dead; its death settles what was pending
-        fresh = self._note(message)
+        is_call = message.__class__ is Call
+        parcels: Sequence[Parcel] = getattr(message, "parcels", ())
+        fresh: list[Any] = []
+        if len(parcels) != 1 or not parcels[0].is_plain:
+            fresh = self._note(parcels, lent=is_call)
         data, fds = wire.pack(message)
         if self._outbox:
             self._outbox.append((memoryview(data), tuple(os.dup(fd) for fd in fds)))
@@ -116,14 +120,19 @@ class Link:
             self._outbox.append((memoryview(data)[sent:], tuple(os.dup(fd) for fd in fds)))
             self._update()
         self._post()
-        if fresh and isinstance(message, Call):
+        if fresh and is_call:
             self._send_along(fresh)
 
-    def _note(self, message: Message) -> list[Any]:
-        """Note what of a message's values the process sees; returns the references new to it."""
+    def _note(self, parcels: Sequence[Parcel], *, lent: bool) -> list[Any]:
+        """Note what of a message's values the process sees; returns the references new to it.
+
+        Args:
+            parcels: The values.
+            lent: Whether it has no references of them: they are arguments.
+        """
         fresh: list[Any] = []
-        for parcel in getattr(message, "parcels", ()):
-            if parcel.fd >= 0 and isinstance(message, Call):
+        for parcel in parcels:
+            if parcel.fd >= 0 and lent:
                 self._lend_memory(parcel)
             if parcel.references:
                 fresh += self._lend(parcel.references)

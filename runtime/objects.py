@@ -114,10 +114,10 @@ def num_failures() -> int:
 class _Admission:
     """Who decides about the memory of large values: the driver's store."""
 
-    check: Callable[[Parcel], BaseException | None] | None = None
+    check: Callable[[Any], BaseException | None] | None = None
 
 
-def set_admission(check: Callable[[Parcel], BaseException | None] | None) -> None:
+def set_admission(check: Callable[[Any], BaseException | None] | None) -> None:
     """Have `check` return why a large value cannot be kept, or None."""
     _Admission.check = check
 

@@ -55,22 +55,18 @@ number of the memory if it is lent"""
 
 
 class Parcel:
-    """One encoded value, and the references inside it."""
+    """One encoded value, and the references inside it.
 
-    __slots__ = (
-        "body",
-        "exclusive",
-        "fd",
-        "forks",
-        "head_bytes",
-        "kind",
-        "lease",
-        "num_buffers",
-        "number",
-        "on_free",
-        "references",
-        "size",
-    )
+    This one has its body in itself, as almost all have; `StoredParcel` has it in memory of its own.
+    """
+
+    __slots__ = ("__weakref__", "body", "head_bytes", "kind", "num_buffers", "references", "size")
+
+    # What only memory of its own has.
+    fd = -1
+    number = 0
+    lease: Any = None
+    on_free: Callable[[Any], object] | None = None
 
     is_in_spare = False
     """Whether the receiver has lent the memory of the body."""
@@ -82,7 +78,6 @@ class Parcel:
         head_bytes: int,
         size: int,
         body: bytes,
-        fd: int = -1,
         references: Sequence[Reference] = (),
     ) -> None:
         self.kind = kind
@@ -92,20 +87,9 @@ class Parcel:
         self.body = body
         """Empty if the body is in `fd`."""
         self.references = references
-        self.number = next_reference() if fd >= 0 else 0
-        """Names the memory, where it is lent to processes that have no reference of the value."""
-        self.lease: Any = None
-        """What keeps the memory as it is, if another process has lent it to this one."""
-        self.exclusive = True
-        """Whether nobody sees a body in `fd` who does not tell when that is over."""
-        self.forks = Stock.forks
-        self.on_free: Callable[[Parcel], object] | None = None
-        """Told when a body in `fd` is given back. Must be safe in finalizers."""
-        self.fd = fd  # the last: `__del__` needs the others where there is one
-        """Owned; -1 if the body is inline."""
 
-    @classmethod
-    def of(cls, value: Any, spare: Spare | None = None) -> Parcel:
+    @staticmethod
+    def of(value: Any, spare: Spare | None = None) -> Parcel:
         """Encode `value`; nothing of it is shared with the parcel.
 
         Args:
@@ -120,7 +104,7 @@ class Parcel:
         if value.__class__ in _PLAIN:
             head = pickle.dumps(value, 5)
             if len(head) <= INLINE_BYTES:
-                return cls(_PICKLE, 0, len(head), len(head), head)
+                return Parcel(_PICKLE, 0, len(head), len(head), head)
         if value.__class__ in _HOLD_NOTHING:
             encoded = encode(value)
         else:
@@ -129,17 +113,22 @@ class Parcel:
         kind, head, buffers, private, _ = encoded
         kind = int(kind)  # type: ignore[assignment]
         if not buffers and len(head) <= INLINE_BYTES:
-            return cls(kind, 0, len(head), len(head), head, references=found)
+            return Parcel(kind, 0, len(head), len(head), head, found)
         body = body_of(len(head), tuple(map(len, buffers)), private)
         if body.size <= INLINE_BYTES:
             joined = b"".join(pieces_of(body, head, buffers))
-            return cls(kind, len(buffers), len(head), body.size, joined, references=found)
-        return _stored(cls, kind, body, head, buffers, found, spare)
+            return Parcel(kind, len(buffers), len(head), body.size, joined, found)
+        return _stored(kind, body, head, buffers, found, spare)
 
     @property
     def is_error(self) -> bool:
         """Tell whether this is an `Error` in place of a value."""
         return self.kind == _ERROR
+
+    @property
+    def is_plain(self) -> bool:
+        """Tell whether it is nothing but bytes: no memory of its own, no references."""
+        return self.fd < 0 and not self.references
 
     def meta(self, *, lent: bool = False) -> bytes:
         """Return what `from_wire` needs beside the body or the descriptor.
@@ -184,7 +173,52 @@ class Parcel:
         if self.references:
             with supplying(self.references):
                 return self._load(keeper)
+        if self.kind == _PICKLE and not self.num_buffers and self.fd < 0:
+            return pickle.loads(self.body)  # almost all; as `_load` does
         return self._load(keeper)
+
+    def take(self) -> Any:
+        """Rebuild the value, once: a lease goes with it. Raises as `load`."""
+        return self.load()
+
+    def _load(self, keeper: object) -> Any:
+        del keeper  # nothing is mapped
+        if not self.num_buffers:
+            return decode(self.kind, self.body, ())
+        view = memoryview(self.body)
+        body = body_in(self.head_bytes, self.body[: 8 * self.num_buffers])
+        parts: list[Any] = list(map(view.__getitem__, body.buffers))
+        for index in body.private:
+            parts[index] = bytearray(parts[index])
+        return decode(self.kind, bytes(view[body.head]), parts)
+
+
+class StoredParcel(Parcel):
+    """A parcel whose body is in a memfd."""
+
+    __slots__ = ("exclusive", "fd", "forks", "lease", "number", "on_free")
+
+    def __init__(
+        self,
+        kind: int,
+        num_buffers: int,
+        head_bytes: int,
+        size: int,
+        fd: int,
+        references: Sequence[Reference] = (),
+    ) -> None:
+        super().__init__(kind, num_buffers, head_bytes, size, b"", references)
+        self.number = next_reference()
+        """Names the memory, where it is lent to processes that have no reference of the value."""
+        self.lease = None
+        """What keeps the memory as it is, if another process has lent it to this one."""
+        self.exclusive = True
+        """Whether nobody sees the body who does not tell when that is over."""
+        self.forks = Stock.forks
+        self.on_free = None
+        """Told when the body is given back. Must be safe in finalizers."""
+        self.fd = fd  # the last: `__del__` needs the others where there is one
+        """Owned."""
 
     def take(self) -> Any:
         """Rebuild the value, once: the lease goes with it. Raises as `load`."""
@@ -194,20 +228,6 @@ class Parcel:
             self.lease = None
 
     def _load(self, keeper: object) -> Any:
-        if not self.num_buffers and self.fd < 0:
-            if self.kind == _PICKLE:
-                return pickle.loads(self.body)
-            return decode(self.kind, self.body, ())
-        if self.fd >= 0:
-            return self._load_mapped(keeper)
-        view = memoryview(self.body)
-        body = body_in(self.head_bytes, self.body[: 8 * self.num_buffers])
-        parts: list[Any] = list(map(view.__getitem__, body.buffers))
-        for index in body.private:
-            parts[index] = bytearray(parts[index])
-        return decode(self.kind, bytes(view[body.head]), parts)
-
-    def _load_mapped(self, keeper: object) -> Any:
         keeper = keeper or self.lease or self
         table = 8 * self.num_buffers
         start = os.pread(self.fd, table + self.head_bytes, 0)
@@ -233,9 +253,16 @@ class Parcel:
             _close(self.fd)
 
 
+class _InSpare(StoredParcel):
+    """One whose body is in memory that the receiver has lent, and keeps."""
+
+    __slots__ = ()
+
+    is_in_spare = True
+
+
 @whole
 def _stored(
-    cls: type[Parcel],
     kind: int,
     body: Body,
     head: bytes,
@@ -245,14 +272,6 @@ def _stored(
 ) -> Parcel:
     """Return the parcel of a value in memory of its own: whole, or Ctrl-C would lose that."""
     fd = -1 if spare is None else spare.take(body.size)
-    kept = cls if fd < 0 else _InSpare
+    kept = StoredParcel if fd < 0 else _InSpare
     fd = store(body, head, buffers, Stock.take(body.size) if fd < 0 else fd)
-    return kept(kind, len(buffers), len(head), body.size, b"", fd, references)
-
-
-class _InSpare(Parcel):
-    """One whose body is in memory that the receiver has lent, and keeps."""
-
-    __slots__ = ()
-
-    is_in_spare = True
+    return kept(kind, len(buffers), len(head), body.size, fd, references)

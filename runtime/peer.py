@@ -32,7 +32,8 @@ from runtime.messages import (
     Want,
     WatchDeaths,
 )
-from runtime.objects import Lifeline, ObjectRef
+from runtime.objects import ObjectRef
+from runtime.parcel import StoredParcel
 from runtime.questions import Later, WithFds
 from runtime.system_call import Failure
 
@@ -152,8 +153,8 @@ class Peer:
         """Have memory not be used again that children of the process may see."""
         forks = self._num_forks()
         for thing, _, before in gone:
-            parcel = getattr(thing, "parcel", None if isinstance(thing, Lifeline) else thing)
-            if before != forks and parcel is not None:
+            parcel = getattr(thing, "parcel", thing)
+            if before != forks and isinstance(parcel, StoredParcel):
                 parcel.exclusive = False
 
     # --- what it says

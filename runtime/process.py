@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from runtime import obituary
 from runtime.arguments import pack_arguments
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from runtime.pool import PoolWorker
     from runtime.session import Session
     from runtime.signatures import MethodSpec
+
+_ONE: Final = (None,)
 
 
 class ActorProcess:
@@ -148,8 +150,11 @@ class ActorProcess:
         number = next_number()
         if method == "__init__":
             number = CREATION
-        kind = StreamEnd if streams else ObjectRef
-        refs = tuple([kind(what, self, made, number) for made in numbers])
+        if len(numbers) == 1:
+            kind = StreamEnd if streams else ObjectRef
+            refs: tuple[ObjectRef, ...] = (kind(what, self, numbers[0], number),)
+        else:
+            refs = tuple([ObjectRef(what, self, made, number) for made in numbers])
         count = STREAM if streams else len(refs)
         calls.add(Call(number, method.encode(), count, (parcel,)), needed, refs, retry)
         return refs
@@ -222,4 +227,6 @@ class ActorProcess:
 
 
 def _numbers(num_returns: int) -> tuple[None, ...]:
-    return (None,) * (1 if num_returns == STREAM else num_returns)
+    if num_returns in (1, STREAM):
+        return _ONE
+    return (None,) * num_returns

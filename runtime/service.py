@@ -95,12 +95,13 @@ class Service:
 
     def serve(self) -> bool:
         """Serve one message; returns False if there was none."""
-        messages = self._mail.messages
-        if self._mail.stopped:
+        mail = self._mail
+        messages = mail.messages
+        if mail.stopped:
             self.loop.stop()
             return True
         if not messages and not self._take() and not messages:
-            return self._mail.closed  # the second look: another thread may have received
+            return mail.closed  # the second look: another thread may have received
         if not messages:
             return True  # part of a message: look again
         self._look_for_cancels()
@@ -359,7 +360,8 @@ class Service:
         try:
             # What the call was lent goes back before its caller goes on, and without a message of
             # its own. References in the reply are not gone: it holds them.
-            self._mail.send(reply, self._session.gone())
+            session = self._session
+            self._mail.send(reply, session.gone() if session.held.gone else None)
         except OSError:  # the driver has closed the session
             self.loop.stop()
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compiled_dag.errors import ObjectStoreFullError
-from runtime.parcel import Parcel
+from runtime.parcel import Parcel, StoredParcel
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Store:
                 self._used_bytes -= self._freed.popleft()
             return self._used_bytes
 
-    def admit(self, parcel: Parcel) -> ObjectStoreFullError | None:
+    def admit(self, parcel: StoredParcel) -> ObjectStoreFullError | None:
         """Count a value's memory; returns the error if there is no room for it."""
         used, cap = self.used_bytes, self.cap_bytes
         if cap is not None and used + parcel.size > cap:
@@ -71,7 +71,7 @@ class Store:
         parcel.on_free = self._free
         return None
 
-    def _free(self, parcel: Parcel) -> None:
+    def _free(self, parcel: StoredParcel) -> None:
         """Count a value no more."""
         self._freed.append(parcel.size)
 

@@ -37,7 +37,7 @@ def _wait_for_all(session: Client, refs: Sequence[ObjectRef], timeout: float | N
     deadline = None if timeout is None else time.monotonic() + timeout
     progress = _Progress(refs, session.note_wait)
     with session.expecting(refs):
-        in_time = _until(session, progress.ready, progress.close, deadline)
+        in_time = _until(session, progress.ready, progress.close, deadline, progress.position)
     if progress.has_failed:
         for ref in refs:
             if ref.failed:
@@ -51,15 +51,30 @@ def _until(
     ready: Callable[[], bool],
     leave: Callable[[], None],
     deadline: float | None,
+    position: Callable[[], int] = int,
 ) -> bool:
-    """Wait until `ready()`; Ctrl-C is raised between two looks, never while a reply is handled."""
+    """Wait until `ready()`; Ctrl-C is raised between two looks, never while a reply is handled.
+
+    A wait for many is one for each change of `position`: what keeps coming is worth yielding for,
+    and who answers then need not wake this thread each time.
+    """
+    seen = 0
+
+    def changed() -> bool:
+        return ready() or interrupts.pending or position() != seen
+
     while True:
         with Interrupts() as interrupts:
             try:
                 # First a look: it may take the reading over, which `wait_until` would give back.
-                in_time = ready() or session.wait_until(
-                    lambda: ready() or interrupts.pending, deadline
-                )
+                in_time = ready()
+                while not (in_time or interrupts.pending):
+                    seen = position()
+                    if not session.wait_until(changed, deadline):
+                        break
+                    in_time = ready()
+                    if deadline is not None and time.monotonic() >= deadline:
+                        break
             finally:
                 leave()
         if not interrupts.pending:
@@ -104,6 +119,10 @@ class _Progress:
         if source is not self._source or self._link is None:
             self._attend(source)
         return False
+
+    def position(self) -> int:
+        """Return the place of the first that is not known to be done."""
+        return self._next
 
     def _attend(self, source: Any) -> None:
         self._leave()

@@ -31,7 +31,7 @@ from runtime.messages import (
     System,
     SystemReply,
 )
-from runtime.parcel import LENT, META, SPARE, Parcel
+from runtime.parcel import INLINE, LENT, META, SPARE, Parcel, StoredParcel
 from runtime.spare import Spare
 
 if TYPE_CHECKING:
@@ -49,6 +49,10 @@ _NAMED: Final[dict[int, Any]] = {_SUBMIT: Submit, _RESOLVED: Resolved, _ASK: Ask
 """Messages of a number, bytes, and parcels."""
 _CODES: Final[dict[Any, int]] = {kind: code for code, kind in _NAMED.items()}
 
+_META: Final = META.size
+
+_HOT: Final = frozenset((_CALL, _REPLY))
+
 MAX_FDS: Final = 253
 """The kernel's limit for one message (SCM_MAX_FD)."""
 _CONTROL_BYTES: Final = socket.CMSG_SPACE(MAX_FDS * 4)
@@ -63,7 +67,9 @@ _BUFFER_BYTES: Final = 256 * 1024
 
 def pack(message: Message) -> tuple[bytes, Sequence[int]]:
     """Return the frame of `message` and the descriptors that go with it (still the message's)."""
-    kind = message.__class__
+    if isinstance(message, Reply):
+        number, parcels = message
+        return _pack_parcels(_REPLY, number, b"", parcels)
     if isinstance(message, Call):
         number, method, num_returns, parcels, spare = message
         name = num_returns.to_bytes(2, "little") + method
@@ -71,8 +77,7 @@ def pack(message: Message) -> tuple[bytes, Sequence[int]]:
             return _pack_parcels(_CALL, number, name, parcels)
         data, theirs = _pack_parcels(_CALL_WITH_SPARE, number, name, parcels)
         return data, [*theirs, spare.fd]
-    if isinstance(message, Reply):
-        return _pack_parcels(_REPLY, message.number, b"", message.parcels)
+    kind = message.__class__
     if kind in _CODES:
         named: Any = message
         return _pack_parcels(_CODES[kind], *named)
@@ -96,18 +101,20 @@ def pack(message: Message) -> tuple[bytes, Sequence[int]]:
 def _pack_parcels(
     kind: int, number: int, name: bytes, parcels: Sequence[Parcel]
 ) -> tuple[bytes, Sequence[int]]:
-    lent = kind in (_CALL, _CALL_WITH_SPARE)
-    fds: Sequence[int] = ()
-    if len(parcels) == 1:
+    if len(parcels) == 1 and parcels[0].is_plain:  # almost all
         parcel = parcels[0]
-        pieces = [name, parcel.meta(lent=lent), parcel.body]
-        if parcel.fd >= 0 and not parcel.is_in_spare:
-            fds = (parcel.fd,)
-    else:
-        pieces = [name]
-        for parcel in parcels:
-            pieces += parcel.meta(lent=lent), parcel.body
-        fds = [parcel.fd for parcel in parcels if parcel.fd >= 0 and not parcel.is_in_spare]
+        body = parcel.body
+        meta = META.pack(
+            parcel.kind, INLINE, parcel.num_buffers, parcel.head_bytes, parcel.size, 0, 0
+        )
+        size = len(name) + len(meta) + len(body)
+        header = _HEADER.pack(size, kind, 0, 1, number, len(name))
+        return b"".join((header, name, meta, body)), ()
+    lent = kind in (_CALL, _CALL_WITH_SPARE)
+    pieces = [name]
+    for parcel in parcels:
+        pieces += parcel.meta(lent=lent), parcel.body
+    fds = [parcel.fd for parcel in parcels if parcel.fd >= 0 and not parcel.is_in_spare]
     size = sum(map(len, pieces))
     header = _HEADER.pack(size, kind, len(fds), len(parcels), number, len(name))
     return b"".join((header, *pieces)), fds
@@ -148,7 +155,12 @@ def send(sock: socket.socket, message: Message, first: Message | None = None) ->
         OSError: The peer is gone.
     """
     data, fds = pack(message)
-    left = memoryview(data if first is None else pack(first)[0] + data)
+    if first is not None:
+        data = pack(first)[0] + data
+    if not fds:
+        sock.sendall(data, _SEND)
+        return
+    left = memoryview(data)
     while fds:
         left = left[sock.sendmsg([_first(left, fds)], _rights(fds), _SEND) :]
         fds = left_fds(fds)
@@ -236,8 +248,13 @@ class Inbox:
                     self._grow(at, end, stop - at)
                     return
                 break
-            body = bytes(view[at + header_size : stop])
-            into.append(self._message(kind, num_fds, count, number, extra, body))
+            message: Message | None = None
+            if count == 1 and kind in _HOT:
+                message = self._simple(kind, number, at + header_size, extra, stop)
+            if message is None:
+                body = bytes(view[at + header_size : stop])
+                message = self._message(kind, num_fds, count, number, extra, body)
+            into.append(message)
             at = stop
         rest = end - at
         if rest and at:
@@ -250,6 +267,25 @@ class Inbox:
         self._view = memoryview(self._buffer)
         self._view[: len(rest)] = rest
         self._end = len(rest)
+
+    def _simple(
+        self, kind: int, number: int, at: int, extra: int, stop: int
+    ) -> Call | Reply | None:
+        """Do what `_message` does for a call or reply of one plain parcel; None if it is not."""
+        view = self._view
+        start = at + extra
+        kind_of_value, where, num_buffers, head_bytes, size, num_references, _ = META.unpack_from(
+            view, start
+        )
+        if where != INLINE or num_references:
+            return None
+        parcels = (
+            Parcel(kind_of_value, num_buffers, head_bytes, size, bytes(view[start + _META : stop])),
+        )
+        if kind == _REPLY:
+            return Reply(number, parcels)
+        num_returns = view[at] | view[at + 1] << 8
+        return Call(number, bytes(view[at + 2 : start]), num_returns, parcels)
 
     def _message(
         self, kind: int, num_fds: int, count: int, number: int, extra: int, body: bytes
@@ -278,7 +314,7 @@ class Inbox:
         return message
 
     def _parcels(self, body: bytes, at: int, count: int, call: int = 0) -> list[Parcel]:
-        parcels = []
+        parcels: list[Parcel] = []
         for _ in range(count):
             kind, where, num_buffers, head_bytes, size, num_references, lent = META.unpack_from(
                 body, at
@@ -289,17 +325,16 @@ class Inbox:
                 numbers = struct.unpack_from(f"<{num_references}q", body, at)
                 at += 8 * num_references
                 references = [self._find(number) for number in numbers]
-            if where == SPARE:
-                inline, fd = b"", self._use_spare(call)
-            elif where:
-                inline, fd = b"", self._fds.popleft()
-            else:
-                inline, fd = body[at : at + size], -1
+            if where == INLINE:
+                inline = body[at : at + size]
                 at += size
-            parcel = Parcel(kind, num_buffers, head_bytes, size, inline, fd, references)
+                parcels.append(Parcel(kind, num_buffers, head_bytes, size, inline, references))
+                continue
+            fd = self._use_spare(call) if where == SPARE else self._fds.popleft()
+            stored = StoredParcel(kind, num_buffers, head_bytes, size, fd, references)
             if where == LENT:
-                parcel.lease = self._find(lent)
-            parcels.append(parcel)
+                stored.lease = self._find(lent)
+            parcels.append(stored)
         return parcels
 
     def close(self) -> None:

@@ -122,7 +122,7 @@ class Board:
 
     def post(self, process: int, count: int) -> None:
         """Announce that message number `count` was sent to `process`, and wake it."""
-        self.words[self.mailbox_index(process)] = count
+        self.words[process * _U64_PER_LINE + _MAILBOX_U64] = count
         self.ring(process)
 
 
