@@ -47,6 +47,11 @@ class Call:
 
     _kind: Kind
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Have Python tell wrong arguments by the name that users call."""
+        super().__init_subclass__(**kwargs)
+        cls.__call__.__qualname__ = f"collective.{cls._kind.name}"
+
     def _call(
         self,
         group_name: str,

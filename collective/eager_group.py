@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from compiled_dag.host import Actor, ActorId, Host, Pending
 
+_SHORT_S: Final = 0.02
+"""A rank that waits for its group may take as long to come, and a core be taken."""
 _STATES_S: Final = 0.3
 """How long a time-out waits to be told what the ranks' processes do."""
 
@@ -159,8 +161,13 @@ class EagerGroup:
         absent = [self._labels[rank] for rank in self._memory.header.absent()]
         why = f"{label}: {error}"
         if isinstance(error, TimeoutError) and absent:
-            why = f"{', '.join(absent)} did not join in time: busy in another call"
+            why = f"{', '.join(absent)} did not join in time: {self._why_late()}"
         return f"the {self.backend} group {self.name!r} did not form: {why}"
+
+    def _why_late(self) -> str:
+        if self._timeout_s < _SHORT_S:
+            return f"timeout_s={self._timeout_s:g} is less than it takes to come, give some seconds"
+        return "busy in another call"
 
     def destroy(self, deadline: float) -> None:
         """End the group, have all living ranks let go, and wait for them until `deadline`.

@@ -69,7 +69,9 @@ class Groups:
         """
         self._host = host
         self._actor_of = actor_of
-        self._changed = threading.Condition(threading.RLock())
+        self._lock = threading.RLock()
+        """Taken by itself: a condition's `with` is written in Python, where Ctrl-C may come."""
+        self._changed = threading.Condition(self._lock)
         self._groups: dict[int, EagerGroup] = {}
         self._meetings: dict[str, Meeting] = {}
         host.watch(self._on_death)
@@ -99,7 +101,7 @@ class Groups:
         if self._holders(name):
             gc.collect()  # handles in garbage keep actors, and those the name
         try:
-            with self._changed:
+            with self._lock:
                 self._check_new(name, backend, known)
                 group = self._open(
                     group_id, name, asked, backend, known, lines, timeout_s, created=True
@@ -153,7 +155,7 @@ class Groups:
 
     def find(self, actors: Sequence[ActorId], backend: str | None) -> list[GroupInfo]:
         """Return the groups that have all of `actors`, and run on `backend` if one is given."""
-        with self._changed:
+        with self._lock:
             return [
                 GroupInfo(group.name, group.backend, group.actor_ids)
                 for group in self._groups.values()
@@ -184,7 +186,7 @@ class Groups:
                 self._remove(group)
 
     def _all(self) -> list[EagerGroup]:
-        with self._changed:
+        with self._lock:
             return list(self._groups.values())
 
     # --- made by the ranks
@@ -211,7 +213,7 @@ class Groups:
             ActorDiedError: Another one died meanwhile.
         """
         deadline = time.monotonic() + timeout_s
-        with self._changed:
+        with self._lock:
             meeting = self._meetings.get(name)
             if meeting is None:
                 meeting = self._meetings[name] = Meeting(
@@ -309,7 +311,7 @@ class Groups:
             group.destroy(time.monotonic() + within_s)
         finally:
             if group.is_closed:  # otherwise Ctrl-C came first: it can be destroyed again
-                with self._changed:
+                with self._lock:
                     self._groups.pop(group.id, None)
 
     def fail(self, group_id: int, error: Exception) -> Exception:
@@ -340,7 +342,7 @@ class Groups:
 
     def _lose(self, group: EagerGroup, rank: int) -> None:
         if group.lose(rank):
-            with self._changed:
+            with self._lock:
                 self._groups.pop(group.id, None)
             group.close()
 
@@ -350,7 +352,7 @@ class Groups:
         return None if group is None else group.wait_of(actor_id, for_s)
 
     def _on_death(self, actor_id: ActorId, error: ActorDiedError) -> None:
-        with self._changed:
+        with self._lock:
             for name, meeting in list(self._meetings.items()):
                 if actor_id in meeting.actors.values():
                     self._give_up(name, meeting, error)
@@ -362,7 +364,7 @@ class Groups:
     def close(self) -> None:
         """End all groups: the session ends. Idempotent."""
         ended = RuntimeError("the session has ended (runtime.shutdown)")
-        with self._changed:
+        with self._lock:
             groups, self._groups = list(self._groups.values()), {}
             for name, meeting in list(self._meetings.items()):
                 self._give_up(name, meeting, ended)

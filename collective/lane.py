@@ -77,7 +77,7 @@ class Work(DAGOperationFuture[None]):
         if self._error is not None:
             raise self._error
 
-    def run(self) -> None:
+    def _run(self) -> None:
         """Do it, in this thread, and tell those who wait."""
         operate, self._operate = self._operate, None
         assert operate is not None
@@ -90,7 +90,7 @@ class Work(DAGOperationFuture[None]):
         del operate, self
         ended.set()
 
-    def drop(self, error: BaseException) -> None:
+    def _drop(self, error: BaseException) -> None:
         """Have it end without being done: the group was destroyed, as whoever did that knows."""
         self._operate = None
         self._told = True
@@ -115,7 +115,9 @@ class Lane:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        """Taken by itself: a condition's `with` is written in Python, and can be interrupted."""
+        self._changed = threading.Condition(self._lock)
         self._queue: deque[Work] = deque()
         self._busy = False
         self._closed = False
@@ -123,7 +125,7 @@ class Lane:
 
     def enter(self) -> bool:
         """Take the lane for the calling thread if it is free; then `leave` it."""
-        with self._changed:
+        with self._lock:
             if self._busy or self._queue or self._closed:
                 return False
             self._busy = True
@@ -131,7 +133,7 @@ class Lane:
 
     def leave(self) -> None:
         """Let the next one in."""
-        with self._changed:
+        with self._lock:
             self._busy = False
             if self._queue or self._closed:
                 self._changed.notify_all()
@@ -142,7 +144,7 @@ class Lane:
         Raises:
             CollectiveError: The lane is closed.
         """
-        with self._changed:
+        with self._lock:
             if self._closed:
                 raise _closed(self._name)
             self._queue.append(work)
@@ -154,30 +156,30 @@ class Lane:
 
     def _run(self) -> None:
         while True:
-            with self._changed:
+            with self._lock:
                 while self._busy or not self._queue:
                     if self._closed:
                         return
                     self._changed.wait()
                 work = self._queue.popleft()
                 self._busy = True
-            work.run()
+            work._run()
             del work
             self.leave()
 
     def close(self) -> None:
         """Drop what has not begun, and wait a moment for what has. Idempotent."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             dropped, self._queue = self._queue, deque()
             self._changed.notify_all()
         for work in dropped:
-            work.drop(_closed(self._name))
+            work._drop(_closed(self._name))
         thread = self._thread
         if thread is threading.current_thread():
             return
         deadline = time.monotonic() + _END_S
-        with self._changed:
+        with self._lock:
             while self._busy and (left := deadline - time.monotonic()) > 0:
                 self._changed.wait(left)
         if thread is not None:

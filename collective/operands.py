@@ -6,6 +6,8 @@ themselves; for others there is a copy, and one back.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -147,8 +149,8 @@ def as_tensor(value: Any, what: str, *, writes: bool) -> torch.Tensor:
     Raises:
         ValueError: It is neither, or an array that cannot be written to, or has negative strides;
             its elements share memory, and it is to be written to.
-        TypeError: torch has no such dtype, the layout is not supported, or there are too many
-            dimensions.
+        TypeError: torch has no such dtype, or not in this order of bytes; the layout is not
+            supported, or there are too many dimensions.
     """
     if isinstance(value, torch.Tensor):
         tensor = value.detach()
@@ -163,9 +165,44 @@ def as_tensor(value: Any, what: str, *, writes: bool) -> torch.Tensor:
         raise ValueError(msg)
     if not writes and not value.flags.writeable:
         value = value.copy()  # torch warns of what cannot be written to
+    _check_array(value, what)
     tensor = torch.from_numpy(value)
     _check_memory(tensor, what, writes=writes)
     return tensor
+
+
+def _check_array(array: np.ndarray[Any, Any], what: str) -> None:
+    """Refuse an array that torch cannot have as it is in memory."""
+    dtype = array.dtype
+    if not dtype.isnative:
+        msg = (
+            f"{what} is an array of dtype {dtype.str!r}, whose bytes are in the order of other "
+            "machines: pass a copy, array.astype(array.dtype.newbyteorder('='))"
+        )
+        raise TypeError(msg)
+    if dtype.type not in _dtypes():
+        msg = (
+            f"{what} is an array of dtype {dtype}, which torch {torch.__version__} has none for: "
+            "pass numbers of another dtype, such as array.astype(np.float64)"
+        )
+        raise TypeError(msg)
+    if any(stride < 0 or stride % dtype.itemsize for stride in array.strides):
+        msg = (
+            f"{what} is an array with strides of {array.strides} bytes, and torch needs multiples "
+            f"of the {dtype.itemsize} of {dtype}, none negative: pass a copy, array.copy()"
+        )
+        raise ValueError(msg)
+
+
+@functools.cache
+def _dtypes() -> frozenset[type[np.generic]]:
+    """Return the types of numpy's that this torch has, too."""
+    found = set()
+    for kind in (np.bool_, *np.sctypeDict.values()):
+        with contextlib.suppress(TypeError):
+            torch.from_numpy(np.empty(0, kind))
+            found.add(np.dtype(kind).type)
+    return frozenset(found)
 
 
 def _check_memory(tensor: torch.Tensor, what: str, *, writes: bool) -> None:

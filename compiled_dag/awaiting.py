@@ -122,14 +122,15 @@ class Awaiting:
             yield from self._wait(
                 over, self._sites[number], lambda wake: self._park(number, execution, over, wake)
             )
-            if not results.lock.acquire(blocking=False):
+            for taken in results.attempts:
+                if taken:
+                    try:
+                        if results.fill(ref):
+                            return
+                        break
+                    finally:
+                        results.lock.release()
                 yield  # somebody takes results just now
-                continue
-            try:
-                if results.fill(ref):
-                    return
-            finally:
-                results.lock.release()
             fetching.guard()
 
     def _wait(
@@ -219,15 +220,19 @@ class Awaiting:
     async def _attempt(self, refs: Sequence[CompiledDAGRef], values: Sequence[Any]) -> Waits | None:
         """Start an execution if there is room; else return what may make some."""
         submission, results = self._submission, self._results
-        if submission.lock.acquire(blocking=False):
-            try:
-                if results.lock.acquire(blocking=False):
-                    try:
-                        return submission.attempt(refs, values)
-                    finally:
-                        results.lock.release()
-            finally:
-                submission.lock.release()
+        for taken in submission.attempts:
+            if taken:
+                try:
+                    for both_taken in results.attempts:
+                        if both_taken:
+                            try:
+                                return submission.attempt(refs, values)
+                            finally:
+                                results.lock.release()
+                        break
+                finally:
+                    submission.lock.release()
+            break
         from asyncio import get_running_loop  # noqa: PLC0415  see the module's head
 
         # Who has a lock may be pickling: user code, which takes as long as it takes.

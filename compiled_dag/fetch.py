@@ -97,16 +97,18 @@ class Fetching:
             reader.site,
         ):
             self._hold_out(ref, reader)
-        if lock.acquire(False):  # by keyword it takes twice as long
-            try:
-                if reader.sequence == execution:
-                    ref._value = reader.peek()
-                    reader.advance()
-                    if since_ns:
-                        self._log.took(reader, execution, since_ns)
-                    return
-            finally:
-                lock.release()
+        for taken in self.results.attempts:
+            if taken:
+                try:
+                    if reader.sequence == execution:
+                        ref._value = reader.peek()
+                        reader.sequence = words[reader.ack_word] = execution + 1  # `advance`
+                        if since_ns:
+                            self._log.took(reader, execution, since_ns)
+                        return
+                finally:
+                    lock.release()
+            break
         self.many((ref,), timeout)
 
     def in_turn(self, refs: Sequence[CompiledDAGRef]) -> list[Any] | None:
@@ -148,18 +150,19 @@ class Fetching:
     def _take(self, ref: CompiledDAGRef, reader: Reader, since_ns: int) -> bool:
         """Fill in `ref` by the next message, which is there; False if another thread is at it."""
         lock, execution = self.results.lock, ref._execution
-        if not lock.acquire(False):  # by keyword it takes twice as long
-            return False
-        try:
-            if reader.sequence != execution:
-                return False
-            ref._value = reader.peek()
-            reader.advance()
-            if not execution & self._log.mask:
-                self._log.took(reader, execution, since_ns)
-            return True
-        finally:
-            lock.release()
+        for taken in self.results.attempts:
+            if taken:
+                try:
+                    if reader.sequence == execution:
+                        ref._value = reader.peek()
+                        reader.sequence = self.words[reader.ack_word] = execution + 1
+                        if not execution & self._log.mask:
+                            self._log.took(reader, execution, since_ns)
+                        return True
+                finally:
+                    lock.release()
+            break
+        return False
 
     @staticmethod
     def many(refs: Sequence[CompiledDAGRef], timeout: float | None) -> None:
@@ -218,6 +221,27 @@ class Fetching:
                 "Execute and get in the parent"
             )
             raise GraphError(msg)
+
+    def look(
+        self, refs: Sequence[CompiledDAGRef], deadline: float | None, since_ns: int
+    ) -> tuple[list[CompiledDAGRef], list[tuple[Reader, int]]] | None:
+        """Fill in what is there of this graph's among `refs`.
+
+        Returns:
+            What is missing and the readers it needs, each with its word; None if it got late.
+        """
+        results = self.results
+        for taken in results.patient_attempts:
+            if taken:
+                try:
+                    asked = [ref for ref in refs if ref._dag._fetching is self]
+                    missing = [ref for ref in asked if not results.fill(ref, since_ns)]
+                    return missing, results.awaited(missing)
+                finally:
+                    results.lock.release()
+            if deadline is not None and time.monotonic() >= deadline:
+                break
+        return None
 
     def wait(self, waits: Waits, deadline: float | None) -> bool:
         """Wait for one of `waits`; False at the deadline. Raises what ends a graph of theirs."""
@@ -297,16 +321,13 @@ def _look(
     for part in parts:
         results = part.results
         count = results.news.count
-        if not results.lock_by(deadline):
+        look = part.look(refs, deadline, since_ns)
+        if look is None:
             return None
-        try:
-            asked = [ref for ref in refs if ref._dag._fetching is part]
-            mine = [ref for ref in asked if not results.fill(ref, since_ns)]
-            places += results.awaited(mine)
-        finally:
-            results.lock.release()
+        mine, awaited = look
         if mine:
             missing += mine
+            places += awaited
             guards.append(part.guard)
             if part.may_drop:
                 news.append((results.news, count))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
+from compiled_dag.interrupts import finalizer
 from compiled_dag.outcome import Error
 
 if TYPE_CHECKING:
@@ -89,8 +90,13 @@ class CompiledDAGRef:
         """Tell whether `get` would return, or raise, at once."""
         return self._value is not PENDING or self._dag._fetching.is_ready(self)
 
+    @finalizer
     def __del__(self) -> None:
-        if self._value is PENDING:
+        try:
+            is_pending = self._value is PENDING
+        except AttributeError:  # Ctrl-C came before there was a value
+            return
+        if is_pending:
             self._dag._results.forget(self._execution, self._output)
 
     def __copy__(self) -> NoReturn:

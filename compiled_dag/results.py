@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import itertools
 import threading
-import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from compiled_dag.attempts import attempts
 from compiled_dag.channel import layout as at
 from compiled_dag.errors import CapacityExceededError, ChannelError
 from compiled_dag.ref import PENDING
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from compiled_dag.channel.reader import Reader
     from compiled_dag.ref import CompiledDAGRef
     from compiled_dag.trace.log import Log
+
+_PATIENT_S: Final = 0.05
+"""How long one attempt waits for whoever takes messages; then its deadline is looked at."""
 
 
 class News:
@@ -90,6 +93,8 @@ class Results:
             log: Where to record what is taken.
         """
         self.lock = threading.RLock()
+        self.attempts = attempts(self.lock.acquire)
+        self.patient_attempts = attempts(self.lock.acquire, _PATIENT_S)
         self.readers = tuple(readers)
         self._only = readers[0] if len(readers) == 1 else None
         self._words = graph.words
@@ -103,8 +108,8 @@ class Results:
         shares = Counter(reader_of)
         self._shares = [shares[number] for number in range(len(readers))]
         """How many refs of an execution get the same result."""
-        self._claimed: list[dict[int, list[None]]] = [{} for _ in readers]
-        """One entry for each of these that has got or dropped it; only where there are several."""
+        self._claimed: list[dict[int, set[int]]] = [{} for _ in readers]
+        """The outputs of these that have got or dropped it; only where there are several."""
         self._kept: list[dict[int, Any]] = [{} for _ in readers]
         self._dropped: list[set[int]] = [set() for _ in readers]
         self._alone = tuple(
@@ -115,13 +120,6 @@ class Results:
         self.own: tuple[Reader | None, ...] = self._alone
         """By output, the reader that serves it alone, if there is one, for a `get` that need tell
         nobody; all None while somebody wants room."""
-
-    def lock_by(self, deadline: float | None) -> bool:
-        """Take the lock. Waits in slices, so that Ctrl-C gets through; False if it was late."""
-        while not self.lock.acquire(timeout=0.05):
-            if deadline is not None and time.monotonic() >= deadline:
-                return False
-        return True
 
     def fill(self, ref: CompiledDAGRef, since_ns: int = 0) -> bool:
         """Fill `ref` in if its result is there and the graph is up, or was read before it ended.
@@ -138,7 +136,8 @@ class Results:
             self._take(number, since_ns)
         if execution in kept:
             ref._value = kept[execution]
-            if self._is_last_claim(number, execution):
+            # With one claim there is no call from there to `pop`, so no signal is handled.
+            if self._shares[number] == 1 or self._is_last_claim(number, execution, ref._output):
                 kept.pop(execution, None)
             if self._wanting:
                 self.news.tell()
@@ -216,7 +215,7 @@ class Results:
         does between two lines of `_take` comes right, because both mark first and look second.
         """
         number = self._reader_of[output]
-        if number is None or not self._is_last_claim(number, execution):
+        if number is None or not self._is_last_claim(number, execution, output):
             return
         dropped = self._dropped[number]
         dropped.add(execution)
@@ -255,12 +254,12 @@ class Results:
     def _is_open(self) -> bool:
         return self._words[at.STATE_WORD] == at.OPEN
 
-    def _is_last_claim(self, number: int, execution: int) -> bool:
-        """Count one more ref that needs the result no longer; tells whether it was the last."""
+    def _is_last_claim(self, number: int, execution: int, output: int) -> bool:
+        """Note that a ref needs the result no longer; tells whether it was the last."""
         if self._shares[number] == 1:
             return True
-        claims = self._claimed[number].setdefault(execution, [])
-        claims.append(None)
+        claims = self._claimed[number].setdefault(execution, set())
+        claims.add(output)
         if len(claims) < self._shares[number]:
             return False
         self._claimed[number].pop(execution, None)

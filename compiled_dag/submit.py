@@ -22,6 +22,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag import capacity
+from compiled_dag.attempts import attempts
 from compiled_dag.channel import layout as at
 from compiled_dag.errors import CapacityExceededError, ExecutionDroppedError, SubmitTimeoutError
 from compiled_dag.fetch import Waits
@@ -76,6 +77,7 @@ class Submission:
         self.next = 0
         """Number of the next execution that is sent."""
         self.lock = member.lock
+        self.attempts = attempts(self.lock.acquire)
         member.inputs = self.inlet
         self.results = fetching.results
         self._deployment = deployment

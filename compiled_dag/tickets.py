@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from compiled_dag.channel.ticket_ring import MAX_KEY, SLOTS, TicketRing
 from compiled_dag.errors import CapacityExceededError, GraphError
+from compiled_dag.interrupts import whole
 from compiled_dag.turns import TicketPart
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ class Tickets:
         with cls._making:
             return cls._of_hosts.setdefault(host, cls())
 
+    @whole
     def join(
         self, member: Member, host: Host, actors: Mapping[ActorId, str]
     ) -> dict[ActorId, tuple[TicketPart, TicketRing]]:

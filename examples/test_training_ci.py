@@ -2,6 +2,8 @@
 
     python -m pytest examples/test_training_ci.py
 
+(or ``python examples/test_training_ci.py``, which does just that).
+
 The loop below asks for one GPU per rank and never says gloo or NCCL. `runtime.init(num_gpus=4)`
 promises it four: where the machine has fewer, the actors are placed as if it had them, and tensors
 go through gloo; where it has four, the same tests run on these, through NCCL. So tests catch what
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -161,3 +164,7 @@ def test_a_rank_that_hangs_is_named_with_its_stack() -> None:
         with pytest.raises(TimeoutError, match=r"line \d+, in backward"):
             runtime.get(late, timeout=2)
         runtime.kill(trainers[1])
+
+
+if __name__ == "__main__":
+    sys.exit(pytest.main([__file__, *sys.argv[1:]]))

@@ -14,8 +14,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.errors import TaskCancelledError
+from compiled_dag.interrupts import whole
 from runtime import obituary
-from runtime.interrupts import whole
 from runtime.messages import Call, Reply, Stop, System, SystemReply
 from runtime.objects import ObjectRef
 from runtime.pending import (

@@ -9,10 +9,10 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from compiled_dag.interrupts import Interrupts, Unswallowed
 from runtime import context
 from runtime.checks import check_amount, check_bytes, check_resources
 from runtime.environment import check_runtime_env
-from runtime.interrupts import Interrupts
 from runtime.objects import set_admission
 from runtime.references import set_strays
 
@@ -50,6 +50,7 @@ class _Current:
     """The session of this process, if there is one."""
 
     session: Session | None = None
+    unswallowed: Unswallowed | None = None
 
 
 class SessionContext(Mapping[str, Any]):
@@ -205,6 +206,7 @@ def _start(**options: Any) -> None:
         segment.close()
         raise
     _Current.session = session
+    _Current.unswallowed = Unswallowed()
     _offer()
 
 
@@ -262,6 +264,8 @@ def _end(interrupts: Interrupts, *, hurry: bool) -> None:
                 set_strays(None, None, None)
                 set_admission(None)
                 set_stock(None, None)
+                if _Current.unswallowed is not None:
+                    _Current.unswallowed.end()
 
 
 def _shut_down_at_exit() -> None:

@@ -10,6 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 from compiled_dag.errors import DeserializationError
+from compiled_dag.interrupts import finalizer
 from compiled_dag.lending import lend_by
 from compiled_dag.outcome import Error
 from runtime.references import next_reference, reduce_lent, reduce_reference
@@ -348,6 +349,7 @@ class Lifeline:
     def __repr__(self) -> str:
         return repr(self.owner)
 
+    @finalizer
     def __del__(self) -> None:
         self._gone(self.actor_id)
 

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.channel.body import body_in, body_of
 from compiled_dag.channel.codec import Kind, decode, encode
+from compiled_dag.interrupts import finalizer, whole
 from compiled_dag.shm.segment import Mapping, round_up
 from runtime.bodies import pieces_of, store
-from runtime.interrupts import whole
 from runtime.mapped import MAPPINGS
 from runtime.references import collecting, next_reference, supplying
 from runtime.warm import Stock
@@ -242,15 +242,20 @@ class StoredParcel(Parcel):
             parts[index] = view[body.buffers[index]]
         return decode(self.kind, start[table:], parts)
 
+    @finalizer
+    def __del__(self) -> None:
+        if getattr(self, "fd", -1) >= 0:  # Ctrl-C may have come before there was one
+            self._free()
+
     # Defaults, not global names: it may run when the module's globals are already gone.
-    def __del__(self, _close=os.close, _stock=Stock) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
-        if getattr(self, "fd", -1) < 0:  # Ctrl-C may have come before there was one
-            return
+    @whole
+    def _free(self, _close: Any = os.close, _stock: Any = Stock) -> None:
         if self.on_free is not None:
             self.on_free(self)
+        fd, self.fd = self.fd, -1
         seen = not self.exclusive or self.forks != _stock.forks
-        if seen or not _stock.give(self.fd):
-            _close(self.fd)
+        if seen or not _stock.give(fd):
+            _close(fd)
 
 
 class _InSpare(StoredParcel):

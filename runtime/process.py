@@ -6,12 +6,12 @@ import itertools
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
+from compiled_dag.interrupts import whole
 from runtime import obituary
 from runtime.arguments import pack_arguments
 from runtime.calls import Calls, next_number
 from runtime.checks import STREAM
 from runtime.interruption import SIGNAL, announce_skip, may_run, name_cancelled
-from runtime.interrupts import whole
 from runtime.life import Life
 from runtime.messages import Call, Cancel
 from runtime.objects import Lifeline, ObjectRef

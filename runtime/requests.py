@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from compiled_dag.errors import ActorAlreadyExistsError
+from compiled_dag.interrupts import whole
 from runtime import ids, obituary
 from runtime.arguments import pack_arguments
 from runtime.checks import STREAM
-from runtime.interrupts import whole
 from runtime.objects import ObjectRef
 from runtime.parcel import Parcel
 from runtime.process import ActorProcess

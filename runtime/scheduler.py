@@ -18,9 +18,9 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from compiled_dag.errors import TaskCancelledError
+from compiled_dag.interrupts import whole
 from runtime import obituary
 from runtime.checks import STREAM
-from runtime.interrupts import whole
 from runtime.lanes import when_all_done
 from runtime.leases import Leases
 from runtime.objects import ObjectRef

@@ -43,9 +43,9 @@ if TYPE_CHECKING:
 
     from collective.groups import Groups
     from compiled_dag.host import Activity, ActorId
+    from compiled_dag.interrupts import Interrupts
     from compiled_dag.shm.segment import Segment
     from runtime.group_home import DriverHome
-    from runtime.interrupts import Interrupts
     from runtime.launch import Launch
     from runtime.objects import Lifeline
     from runtime.options import ActorOptions

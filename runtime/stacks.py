@@ -37,6 +37,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from compiled_dag.attempts import attempts
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -138,16 +140,24 @@ class Stacks:
     def take(self, subjects: Sequence[Subject], deadline: float) -> Mapping[int, Stack]:
         """Return what each process is doing, by key, at the latest soon after `deadline`."""
         asked_s = time.monotonic()
-        if not self._lock.acquire(timeout=max(0.0, deadline - asked_s)):
-            text = "not asked: the stacks of other processes took too long"
-            return {subject.key: Stack(state=text) for subject in subjects}
-        try:
-            if self._begun_s < asked_s or any(one.key not in self._found for one in subjects):
-                self._begun_s = time.monotonic()
-                self._found = _take_all(subjects, deadline)
-            return self._found
-        finally:
-            self._lock.release()
+        for taken in attempts(self._lock.acquire, max(0.0, deadline - asked_s)):
+            if taken:
+                try:
+                    return self._since(asked_s, subjects, deadline)
+                finally:
+                    self._lock.release()
+            break
+        text = "not asked: the stacks of other processes took too long"
+        return {subject.key: Stack(state=text) for subject in subjects}
+
+    def _since(
+        self, asked_s: float, subjects: Sequence[Subject], deadline: float
+    ) -> Mapping[int, Stack]:
+        """Take them, unless somebody has since then."""
+        if self._begun_s < asked_s or any(one.key not in self._found for one in subjects):
+            self._begun_s = time.monotonic()
+            self._found = _take_all(subjects, deadline)
+        return self._found
 
 
 def _take_all(subjects: Sequence[Subject], deadline: float) -> dict[int, Stack]:

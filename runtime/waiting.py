@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from compiled_dag.errors import GetTimeoutError
-from runtime.interrupts import Interrupts
+from compiled_dag.interrupts import Interrupts
 from runtime.objects import ObjectRef, num_failures
 
 if TYPE_CHECKING:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import _thread
 import dis
 import functools
-import inspect
-import linecache
 import signal
 import sys
 import threading
 import time
-from opcode import opmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compiled_dag import CompiledDAG, DAGNode, InputNode
+from compiled_dag.interrupts import Unswallowed
 from tests.graphs import Worker
 
 if TYPE_CHECKING:
@@ -92,78 +91,80 @@ def interrupt_once(monkeypatch: Any, owner: Any, name: str, *, after: bool) -> N
 
 
 class Interrupt:
-    """Raises KeyboardInterrupt once, at the place in `modules` that is reached as the given one.
+    """Presses Ctrl-C once, before the instruction in `modules` that is reached as the given one.
 
-    Places are before each line, and after a function has returned which one of the modules called:
-    the caller has not got the value then. None are in `__del__`, where CPython drops exceptions.
+    Python handles it where it does for users, too: when a call has returned, where a function
+    begins, where a loop goes back. Only instructions that come to such a place count: a `with` that
+    takes a lock, or a `for` that does, has none between the taking and what follows.
     """
 
-    def __init__(
-        self, modules: tuple[ModuleType, ...], number: int, *, by_signal: bool = False
-    ) -> None:
+    def __init__(self, modules: tuple[ModuleType, ...], number: int) -> None:
         """Note where.
 
         Args:
-            modules: Whose lines count.
-            number: Of the place, from 1.
-            by_signal: Whether a signal comes there, which handlers of the program may put off.
-                Then only lines that call something are places: at others none is noticed.
+            modules: Whose instructions count.
+            number: Of the instruction, from 1.
         """
-        self._by_signal = by_signal
         self._files = {str(Path(module.__file__ or "")) for module in modules}
         self._left = number
         self.raised = False
+        """Whether it came so far."""
 
     def __enter__(self) -> Interrupt:
+        self._unswallowed = Unswallowed()
+        self._handler = signal.signal(signal.SIGINT, self._handle)
         self._before = sys.gettrace()
+        sys._getframe().f_trace_opcodes = True  # Python 3.12 wants it of any frame before
         sys.settrace(self._enter)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
         sys.settrace(self._before)
+        signal.signal(signal.SIGINT, self._handler)
+        self._unswallowed.end()
         return kind is KeyboardInterrupt
 
+    def _handle(self, _number: int, frame: FrameType | None) -> None:
+        """Raise it, unless all is over: not every call looks for signals when it returns."""
+        while frame is not None and not self._covers(frame):
+            frame = frame.f_back
+            if frame is None:
+                return
+        raise KeyboardInterrupt
+
     def _enter(self, frame: FrameType, _event: str, _arg: Any) -> Any:
-        return self._place if self._covers(frame) else None
+        if not self._covers(frame):
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        return self._place
 
     def _covers(self, frame: FrameType | None) -> bool:
-        code = frame.f_code if frame is not None else None
-        return code is not None and code.co_filename in self._files
+        return frame is not None and frame.f_code.co_filename in self._files
 
-    def _is_place(self, frame: FrameType, event: str) -> bool:
-        if event == "return":  # which generators do at each value: there signals wait
-            is_generator = frame.f_code.co_flags & inspect.CO_GENERATOR
-            return self._covers(frame.f_back) and not is_generator
-        if self._by_signal and frame.f_lineno not in _lines_with_calls(frame.f_code):
-            return False
-        return event == "line" and not _is_with(frame) and not _leaves_handler(frame)
+    def _is_place(self, frame: FrameType) -> bool:
+        name = _handling(frame.f_code).get(frame.f_lasti)
+        if name == "RETURN_VALUE":  # handled by the caller
+            return self._covers(frame.f_back)
+        return name is not None
 
     def _place(self, frame: FrameType, event: str, _arg: Any) -> Any:
-        if not self.raised and self._is_place(frame, event) and not _finalizes(frame):
+        if event == "opcode" and self._is_place(frame) and not _finalizes(frame):
             self._left -= 1
             if self._left == 0:
                 self.raised = True
-                if not self._by_signal:
-                    raise KeyboardInterrupt
-                signal.raise_signal(signal.SIGINT)
+                sys.settrace(None)  # what traces handles signals, too
+                for _ in map(_thread.interrupt_main, (signal.SIGINT,)):  # nothing here does now
+                    return None
         return self._place
 
 
-def _is_with(frame: FrameType) -> bool:
-    """Tell whether a line is the head of a block that is left, perhaps: there signals wait."""
-    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
-    return line.lstrip().startswith("with ")
-
-
 @functools.cache
-def _lines_with_calls(code: CodeType) -> set[int]:
-    """Return the lines where Python looks for signals: it does after calls, and to go back."""
-    lines, line, starts = set(), 0, dict(dis.findlinestarts(code))
-    for instruction in dis.get_instructions(code):
-        line = starts.get(instruction.offset) or line
-        if instruction.opname.startswith(("CALL", "JUMP_BACKWARD")):
-            lines.add(line)
-    return lines
+def _handling(code: CodeType) -> dict[int, str]:
+    """Return the instructions after which signals are handled, by where they are."""
+    names = ("CALL", "JUMP_BACKWARD", "JUMP_ABSOLUTE", "RESUME", "RETURN_VALUE")
+    return {
+        one.offset: one.opname for one in dis.get_instructions(code) if one.opname.startswith(names)
+    }
 
 
 def _finalizes(frame: FrameType | None) -> bool:
@@ -171,11 +172,6 @@ def _finalizes(frame: FrameType | None) -> bool:
     while frame is not None and frame.f_code.co_name != "__del__":
         frame = frame.f_back
     return frame is not None
-
-
-def _leaves_handler(frame: FrameType) -> bool:
-    """Tell whether a line, like a `continue`, begins by leaving an `except`: there signals wait."""
-    return frame.f_code.co_code[frame.f_lasti] == opmap["POP_EXCEPT"]
 
 
 def soon() -> float:

@@ -379,6 +379,8 @@ def test_a_busy_actor_is_named_when_a_group_does_not_form(session, tmp_path) -> 
         collective.create_collective_group(members, timeout_s=0.5)
     (tmp_path / "go").touch()
     assert get(busy) == "done"
+    with pytest.raises(CollectiveTimeoutError, match="timeout_s=1e-09 is less than it takes"):
+        collective.create_collective_group(members, timeout_s=1e-9)
     group = collective.create_collective_group(members)
     assert get([one.total.remote(group.name) for one in members]) == [2.0, 2.0]
 

@@ -136,7 +136,7 @@ def test_training_ci():
     """How users test their training without a GPU; also where warnings are errors, as here."""
     script = ROOT / "examples" / "test_training_ci.py"
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", script],
+        [sys.executable, script, "-q", "-p", "no:cacheprovider"],
         cwd="/",
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
         capture_output=True,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 from typing import TYPE_CHECKING, Any, Final
 
+from compiled_dag.interrupts import finalizer
 from compiled_dag.shm.forks import generation
 from compiled_dag.shm.futex import STORES_STAY_IN_ORDER, fence
 
@@ -26,6 +27,7 @@ LEASE_BYTES: Final = 64 * 1024
 
 
 # Defaults, not global names: __del__ may run when the module's globals are already gone.
+@finalizer
 def _release(
     self: Any,
     generation: list[int] = generation,
@@ -46,8 +48,13 @@ def lease_type(capacity: int) -> Any:
     return type("Lease", (ctypes.c_ubyte * capacity,), body)
 
 
-def lease(kind: Any, mapping: Mapping, offset: int, words: memoryview, word: int, use: int) -> Any:
-    """Return a buffer over ``mapping[offset:]`` that stores ``words[word] = use`` when it dies."""
+def lease(
+    kind: Any, mapping: Mapping, offset: int, words: memoryview | None, word: int, use: int
+) -> Any:
+    """Return a buffer over ``mapping[offset:]`` that stores ``words[word] = use`` when it dies.
+
+    Without `words` it stores nothing, until its `words` are set.
+    """
     made = kind.from_address(mapping.address + offset)
     made.mapping = mapping
     made.word = word

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from compiled_dag.channel import layout as at
 from compiled_dag.errors import MemoryCapError
+from compiled_dag.interrupts import whole
 from compiled_dag.shm.segment import Mapping, require_memory, round_up
 
 if TYPE_CHECKING:
@@ -83,47 +84,59 @@ class Pool:
         if self._retired:
             self._punch_retired()
         busy, free = self._busy, self._free
-        while busy and self._released(*busy[0]):
-            self._put_free(busy.popleft())
-        if not free and busy and self._released(*busy[-1]):
-            self._put_free(busy.pop())
+        while busy and self._released(*busy[0], use):
+            self._put_free(0)
+        if not free and busy and self._released(*busy[-1], use):
+            self._put_free(-1)
         if not free:
-            self._reclaim()
+            self._reclaim(use)
         if not free:
             self._add_extent(self._capacity, self._extents[-1].slots * 2)
         extent, slot = free[-1]
         key = (extent.index, slot)
-        before = self._uses.get(key)
-        if before is None:
+        if key not in self._uses:
             self._reserve(extent, slot, nbytes)
-            before = 0
-        free.pop()
-        busy.append((extent, slot))
+        before = extent.words[slot]
+        # From here to the last call Python handles no signal: Ctrl-C finds it taken, or not.
         self._uses[key] = extent.words[extent.first_use + slot] = use
+        del free[-1]
+        busy.append((extent, slot))
         return extent, slot, before
 
     def give_back(self, extent: Extent, slot: int, before: int) -> None:
         """Take back a slot that was taken and never published: it is as its readers left it."""
         self._uses[extent.index, slot] = extent.words[extent.first_use + slot] = before
 
-    def _released(self, extent: Extent, slot: int) -> bool:
+    def _released(self, extent: Extent, slot: int, next_use: int = 0) -> bool:
+        """Tell whether all readers are done with a slot.
+
+        Args:
+            extent: Where.
+            slot: Which.
+            next_use: A message that is not sent. What was taken for it is its readers', too: Ctrl-C
+                has lost it.
+        """
         use = self._uses[extent.index, slot]
         words, slots = extent.words, extent.slots
-        return all(words[reader * slots + slot] == use for reader in range(self._num_readers))
+        return use == next_use or all(
+            words[reader * slots + slot] == use for reader in range(self._num_readers)
+        )
 
-    def _put_free(self, item: tuple[Extent, int]) -> None:
-        """Let a released slot be taken again, unless it is outgrown: messages may not fit it."""
+    def _put_free(self, number: int) -> None:
+        """Let a busy slot be taken again, unless it is outgrown: messages may not fit it."""
+        item = self._busy[number]
+        # No call, after which Ctrl-C could come: it is on one of the lists.
         if item[0].capacity == self._capacity:
-            self._free.append(item)
+            self._free += (item,)
+        del self._busy[number]
 
-    def _reclaim(self) -> None:
-        for _ in range(len(self._busy)):
-            item = self._busy.popleft()
-            if self._released(*item):
-                self._put_free(item)
-            else:
-                self._busy.append(item)
+    @whole
+    def _reclaim(self, next_use: int) -> None:
+        for number in reversed(range(len(self._busy))):
+            if self._released(*self._busy[number], next_use):
+                self._put_free(number)
 
+    @whole
     def _grow(self, nbytes: int) -> None:
         """Start a generation of slots that hold `nbytes`; older slots are freed as they empty."""
         capacity = self._capacity
@@ -147,6 +160,7 @@ class Pool:
     def _row(self, extent: Extent) -> int:
         return (self._place.control + at.EXTENT_TABLE) // 8 + extent.index * at.EXTENT_WORDS
 
+    @whole
     def _add_extent(self, capacity: int, slots: int) -> None:
         control = self._place.control // 8
         words = self._graph.words
@@ -211,6 +225,7 @@ class Pool:
             told = f"who holds it cannot be looked at ({error})"
         return f"{told}. " if told else ""
 
+    @whole
     def _punch_retired(self) -> None:
         """Give back the memory of outgrown extents that nobody reads any more."""
         held = self._held()

@@ -78,7 +78,7 @@ class Reader(ChannelInterface):
         self._bases = [(place.ring + slot * at.SLOT) // 8 for slot in range(spec.depth)]
         self._depth = spec.depth
         self.sequence_word = place.control // 8 + at.SEQUENCE
-        self._ack_word = place.reader(position) // 8
+        self.ack_word = place.reader(position) // 8
         self.site = Site()
         """For the waits on this channel."""
         self.sequence = 0
@@ -106,7 +106,7 @@ class Reader(ChannelInterface):
     def advance(self) -> None:
         """Be done with the message that `peek` returned."""
         sequence = self.sequence = self.sequence + 1
-        self.words[self._ack_word] = sequence
+        self.words[self.ack_word] = sequence
 
     def peek(self) -> Any:
         """Return the next message, which must be there, and stay in front of it.
@@ -160,13 +160,32 @@ class Reader(ChannelInterface):
         start = extent.first_slot + slot * extent.stride
         word = extent.release + slot
         tag &= _KIND_MASK
-        if size < LEASE_BYTES or not num_buffers:
-            try:
-                return self._copy_out(tag, extent.view, start, head_bytes, num_buffers)
-            finally:
-                extent.words[word] = use
-        held = lease(extent.lease_type, extent.mapping, start, extent.words, word, use)
-        return self._on_lease(tag, held, extent.view, start, head_bytes, num_buffers)
+        whole = extent.view, start, head_bytes, num_buffers
+        held = None
+        if size >= LEASE_BYTES and num_buffers:
+            held = lease(extent.lease_type, extent.mapping, start, None, word, use)
+        try:
+            if held is None:
+                value = self._copy_out(tag, *whole)
+            else:
+                value = self._on_lease(tag, held, *whole)
+        except Exception:  # what its failure still holds pins the slot, too
+            self._let_go(held, extent, word, use)
+            raise
+        # Last, and without a call: Ctrl-C before leaves a message that is read again.
+        if held is None:
+            extent.words[word] = use
+        else:
+            held.words = extent.words
+        return value
+
+    @staticmethod
+    def _let_go(held: Any, extent: _Extent, word: int, use: int) -> None:
+        """Have a slot be free, once nothing is left of what lies in it."""
+        if held is None:
+            extent.words[word] = use
+        else:
+            held.words = extent.words
 
     def _extent(self, where: int) -> tuple[_Extent, int]:
         index, slot = where >> 32, where & 0xFFFFFFFF

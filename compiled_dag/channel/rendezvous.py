@@ -137,7 +137,7 @@ class RendezvousReader(Reader):
         super().__init__(graph, spec, participant, label)
         self._peers = peers
         self._device = spec.transport.device
-        self._receives_word = self._ack_word + layout.RECEIVES
+        self._receives_word = self.ack_word + layout.RECEIVES
         self._writer_process = graph.processes[spec.writer]
         self._writer_rank = peers.ranks[spec.writer]
         self.rebuild = self._rebuild

@@ -16,6 +16,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from compiled_dag.interrupts import finalizer
+
 LARGE_BYTES: Final = 1 << 20
 _LINE: Final = 64
 
@@ -38,8 +40,9 @@ class _Loan(np.ndarray[Any, np.dtype[np.uint8]]):
     home: deque[_Piece] | None = None
     piece: Any = None
 
+    @finalizer
     def __del__(self) -> None:
-        home = self.home
+        home, self.home = self.home, None  # once, if this is run again
         if home is not None:
             home.append(self.piece)
 

@@ -20,6 +20,7 @@ from pickle import PickleBuffer
 from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.errors import MemoryCapError
+from compiled_dag.interrupts import finalizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,9 +144,11 @@ class Mapping:
         bytes(self.view()[start : start + length : HUGE])
         _madvise(self.address + start, length, _MADV_COLLAPSE)
 
+    @finalizer
     def __del__(self, _munmap: Any = _munmap) -> None:
         if getattr(self, "_reserved", 0):  # Ctrl-C may have come before there was one
-            _munmap(self._reserved, self._span)
+            reserved, self._reserved = self._reserved, 0  # once, if this is run again
+            _munmap(reserved, self._span)
 
 
 class Segment:

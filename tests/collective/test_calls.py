@@ -378,3 +378,16 @@ def test_an_error_that_nobody_waited_for_is_printed(members, capsys) -> None:  #
     assert members(2).run_all(each) == [None, None]
     text = capsys.readouterr().err
     assert text.count("allreduce(SUM) of group 'default' failed, and nobody waited for it") == 2
+
+
+NAMED = [
+    "allreduce", "allgather", "reducescatter", "broadcast", "scatter", "reduce", "gather",
+    "all_to_all", "barrier",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_wrong_arguments_are_told_by_the_name_that_was_called(name) -> None:
+    call = getattr(collective, name)
+    with pytest.raises(TypeError, match=rf"^collective\.{name}\(\) got an unexpected keyword"):
+        call(no_such_argument=1)

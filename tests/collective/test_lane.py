@@ -7,7 +7,7 @@ import sys
 import threading
 from types import SimpleNamespace
 
-from collective.lane import from_here
+from collective.lane import Work, from_here
 
 
 class PaperCuda:
@@ -71,3 +71,7 @@ def test_the_streams_of_all_gpus_go_along_and_which_one_is_current(monkeypatch) 
 def test_a_gpu_that_nothing_was_done_on_is_not_made_current(monkeypatch) -> None:
     current = {"device": 0, 0: 7, 1: 0}
     assert seen_elsewhere(monkeypatch, current) == (current, [0, 0])
+
+
+def test_a_work_handle_shows_what_users_call_only() -> None:
+    assert {name for name in dir(Work) if not name.startswith("_")} == {"is_completed", "wait"}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 import collective
+from collective.operands import as_tensor
 from collective.refusals import overlaps, sharing
 from tests.collective.members import members, raised  # noqa: F401  a fixture
 
@@ -65,3 +67,32 @@ def test_tensors_that_share_memory_are_found_by_position() -> None:
     assert sharing([whole[:, :3], other, whole[:, 3:], whole[2, 2]]) == (0, 3)
     assert sharing([other, whole[1:3], whole[:2]]) == (1, 2)
     assert sharing([whole[:0], whole, whole[4:]]) is None
+
+
+UNUSABLE = [
+    (np.zeros(3, ">f4"), TypeError, "dtype '>f4', whose bytes are in the order of other machines"),
+    (np.zeros(3, object), TypeError, "dtype object, which torch"),
+    (np.zeros(3, "M8[s]"), TypeError, "dtype datetime64[s], which torch"),
+    (np.zeros(3, [("a", "f4")]), TypeError, "dtype [('a', '<f4')], which torch"),
+    (np.zeros(3)[::-1], ValueError, "strides of (-8,) bytes, and torch needs multiples of the 8"),
+    (np.zeros(3, [("a", "f4"), ("b", "u1")])["a"], ValueError, "strides of (5,) bytes"),
+]
+
+
+@pytest.mark.parametrize(("array", "kind", "told"), UNUSABLE)
+def test_arrays_that_torch_cannot_have_are_told_with_what_to_do(array, kind, told) -> None:
+    with pytest.raises(kind) as raised:
+        as_tensor(array, "the tensor", writes=True)
+    assert str(raised.value).startswith("the tensor is an array")
+    assert told in str(raised.value)
+    assert ": pass " in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["?", "i1", "u1", "i2", "i4", "i8", "f2", "f4", "f8", "c8", "c16"]
+)
+def test_arrays_of_numbers_are_taken_as_they_are(dtype) -> None:
+    array = np.ones((2, 3), dtype)[:, ::2]
+    tensor = as_tensor(array, "the tensor", writes=True)
+    tensor.zero_()
+    assert not array.any()

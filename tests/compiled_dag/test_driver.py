@@ -294,8 +294,7 @@ def test_an_interrupted_execute_leaves_later_ones_right(
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("name", ["peek", "advance"])
-@pytest.mark.parametrize("timeout", [None, 30])
+@pytest.mark.parametrize(("timeout", "name"), [(None, "peek"), (30, "peek"), (30, "advance")])
 def test_an_interrupted_get_can_be_repeated(host, monkeypatch, timeout, name, after) -> None:
     with compiled(host, _max_inflight_executions=2) as graph:
         for number in range(4):

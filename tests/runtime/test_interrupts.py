@@ -72,11 +72,10 @@ def test_ctrl_c_on_any_line_of_a_submission_leaves_all_usable(session, work, ste
     assert get([actor.echo.remote(0), subjects.echo_task.remote(0)]) == [0, 0]
     free = runtime.cluster_resources()["CPU"]
     modules = tuple(
-        module for name, module in list(sys.modules.items())
-        if name.startswith("runtime.") and name != "runtime.interrupts"
+        module for name, module in list(sys.modules.items()) if name.startswith("runtime.")
     )  # fmt: skip
     for place in itertools.count(1, step):
-        with Interrupt(modules, place, by_signal=True) as interrupt:
+        with Interrupt(modules, place) as interrupt:
             work(actor)
         if not interrupt.raised:
             break

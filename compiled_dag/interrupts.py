@@ -5,7 +5,10 @@ from __future__ import annotations
 # `signal` makes enums of what it is given and returns, which would take 5 us of every `get`.
 import _signal  # type: ignore[import-not-found]
 import functools
+import sys
 import threading
+import weakref
+from _thread import interrupt_main as _interrupt
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -15,10 +18,19 @@ if TYPE_CHECKING:
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+_F = TypeVar("_F", bound="Callable[..., None]")
 _SIGINT = int(_signal.SIGINT)
 _get_handler, _set_handler = _signal.getsignal, _signal.signal
 _get_ident = threading.get_ident
 _main = threading.main_thread()
+
+
+_noted: list[int] = []
+"""Ctrl-C that came in a `whole` function."""
+
+
+def _note(number: int, _frame: FrameType | None) -> None:
+    _noted.append(number)
 
 
 def whole(function: Callable[_P, _T]) -> Callable[_P, _T]:
@@ -28,32 +40,83 @@ def whole(function: Callable[_P, _T]) -> Callable[_P, _T]:
     CPU for good, half a message end an actor. Takes 1 us on the main thread; elsewhere there is no
     Ctrl-C.
     """
+    # Of its own, not global: finalizers may run when a module's globals are already gone.
+    get_ident, main, noted, note = _get_ident, _main, _noted, _note
+    get_handler, set_handler, sigint = _get_handler, _set_handler, _SIGINT
 
     @functools.wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        if _get_ident() != _main.ident:
+        if get_ident() != main.ident:
             return function(*args, **kwargs)
-        previous = _get_handler(_SIGINT)
-        if previous is _note or not callable(previous):
+        previous = get_handler(sigint)
+        if previous is note or not callable(previous):
             return function(*args, **kwargs)
-        _noted.clear()
-        _set_handler(_SIGINT, _note)
+        noted.clear()
+        set_handler(sigint, note)
         try:
             return function(*args, **kwargs)
         finally:
-            _set_handler(_SIGINT, previous)
-            if _noted:
-                previous(_SIGINT, None)
+            set_handler(sigint, previous)
+            if noted:
+                previous(sigint, None)
 
     return call
 
 
-_noted: list[int] = []
-"""Ctrl-C that came in a `whole` function."""
+_finalizers: list[Any] = []
 
 
-def _note(number: int, _frame: FrameType | None) -> None:
-    _noted.append(number)
+def finalizer(function: _F) -> _F:
+    """Note a `__del__` that may be run again, as far as it was not done: see `Unswallowed`."""
+    _finalizers.append(function)
+    return function
+
+
+class Unswallowed:
+    """Has Ctrl-C that comes in a finalizer be raised behind it; nothing is left undone.
+
+    Python says ``Exception ignored in`` of what a `__del__`, a callback of a weak reference or the
+    garbage collector raises, and goes on: the user would have to press again, and a finalizer that
+    had not begun never runs. Python tells `sys.unraisablehook` of it. That costs nothing before.
+    """
+
+    def __init__(self) -> None:
+        """Begin."""
+        self._previous, sys.unraisablehook = sys.unraisablehook, self._hook
+
+    def end(self) -> None:
+        """Do so no longer, unless another hook has been set meanwhile, which may call this one."""
+        if sys.unraisablehook == self._hook:
+            sys.unraisablehook = self._previous
+
+    def _hook(self, told: sys.UnraisableHookArgs) -> None:
+        if told.exc_type is not KeyboardInterrupt or _get_ident() != _main.ident:
+            self._previous(told)
+            return
+        _run_again(told)
+        # From here on Python handles no signal before it is back where the finalizer came.
+        for _ in map(_interrupt, (_signal.SIGINT,)):
+            return
+
+
+def _run_again(told: sys.UnraisableHookArgs) -> None:
+    """Finish a finalizer of ours that was broken off, or had not begun."""
+    finalize: Any = told.object
+    arguments: tuple[Any, ...] = ()
+    if any(finalize is one for one in _finalizers):  # it may be anything
+        trace = told.exc_traceback
+        while trace is not None and trace.tb_frame.f_code is not finalize.__code__:
+            trace = trace.tb_next
+        if trace is None:
+            return
+        arguments = (trace.tb_frame.f_locals["self"],)
+    elif not isinstance(finalize, weakref.finalize):  # which has been called, if it has begun
+        return
+    previous = _set_handler(_SIGINT, _note)
+    try:
+        finalize(*arguments)
+    finally:
+        _set_handler(_SIGINT, previous)
 
 
 class Interrupts:
