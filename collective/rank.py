@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -69,7 +70,7 @@ class RankGroup:
         self.header.close()
 
 
-class RankPart:
+class RankPart(ABC):
     """What every operation does on its rank: meet the others, and say what goes wrong.
 
     Whatever is raised here, by a library or by a signal handler of the user's, is an error of that
@@ -109,8 +110,9 @@ class RankPart:
     _is_meeting = False
     """Whether the operation is over when the ranks have met."""
 
+    @abstractmethod
     def _start(self, values: tuple[Any, ...], execution: int) -> Any:
-        raise NotImplementedError
+        """Do what `start` does; what is raised is `start`'s to handle."""
 
     def _come(
         self, record: bytes, error: Error | None, execution: int, beside: bytes = b""
