@@ -234,14 +234,22 @@ class Fetching:
         for taken in results.patient_attempts:
             if taken:
                 try:
-                    asked = [ref for ref in refs if ref._dag._fetching is self]
-                    missing = [ref for ref in asked if not results.fill(ref, since_ns)]
+                    missing = self._fill(refs, since_ns)
                     return missing, results.awaited(missing)
                 finally:
                     results.lock.release()
             if deadline is not None and time.monotonic() >= deadline:
                 break
         return None
+
+    def _fill(self, refs: Sequence[CompiledDAGRef], since_ns: int) -> list[CompiledDAGRef]:
+        """Fill in what is there of this graph's among `refs`, and return the others. Locked.
+
+        In a function of its own: in Python 3.13 Ctrl-C where a loop goes back from a condition is
+        outside of the `try` around the loop (CPython issue 130279), and the lock stayed taken.
+        """
+        fill = self.results.fill
+        return [ref for ref in refs if ref._dag._fetching is self and not fill(ref, since_ns)]
 
     def wait(self, waits: Waits, deadline: float | None) -> bool:
         """Wait for one of `waits`; False at the deadline. Raises what ends a graph of theirs."""

@@ -49,7 +49,8 @@ _syscall: Final = ctypes.CDLL(None, use_errno=True).syscall
 
 _HEAD: Final = b"Stack (most recent call first):\n"
 _FRAME: Final = r'^  File "(.*)", line (\d+|\?\?\?) in (.*)$'
-_CUT: Final = "  ..."
+_MOST_FRAMES: Final = 100
+"""That faulthandler writes. Python 3.13 does not say when it leaves out what is deeper."""
 _ENDED: Final = "its process has ended"
 _HANDLER_S: Final = 0.001
 """How often to look whether a handler that has begun to write is done; it takes far less."""
@@ -267,8 +268,8 @@ def frames_of(text: str) -> tuple[str, ...]:
         if match:
             own = match[1].startswith(_OWN_FOLDERS) or match[1] == "<string>"
             frames.append((own, f'File "{match[1]}", line {match[2]}, in {match[3]}'))
-        elif line == _CUT:
-            frames.append((False, "... (deeper than what is shown)"))
+    if len(frames) == _MOST_FRAMES:
+        frames.append((False, f"... (no more than {_MOST_FRAMES} are shown)"))
     users = [text for own, text in frames if not own]
     chosen = users or [text for _, text in frames]
     return tuple(reversed(chosen))

@@ -10,13 +10,14 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag import CompiledDAG, DAGNode, InputNode
 from compiled_dag.interrupts import Unswallowed
 from tests.graphs import Worker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import CodeType, FrameType, ModuleType
 
 PATIENCE_S = 30
@@ -113,13 +114,11 @@ class Interrupt:
     def __enter__(self) -> Interrupt:
         self._unswallowed = Unswallowed()
         self._handler = signal.signal(signal.SIGINT, self._handle)
-        self._before = sys.gettrace()
-        sys._getframe().f_trace_opcodes = True  # Python 3.12 wants it of any frame before
-        sys.settrace(self._enter)
+        self._steps = _Steps(self._files, self._look)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
-        sys.settrace(self._before)
+        self._steps.end()
         signal.signal(signal.SIGINT, self._handler)
         self._unswallowed.end()
         return kind is KeyboardInterrupt
@@ -132,12 +131,6 @@ class Interrupt:
                 return
         raise KeyboardInterrupt
 
-    def _enter(self, frame: FrameType, _event: str, _arg: Any) -> Any:
-        if not self._covers(frame):
-            return None
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        return self._place
-
     def _covers(self, frame: FrameType | None) -> bool:
         return frame is not None and frame.f_code.co_filename in self._files
 
@@ -147,15 +140,82 @@ class Interrupt:
             return self._covers(frame.f_back)
         return name is not None
 
-    def _place(self, frame: FrameType, event: str, _arg: Any) -> Any:
-        if event == "opcode" and self._is_place(frame) and not _finalizes(frame):
+    def _look(self, frame: FrameType) -> None:
+        """Press it if this is the instruction."""
+        if self._is_place(frame) and not _finalizes(frame):
             self._left -= 1
             if self._left == 0:
                 self.raised = True
-                sys.settrace(None)  # what traces handles signals, too
+                self._steps.end()  # what is traced handles signals, too
                 for _ in map(_thread.interrupt_main, (signal.SIGINT,)):  # nothing here does now
-                    return None
-        return self._place
+                    return
+
+
+class _Traced:
+    """Calls `look` before each instruction of this thread in some files. Until Python 3.11."""
+
+    def __init__(self, files: set[str], look: Callable[[FrameType], None]) -> None:
+        self._files, self._look = files, look
+        self._before = sys.gettrace()
+        sys.settrace(self._enter)
+
+    def _enter(self, frame: FrameType, _event: str, _arg: Any) -> Any:
+        if frame.f_code.co_filename not in self._files:
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        return self._step
+
+    def _step(self, frame: FrameType, event: str, _arg: Any) -> Any:
+        if event == "opcode":
+            self._look(frame)
+        return self._step
+
+    def end(self) -> None:
+        """Call it no more. Idempotent."""
+        sys.settrace(self._before)
+
+
+class _Monitored:
+    """The same from Python 3.12 on: what traces in 3.13.0 leaves most instructions out."""
+
+    TOOL: Final = 3
+
+    def __init__(self, files: set[str], look: Callable[[FrameType], None]) -> None:
+        self._files, self._look = files, look
+        self._thread = threading.get_ident()
+        events = sys.monitoring.events
+        self._calls = {
+            events.PY_START: self._enter,
+            events.PY_RESUME: self._enter,
+            events.INSTRUCTION: self._step,
+        }
+        sys.monitoring.use_tool_id(self.TOOL, "tests.gates")
+        for event, call in self._calls.items():
+            sys.monitoring.register_callback(self.TOOL, event, call)
+        sys.monitoring.restart_events()
+        sys.monitoring.set_events(self.TOOL, events.PY_START | events.PY_RESUME)
+
+    def _enter(self, code: CodeType, _offset: int) -> Any:
+        if code.co_filename in self._files:
+            events = sys.monitoring.events
+            sys.monitoring.set_local_events(self.TOOL, code, events.INSTRUCTION)
+        return sys.monitoring.DISABLE
+
+    def _step(self, _code: CodeType, _offset: int) -> None:
+        if threading.get_ident() == self._thread:
+            self._look(sys._getframe(1))
+
+    def end(self) -> None:
+        """Call it no more. Idempotent."""
+        if sys.monitoring.get_tool(self.TOOL) is None:
+            return
+        sys.monitoring.set_events(self.TOOL, 0)
+        for event in self._calls:
+            sys.monitoring.register_callback(self.TOOL, event, None)
+        sys.monitoring.free_tool_id(self.TOOL)
+
+
+_Steps: Final = _Monitored if sys.version_info >= (3, 12) else _Traced
 
 
 @functools.cache

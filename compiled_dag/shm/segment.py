@@ -251,10 +251,9 @@ def require_memory(nbytes: int, what: str) -> None:
 
 
 def _machine_available() -> int:
-    with Path("/proc/meminfo").open() as lines:
-        for line in lines:
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
     return 1 << 62  # a kernel without the line: no statement, no refusal
 
 
