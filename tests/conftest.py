@@ -65,7 +65,10 @@ def _frozen() -> None:
     """Have the collector pass over what exists already: torch alone makes it ten times slower.
 
     So what earlier modules have imported, or pytest keeps of their tests, slows no later one down.
+    Twice: a dead handle's finalizer leaves word with its session, which lives until the next time.
+    What is garbage when it is frozen, its memory and descriptors, stays for good.
     """
+    gc.collect()
     gc.collect()
     gc.freeze()
 
