@@ -112,14 +112,16 @@ def _torch() -> Iterator[Finding]:
 
 
 def _gpus() -> Iterator[Finding]:
-    from runtime.gpus import VARIABLE, count_devices, driver_devices  # noqa: PLC0415
+    from runtime import gpus  # noqa: PLC0415
 
-    found, visible = count_devices(), driver_devices()
+    found = gpus.count_devices()
+    visible = gpus.physical_devices(os.environ, found)
     if not found:
         yield Finding(Level.NOTE, "GPU", "none: num_gpus is counted, and devices are faked")
     elif not visible:
-        text = f"{found} on the machine, none visible ({VARIABLE}={os.environ.get(VARIABLE)!r})"
-        yield Finding(Level.WARNING, "GPU", text, f"unset {VARIABLE}")
+        listed = os.environ.get(gpus.VARIABLE)
+        text = f"{found} on the machine, none visible ({gpus.VARIABLE}={listed!r})"
+        yield Finding(Level.WARNING, "GPU", text, f"unset {gpus.VARIABLE}")
     else:
         yield Finding(Level.OK, "GPU", f"{len(visible)} of {found} visible: {', '.join(visible)}")
     yield from _cupy(found)

@@ -1,4 +1,4 @@
-"""Which GPUs an actor is given, and what it sees. Pure, but for two functions that look.
+"""Which GPUs an actor is given, and what it sees. Pure, but for one function that looks.
 
 A logical GPU is a unit of ``num_gpus``; logical GPU i stands for physical device i mod P, where P
 devices are physical. With P = 0 the GPUs are fake: actors are placed by count and see no device.
@@ -51,17 +51,22 @@ def unknown_device(environment: Mapping[str, str], num_found: int) -> str:
     )
 
 
-def count_devices() -> int:
-    """Return how many NVIDIA devices this machine shows, without loading CUDA."""
-    found = "/proc/driver/nvidia/gpus"
+def count_devices(root: str = "/") -> int:
+    """Return how many NVIDIA devices this machine shows, without loading CUDA.
+
+    Args:
+        root: The folder that has `proc` and `dev`.
+    """
+    found = os.path.join(root, "proc/driver/nvidia/gpus")
     if os.path.isdir(found):
         return len(os.listdir(found))
-    return sum(re.fullmatch(r"nvidia[0-9].*", name) is not None for name in os.listdir("/dev"))
+    devices = os.path.join(root, "dev")
+    shown = sum(re.fullmatch(r"nvidia[0-9].*", name) is not None for name in os.listdir(devices))
+    if shown or not os.path.exists(os.path.join(devices, "dxg")):
+        return shown
+    from runtime import nvml  # noqa: PLC0415  only under WSL 2
 
-
-def driver_devices() -> tuple[str, ...]:
-    """Return the physical devices of this process."""
-    return physical_devices(os.environ, count_devices())
+    return nvml.count()
 
 
 def session_visibility(given: str | None) -> tuple[Visibility, Visibility]:

@@ -51,8 +51,9 @@ class Placement:
         self._env_vars = dict(env_vars)
         self._working_dir = working_dir
         self._on_wait = on_wait
-        self._physical = gpus.driver_devices()
-        unknown = gpus.unknown_device(os.environ, gpus.count_devices())
+        found = gpus.count_devices()
+        self._physical = gpus.physical_devices(os.environ, found)
+        unknown = gpus.unknown_device(os.environ, found)
         if unknown:
             warn(unknown)
         self.num_gpus = len(self._physical) if num_gpus is None else num_gpus

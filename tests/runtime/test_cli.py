@@ -159,7 +159,7 @@ def test_gpus_that_cannot_be_used_are_warnings(monkeypatch) -> None:
 
     monkeypatch.setitem(sys.modules, "cupy", None)  # importing it is an ImportError
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: object())
-    monkeypatch.setattr(gpus, "driver_devices", lambda: ("0",))
+    monkeypatch.delenv(gpus.VARIABLE, raising=False)
     monkeypatch.setattr(gpus, "count_devices", lambda: 1)
     for check in ("devices", "sharing"):
         monkeypatch.setattr(gpu_examination, check, refuse)

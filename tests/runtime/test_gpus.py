@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import runtime
-from runtime import gpus
+from runtime import gpus, nvml
 from runtime.placement import Placement
 from tests.runtime.actors import Worker
 
@@ -41,6 +41,65 @@ def test_an_index_that_no_gpu_has_is_named_with_those_there_are(monkeypatch):
             num_cpus=1, num_gpus=None, resources={}, visibility=None, env_vars={},
             working_dir=None, on_wait=lambda: None,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("there", "expected"),
+    [
+        (["dev/null"], 0),
+        (["dev/nvidia0", "dev/nvidia1", "dev/nvidiactl", "dev/nvidia-uvm"], 2),
+        (["proc/driver/nvidia/gpus/0000:01:00.0", "dev/nvidia0", "dev/nvidia1"], 1),
+        (["dev/dxg"], 3),
+        (["dev/dxg", "dev/nvidia0"], 1),
+    ],
+)
+def test_devices_are_counted_where_the_kernel_shows_them_else_by_nvml(
+    tmp_path, monkeypatch, there, expected
+):
+    for name in there:
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.setattr(nvml, "count", lambda: 3)
+    assert gpus.count_devices(str(tmp_path)) == expected
+
+
+class Nvml:
+    """The library, as ctypes shows it."""
+
+    def __init__(self, found, *, start=0, count=0):
+        self.found, self.start, self.count, self.open = found, start, count, 0
+
+    def nvmlInit_v2(self):  # noqa: N802
+        self.open += not self.start
+        return self.start
+
+    def nvmlDeviceGetCount_v2(self, place):  # noqa: N802
+        if not self.count:
+            place._obj.value = self.found
+        return self.count
+
+    def nvmlShutdown(self):  # noqa: N802
+        self.open -= 1
+        return 0
+
+
+def test_nvml_counts_and_is_left():
+    library = Nvml(2)
+    assert nvml.count({nvml.LIBRARY: library}.__getitem__) == 2
+    assert library.open == 0
+
+
+def test_without_a_driver_of_nvidias_nvml_counts_none():
+    def load(name):
+        raise OSError(f"{name}: cannot open shared object file")
+
+    assert nvml.count(load) == 0
+
+
+@pytest.mark.parametrize(("library", "status"), [(Nvml(2, start=9), 9), (Nvml(2, count=999), 999)])
+def test_a_driver_that_does_not_work_is_told(library, status):
+    with pytest.warns(UserWarning, match=f"status {status} of nvmlReturn_t.*Run nvidia-smi"):
+        assert nvml.count(lambda _name: library) == 0
+    assert library.open == 0
 
 
 @pytest.mark.parametrize(
