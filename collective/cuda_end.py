@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING
 
 from collective.cuda_area import ENDED, IMPORTED, PID
-from collective.header import OPEN
 from compiled_dag.cuda.driver import Selecting
 from compiled_dag.cuda.rescue import Rescue
 from compiled_dag.cuda.ring import LOOK_S, closing_deadline, is_dead
@@ -56,7 +55,7 @@ class End:
         self._closed = False
         """Whether nothing of others is open."""
         self._lock = threading.Lock()
-        self._rescue = Rescue(device, lambda: header.state != OPEN)
+        self._rescue = Rescue(device, header.words)
         self._rescue.add(self)
 
     def release(self, stream: Stream) -> None:

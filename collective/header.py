@@ -116,7 +116,7 @@ class GroupHeader:
     def end(self, state: int) -> None:
         """Stop the group and wake every rank."""
         if self.state == OPEN or state != FAULTED:
-            self.words[_STATE_WORD] = state
+            states.set_state(self.words, state)
         self.ring_all()
 
     def fail(self, rank: int, text: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from compiled_dag.channel.layout import OPEN
 from compiled_dag.channel.rendezvous import Peers
 from compiled_dag.communicators import CommunicatorEnd, end_in
 from compiled_dag.program import Release, Write, uses
@@ -121,8 +120,7 @@ class Carriers:
         from compiled_dag.cuda.rescue import Rescue  # noqa: PLC0415  few graphs need it
 
         if self._rescue is None:
-            device, graph = self._flowing()[0], self._graph
-            self._rescue = Rescue(device, lambda: graph.state != OPEN)
+            self._rescue = Rescue(self._flowing()[0], self._graph.words)
         self._rescue.add(ring)
 
     def recorded(self, step: Compute, method: Callable[..., Any], name: str) -> Callable[..., Any]:

@@ -9,6 +9,7 @@ from compiled_dag.channel import layout as at
 from compiled_dag.channel.layout import ChannelSpec, Layout
 from compiled_dag.errors import ChannelClosedError
 from compiled_dag.shm.segment import Segment, require_memory
+from compiled_dag.shm.state import set_state
 
 if TYPE_CHECKING:
     from compiled_dag.shm.board import Board
@@ -86,7 +87,7 @@ class GraphSegment:
     def end(self, state: int) -> None:
         """Close or break the graph (driver only) and wake everybody who waits on it."""
         if self.state == at.OPEN:
-            self.words[at.STATE_WORD] = state
+            set_state(self.words, state)
         for process in self.processes:
             self.board.ring(process)
 

@@ -9,27 +9,27 @@ nothing else to do. What is copied then is no result: nobody takes any.
 CUDA's documentation does not say that a record of another process ends waits that were enqueued
 before; ``python -m gpu_tests.facts`` finds out ("dead event"). Where it does not, all is as it was.
 
-The main thread may be just what is stuck, so a thread of this process looks ten times a second,
-while there is anything to be looked after.
+The main thread may be just what is stuck, so a thread of this process does it, one for each graph
+or group. As long as that is open the thread sleeps, on its state (`shm.state`); from then on it
+looks ten times a second, until all is closed: peers may die in the middle of the end.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from compiled_dag.cuda.driver import Translating
 from compiled_dag.errors import DeviceError, MemoryCapError
+from compiled_dag.shm.state import OPEN, STATE_WORD, sleep_while_open, wake
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from compiled_dag.cuda.device import Device
     from compiled_dag.cuda.driver import Stream
 
 _LOOK_S: Final = 0.1
+_SOON_S: Final = 0.001
 
 
 class Waiting(Protocol):
@@ -43,29 +43,42 @@ class Waiting(Protocol):
 class Rescue:
     """Of all that waits in one graph or group."""
 
-    def __init__(self, device: Device, has_ended: Callable[[], bool]) -> None:
+    def __init__(self, device: Device, words: memoryview[int]) -> None:
         """Begin to look after nothing yet.
 
         Args:
             device: This process's GPU.
-            has_ended: Tells whether the graph or group has: nobody is released before.
+            words: Of the graph's or group's memory, whose state says whether it has ended: nobody
+                is released before.
         """
         self._device = device
-        self._has_ended = has_ended
+        self._words = words
         self._calling = Translating(device.driver, "setting streams free that wait for the dead")
         self._waiting: list[Waiting] = []
         self._stream: Stream | None = None
         self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def add(self, one: Waiting) -> None:
         """Look after `one` too."""
         with self._lock:
             self._waiting.append(one)
-        _watch.add(self)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="gpu rescue", daemon=True)
+                self._thread.start()
 
-    def look(self) -> None:
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            if self._words[STATE_WORD] == OPEN:
+                sleep_while_open(self._words)
+            else:
+                self._look()
+                self._closed.wait(_LOOK_S)
+
+    def _look(self) -> None:
         """Set free what waits for the dead, if the graph or group has ended."""
-        if not self._has_ended():
+        if self._words[STATE_WORD] == OPEN:
             return
         with self._lock:
             try:
@@ -83,45 +96,11 @@ class Rescue:
 
     def close(self) -> None:
         """Look a last time, and no more. Idempotent."""
-        self.look()
-        _watch.drop(self)
+        self._look()
+        self._closed.set()
         with self._lock:
             self._waiting = []
-
-
-class _Watch:
-    """The thread, which there is while there is anything to be looked after."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._rescues: list[Rescue] = []
-        self._thread: threading.Thread | None = None
-
-    def add(self, rescue: Rescue) -> None:
-        """Have the thread look after `rescue`."""
-        with self._lock:
-            if rescue not in self._rescues:
-                self._rescues.append(rescue)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="gpu rescue", daemon=True)
-                self._thread.start()
-
-    def drop(self, rescue: Rescue) -> None:
-        """Have it do so no more."""
-        with self._lock:
-            if rescue in self._rescues:
-                self._rescues.remove(rescue)
-
-    def _run(self) -> None:
-        while True:
-            time.sleep(_LOOK_S)
-            with self._lock:
-                found = list(self._rescues)
-                if not found:
-                    self._thread = None
-                    return
-            for rescue in found:
-                rescue.look()
-
-
-_watch: Final = _Watch()
+        thread = self._thread
+        while thread is not None and thread.is_alive():
+            wake(self._words)  # again: it may have been on its way to sleep
+            thread.join(_SOON_S)

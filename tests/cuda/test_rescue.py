@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from compiled_dag.cuda import rescue
+from compiled_dag.cuda.rescue import Rescue
+from compiled_dag.shm.segment import PAGE, Segment
+from compiled_dag.shm.state import BROKEN, CLOSED, OPEN, STATE_WORD, mark_broken, set_state
+from tests.cuda.fake import FakeDevice, Settings
+from tests.gates import PATIENCE_S
+
+
+class Waits:
+    """Something that has opened events of peers; notes every time it is to record them."""
+
+    def __init__(self):
+        self.released = threading.Semaphore(0)
+
+    def release(self, _stream):
+        self.released.release()
+
+
+@pytest.fixture
+def segment():
+    made = Segment.create("test", PAGE)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def words(segment):
+    found = segment.map(0, PAGE).view().cast("Q")
+    found[STATE_WORD] = OPEN
+    return found
+
+
+@pytest.fixture
+def made(words):
+    made = Rescue(FakeDevice(Settings()), words)
+    yield made
+    made.close()
+
+
+def test_nothing_is_done_while_all_is_open(made, words, monkeypatch):
+    asleep = threading.Semaphore(0)
+    sleep = rescue.sleep_while_open
+
+    def noted(seen):
+        asleep.release()
+        sleep(seen)
+
+    monkeypatch.setattr(rescue, "sleep_while_open", noted)
+    waits = Waits()
+    made.add(waits)
+    assert asleep.acquire(timeout=PATIENCE_S)
+    assert not asleep.acquire(timeout=0.3)  # nothing woke it
+    made.close()
+    assert not waits.released.acquire(blocking=False)
+
+
+def test_what_waits_is_set_free_at_the_end_of_the_graph(made, words, monkeypatch):
+    monkeypatch.setattr(rescue, "_LOOK_S", PATIENCE_S)
+    waits = Waits()
+    made.add(waits)
+    set_state(words, BROKEN)
+    assert waits.released.acquire(timeout=PATIENCE_S / 2)
+
+
+def test_so_it_is_when_the_death_of_its_driver_breaks_it(made, segment, monkeypatch):
+    monkeypatch.setattr(rescue, "_LOOK_S", PATIENCE_S)
+    waits = Waits()
+    made.add(waits)
+    mark_broken(segment.fd)
+    assert waits.released.acquire(timeout=PATIENCE_S / 2)
+
+
+def test_a_peer_may_die_in_the_middle_of_the_end(made, words):
+    waits = Waits()
+    made.add(waits)
+    set_state(words, CLOSED)
+    for _ in range(3):
+        assert waits.released.acquire(timeout=PATIENCE_S)
+
+
+@pytest.mark.parametrize("state", [OPEN, CLOSED])
+def test_closing_ends_the_thread(made, words, state):
+    before = threading.active_count()
+    for _ in range(100):
+        with_thread = Rescue(FakeDevice(Settings()), words)
+        with_thread.add(Waits())
+        set_state(words, state)
+        with_thread.close()
+        with_thread.close()
+        set_state(words, OPEN)
+        assert threading.active_count() == before
