@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
-from collections import deque
 
 import numpy as np
 import pytest
@@ -19,27 +17,14 @@ from runtime.lifecycle import running
 from runtime.messages import Call, Reply
 from runtime.parcel import Parcel
 from runtime.spare import Spare, Spares
-from runtime.warm import WarmMemory, capacity_for
+from runtime.warm import WarmMemory
 from tests.live import LONG_S, wait_until
 from tests.runtime.actors import open_files
+from tests.runtime.descriptors import is_open, received, segment
 
 MIB = 1 << 20
 BODY = MIB + 100
 """As much as an array of 1 MiB takes, or a little more."""
-
-
-def segment(nbytes=BODY) -> int:
-    fd = os.memfd_create("test")
-    os.ftruncate(fd, capacity_for(nbytes))
-    return fd
-
-
-def is_open(fd) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
 
 
 @pytest.fixture
@@ -64,7 +49,7 @@ def large(nbytes=MIB) -> Parcel:
 
 
 def test_it_is_for_one_value_that_fits() -> None:
-    fd = segment()
+    fd = segment(BODY)
     spare = Spare(fd)
     assert spare.take(2 * MIB) == -1
     assert spare.take(MIB) == fd
@@ -75,14 +60,14 @@ def test_it_is_for_one_value_that_fits() -> None:
 
 
 def test_one_that_is_not_used_is_closed() -> None:
-    fd = segment()
+    fd = segment(BODY)
     Spare(fd)
     assert not is_open(fd)
 
 
 @pytest.mark.proc
 def test_a_forked_child_does_not_write_into_it() -> None:
-    spare = Spare(segment())
+    spare = Spare(segment(BODY))
     if not (child := os.fork()):
         os._exit(spare.take(MIB) == -1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
@@ -90,13 +75,13 @@ def test_a_forked_child_does_not_write_into_it() -> None:
 
 
 def test_a_value_is_laid_into_it_and_says_so() -> None:
-    fd = segment()
+    fd = segment(BODY)
     parcel = Parcel.of(np.full(MIB // 2, 7, np.uint8), Spare(fd))
     assert parcel.fd == fd
     assert parcel.is_in_spare
     assert (parcel.load() == 7).all()
-    assert not Parcel.of(np.zeros(2 * MIB, np.uint8), Spare(segment())).is_in_spare
-    assert Parcel.of(1, Spare(segment())).fd == -1
+    assert not Parcel.of(np.zeros(2 * MIB, np.uint8), Spare(segment(BODY))).is_in_spare
+    assert Parcel.of(1, Spare(segment(BODY))).fd == -1
 
 
 # --- those of a process
@@ -107,7 +92,7 @@ def lend(spares, number, name, num_returns=1):
 
 
 def test_only_a_method_whose_last_result_was_large_is_lent_some(memory, spares) -> None:
-    memory.give(segment())
+    memory.give(segment(BODY))
     assert lend(spares, 1, "A.f") is None
     spares.settle(1, "A.f", [large()])
     assert lend(spares, 2, "A.g") is None
@@ -119,7 +104,7 @@ def test_only_a_method_whose_last_result_was_large_is_lent_some(memory, spares) 
 
 
 def test_what_a_call_has_not_used_comes_back(memory, spares) -> None:
-    fd = segment()
+    fd = segment(BODY)
     memory.give(fd)
     spares.settle(1, "A.f", [large()])
     lend(spares, 2, "A.f")
@@ -129,7 +114,7 @@ def test_what_a_call_has_not_used_comes_back(memory, spares) -> None:
 
 
 def test_what_is_used_is_the_results(memory, spares) -> None:
-    fd = segment()
+    fd = segment(BODY)
     memory.give(fd)
     spares.settle(1, "A.f", [large()])
     lend(spares, 2, "A.f")
@@ -142,7 +127,7 @@ def test_what_is_used_is_the_results(memory, spares) -> None:
 
 
 def test_what_a_dead_process_had_comes_back(memory, spares) -> None:
-    fd = segment()
+    fd = segment(BODY)
     memory.give(fd)
     spares.settle(1, "A.f", [large()])
     lend(spares, 2, "A.f")
@@ -152,7 +137,7 @@ def test_what_a_dead_process_had_comes_back(memory, spares) -> None:
 
 
 def test_a_forked_child_closes_what_its_parent_has_lent(memory, spares) -> None:
-    fd = segment()
+    fd = segment(BODY)
     memory.give(fd)
     spares.settle(1, "A.f", [large()])
     lend(spares, 2, "A.f")
@@ -163,23 +148,9 @@ def test_a_forked_child_closes_what_its_parent_has_lent(memory, spares) -> None:
 # --- on their way
 
 
-@pytest.fixture
-def pair():
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        yield ours, theirs
-
-
-def received(inbox):
-    into = deque()
-    while inbox.receive(into):
-        pass
-    return list(into)
-
-
 def test_a_call_brings_it_behind_its_arguments_and_the_reply_is_in_it(pair) -> None:
     driver, actor = pair
-    fd = segment()
+    fd = segment(BODY)
     os.pwrite(fd, b"mine", 0)
     call = Call(7, b"f", 1, [large(), Parcel.of(2)], Spare(fd))
     wire.send(driver, call)
@@ -198,7 +169,7 @@ def test_a_call_brings_it_behind_its_arguments_and_the_reply_is_in_it(pair) -> N
 
 def test_a_reply_in_memory_that_was_not_lent_is_refused(pair) -> None:
     driver, actor = pair
-    wire.send(actor, Reply(7, [Parcel.of(np.zeros(MIB, np.uint8), Spare(segment()))]))
+    wire.send(actor, Reply(7, [Parcel.of(np.zeros(MIB, np.uint8), Spare(segment(BODY)))]))
     with pytest.raises(OSError, match="nobody lends"):
         received(wire.Inbox(driver))
 

@@ -18,6 +18,7 @@ from runtime.mapped import MAPPINGS
 from runtime.warm import WarmMemory, capacity_for
 from tests.live import LONG_S, wait_until
 from tests.runtime.actors import open_files
+from tests.runtime.descriptors import is_open, segment
 
 MIB = 1 << 20
 
@@ -52,20 +53,6 @@ def memory(clock):
     memory.close()
 
 
-def segment(size=MIB) -> int:
-    fd = os.memfd_create("test")
-    os.ftruncate(fd, capacity_for(size))
-    return fd
-
-
-def is_open(fd) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
-
-
 @pytest.mark.parametrize("size", [1, 4096, 100_000, MIB, MIB + 1, 3 * MIB + 5, (1 << 30) - 1])
 def test_capacity_is_enough_and_wastes_little(size) -> None:
     capacity = capacity_for(size)
@@ -75,7 +62,7 @@ def test_capacity_is_enough_and_wastes_little(size) -> None:
 
 
 def test_what_is_given_is_taken_the_last_first(memory) -> None:
-    first, second = segment(), segment()
+    first, second = segment(MIB), segment(MIB)
     assert memory.give(first)
     assert memory.give(second)
     assert memory.take(MIB) == second
@@ -96,7 +83,7 @@ def test_too_much_is_not_kept(memory) -> None:
 
 
 def test_what_is_not_used_for_a_while_is_given_back(memory, clock) -> None:
-    first, second = segment(), segment()
+    first, second = segment(MIB), segment(MIB)
     memory.give(first)
     clock.run()  # looks for the first time
     memory.give(second)
@@ -110,7 +97,7 @@ def test_what_is_not_used_for_a_while_is_given_back(memory, clock) -> None:
 
 
 def test_what_is_given_back_is_empty_for_whoever_keeps_a_mapping(memory, clock) -> None:
-    fd = segment()
+    fd = segment(MIB)
     mapping = MAPPINGS.of(fd, MIB)
     view = mapping.view()
     view[5] = 1
@@ -122,7 +109,7 @@ def test_what_is_given_back_is_empty_for_whoever_keeps_a_mapping(memory, clock) 
 
 
 def test_a_forked_child_leaves_its_parents_memory_alone(memory) -> None:
-    fd = segment()
+    fd = segment(MIB)
     os.pwrite(fd, b"x", 0)
     memory.give(os.dup(fd))
     memory.abandon()
@@ -131,7 +118,7 @@ def test_a_forked_child_leaves_its_parents_memory_alone(memory) -> None:
 
 
 def test_after_its_end_nothing_is_kept(memory) -> None:
-    fd, late = segment(), segment()
+    fd, late = segment(MIB), segment(MIB)
     memory.give(fd)
     memory.close()
     assert not is_open(fd)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import socket
 from collections import deque
 from pathlib import Path
 
@@ -25,20 +24,7 @@ from runtime.messages import (
     SystemReply,
 )
 from runtime.parcel import Parcel
-
-
-@pytest.fixture
-def pair():
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        yield ours, theirs
-
-
-def received(inbox):
-    into = deque()
-    while inbox.receive(into):
-        pass
-    return list(into)
+from tests.runtime.descriptors import received
 
 
 def parcels(*values):
