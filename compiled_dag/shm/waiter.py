@@ -8,9 +8,11 @@ it in two cases, which are learnt:
 * *Somebody who does not yield has the core.* Then a yield comes back after a whole scheduler
   slice (milliseconds). One yield that took over 500 us ends the yielding at once and skips it for
   the next 2^n waits of this waiter, also if what was waited for came meanwhile: asleep, it would
-  have taken 20 us. n begins with 7, since 128 such waits cost what the slice did, rises to 13, and
-  falls by one after 64 good waits in a row (without that decay one early slow yield left a process
-  sleeping for good; after 8, nobody slept beside a hog, and trips of 20 us took 4 ms).
+  have taken 20 us. n begins with 1, rises by one each time up to 13, and falls by one after 16 good
+  waits in a row. So a program that takes the core in bursts costs little more than these: with 7
+  to begin with, since 128 waits asleep cost what the slice did, and 64 good ones, chains of 4 took
+  116 us beside bursts, not 35, and 1 MiB 97 us, not 61. A hog costs a dozen slices at first, and
+  chains beside it took no longer; after 8 good waits a chain of 1 did (32 us, not 27 or 19).
 * *What is waited for takes long.* Then yielding only takes time from those who work. Every place
   that waits has a `Site`, a two-bit predictor as in a branch unit: after two waits longer than
   400 us it sleeps at once, after two short ones it yields again.
@@ -41,9 +43,8 @@ WaitMode = Literal["latency", "balanced", "eco"]
 _MODE_VARIABLE: Final = "COMPILED_DAG_WAIT_MODE"
 _LOOKS: Final = 12
 _SLOW_YIELD_S: Final = 500e-6
-_MIN_BACKOFF: Final = 7
 _MAX_BACKOFF: Final = 13
-_GOOD_WAITS: Final = 64
+_GOOD_WAITS: Final = 16
 _BETWEEN_YIELDS_S: Final = 2e-6
 """In an event loop, where many waits may take turns: one yield is enough for all of them."""
 _YIELD_S: Final[dict[WaitMode, float]] = {"latency": 5e-3, "balanced": 200e-6, "eco": 0.0}
@@ -393,6 +394,6 @@ class Waiter:
             self._backoff = max(self._backoff - 1, 0)
 
     def _count_slow(self) -> None:
-        self._backoff = min(max(self._backoff + 1, _MIN_BACKOFF), _MAX_BACKOFF)
+        self._backoff = min(self._backoff + 1, _MAX_BACKOFF)
         self._skip = 1 << self._backoff
         self._good = 0
