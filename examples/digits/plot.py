@@ -12,6 +12,7 @@ from matplotlib.ticker import (
     MaxNLocator,
     NullLocator,
     PercentFormatter,
+    ScalarFormatter,
     StrMethodFormatter,
 )
 
@@ -26,8 +27,12 @@ LOSS_COLOR = "#1f5fa8"
 ACCURACY_COLOR = "#c8591a"
 GRID_COLOR = "#e3e3e3"
 TEXT_COLOR = "#444444"
-SMOOTH_STEPS = 23
+MOST_SMOOTHED = 23
+SMOOTHED_SHARE = 0.1
+"""Steps that the trend at one of them is of: at most so many, and this part of all."""
 MOST_TICKS = 10
+WIDE = 10
+"""Values that differ by this factor are written with as many decimals as each needs."""
 MIN_LOSS = 1e-8
 """A loss of 0 has no place on a logarithmic axis."""
 
@@ -54,11 +59,18 @@ def draw_losses(axes: Axes, epochs: NDArray[np.float64], losses: NDArray[np.floa
     """Draw the losses lightly, and their trend over them."""
     axes.semilogy(epochs, losses, color=LOSS_COLOR, alpha=0.3, linewidth=0.8, label="each step")
     axes.semilogy(epochs, smooth(losses), color=LOSS_COLOR, linewidth=2, label="smoothed")
-    axes.set_title("training loss", loc="left", color=LOSS_COLOR, fontsize="medium")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=MOST_TICKS))
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_title("training loss in nats", loc="left", color=LOSS_COLOR, fontsize="medium")
+    number_losses(axes, losses)
     axes.legend(loc="upper right", frameon=False, labelcolor=TEXT_COLOR)
+
+
+def number_losses(axes: Axes, losses: NDArray[np.float64]) -> None:
+    """Have plain numbers at a logarithmic axis: alike where losses are, else as short as may be."""
+    alike = losses.max() < WIDE * losses.min()
+    formatter = ScalarFormatter(useOffset=False) if alike else StrMethodFormatter("{x:g}")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=MOST_TICKS))
+    axes.yaxis.set_major_formatter(formatter)
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def draw_accuracies(axes: Axes, accuracies: Sequence[float]) -> None:
@@ -83,6 +95,11 @@ def draw_accuracies(axes: Axes, accuracies: Sequence[float]) -> None:
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
 
 
+def name_axes(axes: Axes, name: str) -> None:
+    """Write a line above a part of the picture."""
+    axes.set_title(name, loc="left", fontsize="medium", color=TEXT_COLOR)
+
+
 def decorate(axes: Axes) -> None:
     """Leave a light grid, and the line the curves stand on."""
     axes.grid(visible=True, color=GRID_COLOR, linewidth=0.8)
@@ -105,7 +122,7 @@ def epoch_ticks(num_epochs: int) -> list[int]:
 
 def smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the geometric mean of each value and its neighbours."""
-    window = np.ones(min(SMOOTH_STEPS, len(values)))
+    window = np.ones(min(MOST_SMOOTHED, int(len(values) * SMOOTHED_SHARE) | 1))
     counts = np.convolve(np.ones(len(values)), window, mode="same")
     smoothed: NDArray[np.float64] = np.exp(np.convolve(np.log(values), window, "same") / counts)
     return smoothed

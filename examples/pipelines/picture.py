@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from digits.plot import GRID_COLOR, TEXT_COLOR, decorate
+from digits.plot import GRID_COLOR, TEXT_COLOR, decorate, name_axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -80,11 +80,6 @@ def new_figure(title: str, height: float) -> Figure:
     FigureCanvasAgg(figure)
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold", color=TEXT_COLOR)
     return figure
-
-
-def name_axes(axes: Axes, name: str) -> None:
-    """Write a line above a part of the picture."""
-    axes.set_title(name, loc="left", fontsize="medium", color=TEXT_COLOR)
 
 
 def draw_lanes(

@@ -120,7 +120,7 @@ def draw(
         f"{options.schedule} on {options.stages} stages, {options.micro_batches} micro-batches "
         f"({options.device}, {num_cores()} cores)",
         {
-            f"a step as it went: {seen_ms:.1f} ms": seen,
+            f"a step as it went: {seen_ms:.1f} ms (F forward, B back, grey: the optimizer)": seen,
             f"the same order and methods, if nothing else took time: {planned_ms:.1f} ms": planned,
         },
         {figures.name: figures.losses for figures in ways},
