@@ -31,9 +31,7 @@ def why_not(
     for bucket, value in enumerate(values):
         who = f"{operation}, bucket {bucket}" if several else str(operation)
         if not (tensors.is_tensor(type(value)) or tensors.is_parameter(type(value))):
-            kind = type(value)
-            text = f"{who} takes a torch.Tensor, not {kind.__module__}.{kind.__qualname__}"
-            return ValueError(text)
+            return ValueError(f"{who} takes a torch.Tensor, not {_kind_and_remedy(value)}")
         why = _why_not_one(operation, group, value)
         if why is not None:
             return TypeError(f"{who}: {why}")
@@ -45,6 +43,18 @@ def why_not(
             return ValueError(f"{who}: {why}")
     why = _why_not_together(values)
     return None if why is None else ValueError(f"{operation}: {why}")
+
+
+def _kind_and_remedy(value: Any) -> str:
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    if isinstance(value, (list, tuple, dict)):
+        return (
+            f"{kind}: for several tensors in one operation, give a list of nodes for each, as in "
+            "[[a0, b0], [a1, b1]], of methods that return one tensor each or have num_returns"
+        )
+    if hasattr(value, "__array_interface__"):
+        return f"{kind}: return torch.from_numpy(array)"
+    return kind
 
 
 def _why_not_one(operation: Operation, group: ProcessGroup, value: torch.Tensor) -> str | None:

@@ -252,8 +252,8 @@ def test_a_dtype_the_backend_lacks_is_refused_by_name(host, dtype) -> None:
     [
         (3, "takes a torch.Tensor, not builtins.int"),
         (None, "takes a torch.Tensor, not builtins.NoneType"),
-        (np.ones(3), "takes a torch.Tensor, not numpy.ndarray"),
-        ([torch.ones(3)], "takes a torch.Tensor, not builtins.list"),
+        (np.ones(3), "not numpy.ndarray: return torch.from_numpy(array)"),
+        ([torch.ones(3)], "not builtins.list: for several tensors in one operation, give"),
     ],
 )
 def test_what_is_no_tensor_is_refused_by_rank_and_type(host, value, text) -> None:
