@@ -79,10 +79,11 @@ def make_backend(
             msg = f"the ranks cannot share the memory of their GPU: {joined}"
             raise RuntimeError(msg)
         backend = "gloo"
-    from collective.store import SharedMemoryStore  # noqa: PLC0415
+    from collective.store import MeshStore, SharedMemoryStore  # noqa: PLC0415
     from collective.torch_group import make_group  # noqa: PLC0415
 
-    store = SharedMemoryStore(header, waiter, timeout_s)
+    kind = MeshStore if backend == "gloo" else SharedMemoryStore
+    store = kind(header, waiter, timeout_s)
     return make_group(backend, store, rank, header.world_size, waiter)
 
 

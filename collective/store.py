@@ -68,16 +68,20 @@ class SharedMemoryStore(Store):
         """
         timeout_s = self._timeout_s if timeout is None else timeout.total_seconds()
         deadline = time.monotonic() + timeout_s
-        ready = self._waiter.until(lambda: self.check(keys), self._header.guard, deadline)
+        ready = self._waiter.until(lambda: self.check(keys), self._guard, deadline)
         if not ready:
             missing = [key for key in keys if key not in self._entries()]
-            msg = f"no rank published {missing} within {timeout_s} s while the group formed"
+            what = f"no rank published {missing}" if missing else "not all ranks came"
+            msg = f"{what} within {timeout_s} s while the group formed"
             raise CollectiveTimeoutError(msg)
 
     def check(self, keys: list[str]) -> bool:
         """Tell whether all keys are there."""
         entries = self._entries()
         return all(key in entries for key in keys)
+
+    def _guard(self) -> None:
+        self._header.guard()
 
     def add(self, key: str, amount: int) -> int:
         """Add to a counter; returns the sum."""
@@ -157,6 +161,34 @@ class SharedMemoryStore(Store):
                 found[key] = data[at : at + value_bytes]
                 at += value_bytes
         return found
+
+
+class MeshStore(SharedMemoryStore):
+    """The same for ranks that each set their address, get those of all, and then connect.
+
+    When the group ends meanwhile, all ranks get all addresses or none does: a rank that connects to
+    one that has given up waits in gloo for 20 s and more, with its thread and its sockets.
+    """
+
+    def set(self, key: str, value: str | bytes) -> None:
+        """Store this rank's address.
+
+        Raises:
+            ChannelClosedError: The group was ended.
+        """
+        with self._exclusive():
+            self._header.guard()
+            self._append(key, _bytes(value))
+
+    def check(self, keys: list[str]) -> bool:
+        """Tell whether all addresses are there, of which `keys` are some."""
+        return len(self._entries()) >= self._header.world_size and super().check(keys)
+
+    def _guard(self) -> None:
+        if self._header.stopped():
+            with self._exclusive():  # who would set later finds the group ended
+                if not self.check([]):
+                    self._header.guard()
 
 
 def _bytes(value: str | bytes) -> bytes:

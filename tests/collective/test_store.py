@@ -8,14 +8,14 @@ from datetime import timedelta
 import pytest
 
 from collective import header as head
-from collective.store import SharedMemoryStore
+from collective.store import MeshStore, SharedMemoryStore
 from compiled_dag import ChannelClosedError, CollectiveTimeoutError
 from tests.collective.parts import PATIENCE_S, at_once
 
 
-def stores_of(group, timeout_s=PATIENCE_S):
+def stores_of(group, timeout_s=PATIENCE_S, kind=SharedMemoryStore):
     return [
-        SharedMemoryStore(header, waiter, timeout_s)
+        kind(header, waiter, timeout_s)
         for header, waiter in zip(group.headers, group.waiters, strict=True)
     ]
 
@@ -213,3 +213,56 @@ def test_torch_finds_it_through_a_prefix(stores) -> None:
     assert second.get("key") == b"a"
     assert second.add("count", 3) == 3
     assert stores[0].check(["here/key"])
+
+
+# --- of ranks that connect ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mesh(ranks):
+    """Two ranks' stores of a group whose ranks connect."""
+    return stores_of(ranks(2), kind=MeshStore)
+
+
+def test_a_rank_that_connects_gets_no_address_before_all_are_there(mesh) -> None:
+    first, second = mesh
+    first.set("0", "here")
+    assert not first.check(["0"])
+    with pytest.raises(CollectiveTimeoutError, match=r"not all ranks came within 0.01 s"):
+        first.wait(["0"], timedelta(seconds=0.01))
+    second.set("1", "there")
+    assert first.get("1") == b"there"
+
+
+def test_in_a_group_that_was_ended_all_ranks_get_all_addresses(mesh) -> None:
+    for rank, store in enumerate(mesh):
+        store.set(str(rank), "here")
+    mesh[0].header.end(head.CLOSED)
+    assert [store.get(key) for store in mesh for key in "01"] == [b"here"] * 4
+
+
+def test_or_no_rank_gets_any(mesh) -> None:
+    first, second = mesh
+    first.set("0", "here")
+    first.header.end(head.CLOSED)
+    with pytest.raises(ChannelClosedError):
+        second.set("1", "there")
+    for store in mesh:
+        with pytest.raises(ChannelClosedError):
+            store.get("0")
+
+
+def test_the_last_address_counts_although_the_end_is_seen_first(mesh) -> None:
+    """Who sets it has found the group open; who waits finds it ended, and looks again."""
+    first, second = mesh
+    first.set("0", "here")
+    guard = first._guard
+
+    def late() -> None:
+        first._guard = guard
+        second.set("1", "there")
+        second.header.end(head.CLOSED)
+        guard()
+
+    first._guard = late
+    assert first.get("1") == b"there"
