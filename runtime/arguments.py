@@ -36,15 +36,15 @@ def pack_arguments(
     Raises:
         TypeError: An argument cannot be pickled; the message names the path to it.
     """
-    needed: list[ObjectRef] = []
     if not kwargs and _are_plain(args):
         head = pickle.dumps((args, _NONE), 5)
         if len(head) <= INLINE_BYTES:
-            return Parcel(_PICKLE, 0, len(head), len(head), head), needed
+            return Parcel(_PICKLE, 0, len(head), len(head), head), []
+    needed: dict[ObjectRef, int] = {}
     try:
         top = tuple([_replaced(arg, needed) for arg in args])
         named = {name: _replaced(arg, needed) for name, arg in kwargs.items()}
-        return Parcel.of((top, named)), needed
+        return Parcel.of((top, named)), list(needed)
     except TypeError:
         _blame_argument(args[hidden:], kwargs)
         raise
@@ -68,7 +68,7 @@ def _blame_argument(args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
             raise TypeError(text) from culprit
 
 
-def _replaced(arg: Any, needed: list[ObjectRef]) -> Any:
+def _replaced(arg: Any, needed: dict[ObjectRef, int]) -> Any:
     if getattr(arg, "_is_object_ref", False) is True:
         return Slot(index_in(arg, needed))
     return arg

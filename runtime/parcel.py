@@ -108,8 +108,9 @@ class Parcel:
         if value.__class__ in _HOLD_NOTHING:
             encoded = encode(value)
         else:
-            with collecting() as found:
+            with collecting() as met:
                 encoded = encode(value)
+            found = list(met)
         kind, head, buffers, private, _ = encoded
         kind = int(kind)  # type: ignore[assignment]
         if not buffers and len(head) <= INLINE_BYTES:

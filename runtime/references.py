@@ -55,8 +55,8 @@ def next_reference() -> int:
 class _Pickling(threading.local):
     """What this thread is pickling, or unpickling, at the moment."""
 
-    found: list[Any] | None = None
-    """References met while pickling a parcel; None: nothing of a parcel is being pickled."""
+    found: dict[Any, int] | None = None
+    """References met while pickling a parcel, each with its index; None: no parcel is pickled."""
     references: Sequence[Any] = ()
     """Those of the parcel being unpickled."""
     values: Sequence[Any] = ()
@@ -90,11 +90,11 @@ def set_strays(
 
 
 @contextlib.contextmanager
-def collecting() -> Iterator[list[Any]]:
-    """Collect the references met while pickling."""
+def collecting() -> Iterator[dict[Any, int]]:
+    """Collect the references met while pickling, in order, each with its index."""
     state = _state
     before = state.found
-    found: list[Any] = []
+    found: dict[Any, int] = {}
     state.found = found
     try:
         yield found
@@ -144,13 +144,9 @@ def _reduced(reference: Any, keep: Callable[[Any], None] | None) -> tuple[Any, t
     return _stray, (reference.number,)
 
 
-def index_in(reference: Any, among: list[Any]) -> int:
-    """Return the position of `reference`, added if it is not there."""
-    for index, known in enumerate(among):
-        if known is reference:
-            return index
-    among.append(reference)
-    return len(among) - 1
+def index_in(reference: Any, among: dict[Any, int]) -> int:
+    """Return the index of `reference`, added if it is not there."""
+    return among.setdefault(reference, len(among))
 
 
 class Slot:
