@@ -238,9 +238,13 @@ class FakeStream:
             del work  # it may be what keeps a tensor
 
     def synchronize(self) -> None:
-        target = self.given
-        while self.done < target:
-            time.sleep(2e-5)
+        self.ends_within(None)
+
+    def ends_within(self, timeout_s: float | None) -> bool:
+        """Wait until it has done what it was given before; False if that takes longer."""
+        ended = threading.Event()
+        self.put(ended.set)
+        return ended.wait(timeout_s)
 
 
 # --- the driver ---------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import threading
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -59,11 +58,7 @@ class Rig:
 
     def methods_are_done(self) -> bool:
         """Tell whether the current stream comes to the end of what it has to do."""
-        stream = self.device.streams[self.device.current]
-        deadline = time.monotonic() + 1
-        while stream.done < stream.given and time.monotonic() < deadline:
-            time.sleep(0.001)
-        return stream.done == stream.given
+        return self.device.streams[self.device.current].ends_within(1.0)
 
 
 @pytest.fixture
