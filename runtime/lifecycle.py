@@ -190,6 +190,14 @@ def _check_ignored(ignored: Mapping[str, Any]) -> None:
 
 
 def _start(**options: Any) -> None:
+    """Start a session. Ctrl-C meanwhile is raised when it has begun, and has been ended again."""
+    with Interrupts() as interrupts:
+        _begin(options)
+        if interrupts.pending:
+            _end(interrupts, hurry=True)
+
+
+def _begin(options: Mapping[str, Any]) -> None:
     """Start a session: first its zygote, which imports while this process does."""
     from compiled_dag.shm.board import Board  # noqa: PLC0415  as in `_session`
     from runtime.launch import Launch  # noqa: PLC0415  as in `_session`

@@ -10,6 +10,7 @@ import pytest
 
 import runtime
 from runtime import lifecycle
+from tests import leaks
 from tests.gates import Interrupt
 from tests.live import LONG_S, wait_until
 from tests.runtime import subjects
@@ -84,3 +85,22 @@ def test_ctrl_c_on_any_line_of_a_submission_leaves_all_usable(session, work, ste
         wait_until(lambda: runtime.available_resources().get("CPU") == free)
     assert place > 30
     assert lifecycle.current().processes
+
+
+BEGINNING = ("lifecycle", "session", "launch", "zygotes", "supervisor")
+
+
+@EVERY
+def test_ctrl_c_on_any_line_of_init_leaves_nothing(no_leaks, step):
+    runtime.init()
+    runtime.shutdown()  # what is imported is there now
+    modules = tuple(sys.modules[f"runtime.{name}"] for name in BEGINNING)
+    before = leaks.snapshot()
+    for place in itertools.count(1, step):
+        with Interrupt(modules, place) as interrupt:
+            runtime.init()
+        runtime.shutdown()  # where it came behind the beginning
+        assert leaks.settle(before) == []
+        if not interrupt.raised:
+            break
+    assert place > 100
