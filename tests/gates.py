@@ -140,21 +140,25 @@ class Interrupt:
             return self._covers(frame.f_back)
         return name is not None
 
-    def _look(self, frame: FrameType) -> None:
-        """Press it if this is the instruction."""
-        if self._is_place(frame) and not _finalizes(frame):
-            self._left -= 1
-            if self._left == 0:
-                self.raised = True
-                self._steps.end()  # what is traced handles signals, too
-                for _ in map(_thread.interrupt_main, (signal.SIGINT,)):  # nothing here does now
-                    return
+    def _look(self, frame: FrameType) -> bool:
+        """Tell whether to press it now: this is the instruction."""
+        if not self._is_place(frame) or _finalizes(frame):
+            return False
+        self._left -= 1
+        if self._left:
+            return False
+        self.raised = True
+        self._steps.end()  # what is traced handles signals, too
+        return True
 
 
 class _Traced:
-    """Calls `look` before each instruction of this thread in some files. Until Python 3.11."""
+    """Presses Ctrl-C where `look` says so, asked before each instruction of this thread in files.
 
-    def __init__(self, files: set[str], look: Callable[[FrameType], None]) -> None:
+    Until Python 3.11.
+    """
+
+    def __init__(self, files: set[str], look: Callable[[FrameType], bool]) -> None:
         self._files, self._look = files, look
         self._before = sys.gettrace()
         sys.settrace(self._enter)
@@ -166,8 +170,9 @@ class _Traced:
         return self._step
 
     def _step(self, frame: FrameType, event: str, _arg: Any) -> Any:
-        if event == "opcode":
-            self._look(frame)
+        if event == "opcode" and self._look(frame):
+            for _ in map(_thread.interrupt_main, (signal.SIGINT,)):  # nothing here handles it now
+                return None
         return self._step
 
     def end(self) -> None:
@@ -180,7 +185,7 @@ class _Monitored:
 
     TOOL: Final = 3
 
-    def __init__(self, files: set[str], look: Callable[[FrameType], None]) -> None:
+    def __init__(self, files: set[str], look: Callable[[FrameType], bool]) -> None:
         self._files, self._look = files, look
         self._thread = threading.get_ident()
         events = sys.monitoring.events
@@ -202,8 +207,9 @@ class _Monitored:
         return sys.monitoring.DISABLE
 
     def _step(self, _code: CodeType, _offset: int) -> None:
-        if threading.get_ident() == self._thread:
-            self._look(sys._getframe(1))
+        if threading.get_ident() == self._thread and self._look(sys._getframe(1)):
+            for _ in map(_thread.interrupt_main, (signal.SIGINT,)):  # as above
+                return
 
     def end(self) -> None:
         """Call it no more. Idempotent."""

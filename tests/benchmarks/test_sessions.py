@@ -8,7 +8,7 @@ import sys
 import pytest
 
 LEADER = """
-import subprocess, sys
+import os, subprocess, sys
 from pathlib import Path
 from benchmarks.sessions import parked
 from tests.live import wait_until
@@ -18,7 +18,7 @@ def state(child):
     return text[text.rindex(")") + 2]
 
 sleep = [sys.executable, "-c", "import time; time.sleep(1000)"]
-children = [subprocess.Popen(sleep, process_group=group) for group in (None, 0)]
+children = [subprocess.Popen(sleep, preexec_fn=begin) for begin in (None, os.setpgrp)]
 try:
     for _ in range(2):
         with parked():
