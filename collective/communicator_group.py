@@ -23,7 +23,6 @@ class CommunicatorGroup:
     """One rank's end; the graph owns the communicator itself."""
 
     backend = "the user's communicator"
-    needs_calm = False
     in_place = True
 
     def __init__(self, end: CommunicatorEnd, ranks: Sequence[int]) -> None:

@@ -69,7 +69,6 @@ class CudaIpcGroup:
     """One rank's end."""
 
     backend = "cuda_ipc"
-    needs_calm = False
     in_place = False
 
     def __init__(self, end: End, preflight: Preflight, rank: int) -> None:

@@ -84,7 +84,7 @@ def make_backend(
 
     kind = MeshStore if backend == "gloo" else SharedMemoryStore
     store = kind(header, waiter, timeout_s)
-    return make_group(backend, store, rank, header.world_size, waiter)
+    return make_group(backend, store, rank, waiter, preflight.site)
 
 
 def meet_ranks(header: GroupHeader, rank: int, timeout_s: float, waiter: Waiter) -> None:

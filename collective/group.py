@@ -12,7 +12,6 @@ from collective import cuda_area
 from collective import header as head
 from collective.forming import Join, join_group, leave_group
 from collective.header import GroupHeader
-from collective.process_group import gloo_needs_calm
 from collective.slots import memory_bytes
 from compiled_dag.errors import ActorDiedError, GraphError
 from compiled_dag.host import with_stack
@@ -62,7 +61,6 @@ class DriverGroup:
         self.leave: SystemCall = leave_group
         self.settled: tuple[str, str] | None = None
         """What it runs on instead of `backend`, and why; None if there is no such thing."""
-        self.needs_calm = False
         self._backend = backend
         self._may_fall_back = may_fall_back
         self._host = host
@@ -100,8 +98,6 @@ class DriverGroup:
         self._area = cuda_area.Area(header) if self._backend == "cuda_ipc" else None
         if self._area is not None and self._area.refusal:
             self.settled = "gloo", self._area.refusal
-        on_gloo = self._backend == "gloo" or self.settled is not None
-        self.needs_calm = on_gloo and gloo_needs_calm(len(self._actors))
 
     def _make_header(self, deadline: float) -> GroupHeader:
         actors, host = self._actors, self._host

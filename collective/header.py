@@ -23,8 +23,10 @@
 Everything but the state and the log has one writer, its rank. A rank writes its record, then its
 count, and goes on once all counts have reached its own; so nobody is more than one operation ahead
 of anybody, and two records per rank are enough (and one error from the middle of an operation: who
-brings the next has met everybody since). The state is written by the driver (CLOSED, BROKEN)
-and, when a backend fails, by any rank (FAULTED): all say the same, "stop".
+brings the next has met everybody since). Whoever comes last wakes the others, once: there is a
+fence between a rank's count and its look at the others', so one that all came before sees so. The
+state is written by the driver (CLOSED, BROKEN) and, when a backend fails, by any rank (FAULTED):
+all say the same, "stop".
 
 What a rank does with it is `collective.preflight`.
 """
@@ -205,8 +207,8 @@ class GroupHeader:
         self._board.ring(self._processes[rank])
 
     def bell_of(self, ranks: Sequence[int]) -> Callable[[], None]:
-        """Return what wakes those of `ranks` that sleep."""
-        return partial(self._board.ring_each, tuple(self._processes[rank] for rank in ranks))
+        """Return what wakes those of `ranks` that sleep, behind a fence of the caller's."""
+        return partial(self._board.wake_each, tuple(self._processes[rank] for rank in ranks))
 
     def ring_all(self) -> None:
         """Wake every rank that sleeps."""

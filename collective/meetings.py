@@ -25,13 +25,25 @@ if TYPE_CHECKING:
 class Meetings:
     """The meetings of one rank."""
 
-    def __init__(self, header: GroupHeader, rank: int, waiter: Waiter) -> None:
-        lines = [header.line(other) + MEETINGS for other in range(header.world_size)]
+    def __init__(
+        self, header: GroupHeader, rank: int, waiter: Waiter, site: Site | None = None
+    ) -> None:
+        """Take part.
+
+        Args:
+            header: The group's.
+            rank: This one.
+            waiter: How it waits.
+            site: Where; None for a place of their own.
+        """
+        ranks = range(header.world_size)
+        lines = [header.line(other) + MEETINGS for other in ranks]
         self._header = header
         self._mine = lines.pop(rank)
         self._others = lines
         self._waiter = waiter
-        self._site = Site()
+        self._site = site or Site()
+        self._ring = header.bell_of([other for other in ranks if other != rank])
         self.count = 0
         """How many this rank has come to."""
 
@@ -42,12 +54,14 @@ class Meetings:
             RuntimeError: Another rank has given the group up.
             ChannelClosedError: The driver has ended the group.
         """
-        header, words = self._header, self._header.words
+        words = self._header.words
         count = self.count = self.count + 1
         if not STORES_STAY_IN_ORDER:
             fence()
         words[self._mine] = count
-        header.ring_all()
+        fence()
+        if all(words[line] >= count for line in self._others):
+            self._ring()
         for line in self._others:
             while (seen := words[line]) < count:
                 self._waiter.word(words, line, seen, self._guard, None, self._site)

@@ -101,7 +101,6 @@ class NcclGroup:
     """One GPU per rank."""
 
     backend = "nccl"
-    needs_calm = False
     in_place = True
     in_host_memory = False
 

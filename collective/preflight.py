@@ -39,7 +39,8 @@ class Preflight:
         self._header = header
         self._rank = rank
         self._waiter = waiter
-        self._site = Site()
+        self.site = Site()
+        """The meetings, as a place that waits."""
         self.turn = 0
         """How many this rank has reached."""
         self._digests: dict[bytes, int] = {}
@@ -79,11 +80,11 @@ class Preflight:
                 self._beside[side] = beside
         self._shown[side] = header.words[line + DIGESTS + side] = self._digest
         if self._spread is not None and not turn % BETWEEN:
-            self._spread.show(yields=self._waiter.yields(self._site))
+            self._spread.show(yields=self._waiter.yields(self.site))
         if not STORES_STAY_IN_ORDER:
             fence()
         header.words[line] = turn
-        self._ring()
+        self._wake(turn)
 
     def agree(self, record: bytes) -> list[bytes] | Error | None:
         """Arrive with `record`, and meet: the same as both, but at once where nothing is new."""
@@ -99,10 +100,10 @@ class Preflight:
             fence()
         self.turn, self._digest = turn, digest
         words[self._lines[self._rank]] = turn
-        self._ring()
+        self._wake(turn)
         for line in self._others:
             while (seen := words[line]) < turn:
-                self._waiter.word(words, line, seen, header.guard, None, self._site)
+                self._waiter.word(words, line, seen, header.guard, None, self.site)
         if not STORES_STAY_IN_ORDER:
             fence()
         word = DIGESTS + (turn & 1)
@@ -110,6 +111,15 @@ class Preflight:
             if words[line + word] != digest:
                 return self._compare(turn)
         return None
+
+    def _wake(self, turn: int) -> None:
+        """Wake the others if all have come; until then nobody can go on."""
+        fence()
+        words = self._header.words
+        for line in self._others:
+            if words[line] < turn:
+                return
+        self._ring()
 
     def take_back(self, turn: int) -> bool:
         """Forget an arrival that was broken off before others could see it.
@@ -153,7 +163,7 @@ class Preflight:
         for line in self._others:
             # One load, compared and waited on: a second one could already show the arrival.
             while (seen := words[line]) < turn:
-                if not waiter.word(words, line, seen, guard, deadline, self._site):
+                if not waiter.word(words, line, seen, guard, deadline, self.site):
                     raise TimeoutError
         if not STORES_STAY_IN_ORDER:
             fence()

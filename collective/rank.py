@@ -39,9 +39,6 @@ class RankGroup:
     rank: int
     waiter: Waiter
 
-    def __post_init__(self) -> None:
-        self.waiter.calm += self.process_group.needs_calm
-
     @property
     def is_faulted(self) -> bool:
         """Whether a rank has given its backend up."""
@@ -65,7 +62,6 @@ class RankGroup:
 
     def close(self) -> None:
         """Give the group up."""
-        self.waiter.calm -= self.process_group.needs_calm
         self.process_group.abort()
         self.header.close()
 

@@ -74,7 +74,6 @@ class SharedMemoryGroup:
     """One rank's end. GPU tensors are staged through host memory."""
 
     backend = "shm"
-    needs_calm = False
     in_place = False
 
     def __init__(self, exchange: Exchange) -> None:

@@ -11,12 +11,9 @@ destroy the group, which would join gloo's waiting thread: it is kept, unused, u
 ends. What does not work instead: `abort` (wakes nobody), a shorter time-out of the operation (a
 rank that is stopped is not dead).
 
-Being woken by gloo's thread takes longer than a small operation's work. So a rank first yields, as
-everywhere, as long as operations end in that time, and where gloo's threads have cores for that.
-
 When a rank dies in an operation, gloo has others return as if nothing had happened: the root of a
 broadcast has sent everything, and knows nothing of those to whom the dead rank was to pass it on.
-So the ranks meet once more when gloo is done (`_GlooWork`), and all go on or none does.
+So the ranks meet once more when gloo is done (`GlooWork`), and all go on or none does.
 
 torch's allgather and gather have gloo work on copies, which they free, when an operation fails,
 before gloo lets go of them: its thread then finds no memory where it sends from, and aborts the
@@ -31,7 +28,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import time
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -39,13 +35,13 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 import torch.distributed
 
-from collective.header import OPEN
+from collective.gloo_work import GlooWork, Waiting
 from collective.launch import all_to_all, as_bytes, launch
 from collective.meetings import Meetings
 from collective.ordered import ordered
-from collective.process_group import gloo_needs_calm, why_not_op
+from collective.process_group import why_not_op
 from collective.warm_memory import WarmMemory
-from compiled_dag.shm.waiter import Site
+from compiled_dag.shm import cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,16 +49,13 @@ if TYPE_CHECKING:
     from collective.header import GroupHeader
     from collective.process_group import ProcessGroup, Work
     from collective.store import SharedMemoryStore
-    from compiled_dag.shm.waiter import Waiter
+    from compiled_dag.shm.waiter import Site, Waiter
 
 dist: Any = torch.distributed  # its C++ classes are exported but not declared
 
 _CONNECT_TIMEOUT: Final = timedelta(seconds=20)
 """For gloo's ranks to connect, each try. They have met before: it takes milliseconds unless one
 dies on the way."""
-
-_LOOK: Final = timedelta(milliseconds=100)
-"""How often a wait looks whether the group still is."""
 
 _LOOP_THREAD: Final = "gloo_tcp_loop"
 """What gloo calls the thread that reads its sockets."""
@@ -74,96 +67,29 @@ _GLOO_DTYPES: Final = frozenset(
 
 
 def make_group(
-    backend: str, store: SharedMemoryStore, rank: int, world_size: int, waiter: Waiter
+    backend: str, store: SharedMemoryStore, rank: int, waiter: Waiter, site: Site
 ) -> ProcessGroup:
     """Join a group; returns when it is usable.
+
+    Args:
+        backend: "gloo" or "nccl".
+        store: Where the ranks find each other.
+        rank: This one.
+        waiter: How it waits.
+        site: Where it waits for the others before each operation.
 
     Raises:
         ValueError: No such backend.
         RuntimeError: The backend failed.
     """
     if backend == "gloo":
-        return GlooGroup(store, rank, world_size, waiter)
+        return GlooGroup(store, rank, waiter, site)
     if backend == "nccl":
         from collective.nccl_group import NcclGroup  # noqa: PLC0415  few groups need it
 
-        return NcclGroup(store, rank, world_size, waiter)
+        return NcclGroup(store, rank, store.header.world_size, waiter)
     msg = f"no backend {backend!r}: use 'gloo', 'nccl', 'shm' or 'cuda_ipc'"
     raise ValueError(msg)
-
-
-class _GlooWork:
-    """An operation of gloo, whose wait ends when the group does, and well on all ranks or on none.
-
-    The ranks wait for their operations in one order, like they start them.
-    """
-
-    def __init__(
-        self,
-        work: Any,
-        header: GroupHeader,
-        meetings: Meetings,
-        waiting: tuple[Waiter, Site],
-        finish: Callable[[], object] | None = None,
-    ) -> None:
-        """Watch over `work`.
-
-        Args:
-            work: gloo's.
-            header: The group's header.
-            meetings: Where the ranks meet when gloo is done.
-            waiting: How this thread waits for gloo, before it lets gloo wake it.
-            finish: What is left to be done after it.
-        """
-        self._work = work
-        self._header = header
-        self._meetings = meetings
-        self._waiting = waiting
-        self._finish = finish
-        self._done = False
-        """Whether it was waited for: some operations of gloo never say so of themselves."""
-
-    def wait(self, deadline: float | None = None) -> None:
-        """Finish it.
-
-        Raises:
-            RuntimeError: It failed, here or on another rank.
-            ChannelClosedError: The driver has ended the group.
-            TimeoutError: It has not ended by `deadline`.
-        """
-        waiter, site = self._waiting
-        start = time.monotonic()
-        soon = waiter.until_soon(self._work.is_completed, site)
-        over = False
-        while not self._finishes_soon():
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError
-            if over:
-                self._header.guard()
-                msg = "another rank has given the group up"
-                raise RuntimeError(msg)
-            # Once more: a failure of its own, which lets it close its sockets, is the usual end.
-            over = self._header.state != OPEN
-        if not soon:
-            waiter.learn(site, start, soon=True)
-        self._meetings.meet()
-        finish, self._finish = self._finish, None
-        if finish is not None:
-            finish()
-        self._done = True
-
-    def _finishes_soon(self) -> bool:
-        try:
-            self._work.wait(_LOOK)
-        except RuntimeError:
-            if not self.is_completed():
-                return False
-            self._work.wait()  # raises what went wrong, unless it has just ended well
-        return True
-
-    def is_completed(self) -> bool:
-        """Tell whether gloo is done with it."""
-        return self._done or bool(self._work.is_completed())
 
 
 _abandoned: list[Any] = []
@@ -221,10 +147,8 @@ class GlooGroup:
     in_place = True
     in_host_memory = True
 
-    def __init__(
-        self, store: SharedMemoryStore, rank: int, world_size: int, waiter: Waiter
-    ) -> None:
-        self.needs_calm = gloo_needs_calm(world_size)
+    def __init__(self, store: SharedMemoryStore, rank: int, waiter: Waiter, site: Site) -> None:
+        world_size = store.header.world_size
         before = _threads()
         options = dist.ProcessGroupGloo._Options()
         options._devices = [dist.ProcessGroupGloo.create_device(interface="lo")]
@@ -239,9 +163,9 @@ class GlooGroup:
             waiter,
         )
         _let_lock_holders_run(before)
-        self._meetings = Meetings(store.header, rank, waiter)
-        self._waiting = waiter, Site(calm=self.needs_calm)
-        self._running: list[_GlooWork] = []
+        meetings = Meetings(store.header, rank, waiter, site)
+        self._waiting = Waiting(waiter, meetings, site, crowded=world_size > cores.count())
+        self._running: list[GlooWork] = []
         self._memory = WarmMemory()
 
     def why_not(self, tensor: torch.Tensor, op: str) -> str | None:
@@ -309,7 +233,7 @@ class GlooGroup:
 
     def _reduce_and_divide(
         self, send: torch.Tensor | None, receive: torch.Tensor | None, op: str | None
-    ) -> _GlooWork:
+    ) -> GlooWork:
         assert send is not None, "every rank brings something to a reducescatter"
         assert receive is not None, "every rank gets a part"
         part, whole = receive.reshape(-1), self.empty((send.numel(),), send.dtype, send.device)
@@ -341,8 +265,8 @@ class GlooGroup:
             return all_to_all(group, part, part[:0], [0] * size, to)
         return all_to_all(group, part, receive, [part.numel()] * size, to)
 
-    def _watched(self, started: Any, finish: Callable[[], object] | None) -> _GlooWork:
-        return _GlooWork(started, self._store.header, self._meetings, self._waiting, finish)
+    def _watched(self, started: Any, finish: Callable[[], object] | None) -> GlooWork:
+        return GlooWork(started, self._store.header, self._waiting, finish)
 
     def _reducible(
         self, tensor: torch.Tensor | None, op: str | None

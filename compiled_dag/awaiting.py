@@ -87,8 +87,8 @@ class Awaiting:
         self._words = fetching.words
         readers = fetching.results.readers
         self._places = [(reader.words, reader.sequence_word) for reader in readers]
-        self._sites = [Site(calm=reader.site.calm) for reader in readers]
-        self._room_site = Site(calm=fetching.site.calm)
+        self._sites = [Site() for _ in readers]
+        self._room_site = Site()
         self._lock = threading.Lock()
         self._wakes: list[dict[int, list[Wake]]] = [{} for _ in readers]
         """Per channel: those parked until a message, by its number."""

@@ -215,11 +215,6 @@ class Deployment:
         """Backends of operations that do not run on what was chosen for them, and why."""
         return self._groups.settled
 
-    @property
-    def needs_calm(self) -> bool:
-        """Whether the driver should sleep rather than yield while it waits for this graph."""
-        return self._groups.needs_calm
-
     def guard(self) -> None:
         """Raise what ended the graph, if it has ended."""
         if self.segment.words[at.STATE_WORD] != at.OPEN:

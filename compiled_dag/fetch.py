@@ -56,7 +56,7 @@ class Fetching:
     def __init__(self, deployment: Deployment, options: CompileOptions, results: Results) -> None:
         self.results = results
         self.guard = deployment.guard
-        self.site = Site(calm=deployment.needs_calm, slice_s=options.wait_slice_s)
+        self.site = Site(slice_s=options.wait_slice_s)
         """For waits on several channels, or on room."""
         self.may_drop = options.capacity_policy == "drop_oldest"
         """Whether refs may be settled by news, not only by messages."""
@@ -71,7 +71,7 @@ class Fetching:
         self._generation = generation[0]
         self._log = results.log
         for reader in results.readers:
-            reader.site = Site(calm=deployment.needs_calm, slice_s=options.wait_slice_s)
+            reader.site = Site(slice_s=options.wait_slice_s)
 
     def one(self, ref: CompiledDAGRef, timeout: float | None) -> None:
         """Fill in `ref`. The usual case is flat: the next message of a channel of its own."""

@@ -54,11 +54,6 @@ class Groups:
         return self._communicators.ranks_of(self._captured.actors)
 
     @property
-    def needs_calm(self) -> bool:
-        """Whether a backend suffers from waits that yield the core instead of sleeping."""
-        return any(group.needs_calm for group in self._groups)
-
-    @property
     def gpu_bytes(self) -> tuple[Taken, ...]:
         """Participants of each group whose ranks have GPU memory of their own, and how much."""
         found = ((members, group.gpu_bytes) for members, group in self._taking)

@@ -46,11 +46,6 @@ class Group(Protocol):
         """The backend it runs on instead of the one that was chosen, and why, if there is one."""
         ...
 
-    @property
-    def needs_calm(self) -> bool:
-        """Whether its backend suffers from waits that yield the core instead of sleeping."""
-        ...
-
     def open(self, deadline: float) -> None:
         """Form it, once, and wait until every rank has joined; before, it has nothing to close.
 

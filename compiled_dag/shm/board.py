@@ -113,6 +113,10 @@ class Board:
     def ring_each(self, processes: Iterable[int]) -> None:
         """Wake those of `processes` that sleep, after something was published for all of them."""
         fence()
+        self.wake_each(processes)
+
+    def wake_each(self, processes: Iterable[int]) -> None:
+        """Do the same behind a fence that the caller has passed."""
         bells = self.bells
         for process in processes:
             index = process * _U32_PER_LINE

@@ -17,9 +17,7 @@ it in two cases, which are learnt:
   that waits has a `Site`, a two-bit predictor as in a branch unit: after two waits longer than
   400 us it sleeps at once, after two short ones it yields again.
 
-And one that is told: a backend whose threads have to be scheduled (gloo) suffers from everybody who
-yields where there are more ranks than cores. While a process is in such a group its waiter does not
-yield (`calm`), nor does the driver in a graph that uses one.
+A place can also be told not to yield (`calm`).
 
 ``COMPILED_DAG_WAIT_MODE`` sets how long to yield: ``latency`` (5 ms), ``balanced`` (200 us) or
 ``eco`` (not at all). The GIL is given back in ``sched_yield`` and in the futex, not while looking
@@ -110,7 +108,6 @@ class Waiter:
         "_skip",
         "_yield_s",
         "_yielded",
-        "calm",
         "sleeps",
     )
 
@@ -133,8 +130,6 @@ class Waiter:
         self._good = 0
         self._skip = 0
         self._yielded = 0.0
-        self.calm = 0
-        """How many groups of this process ask it not to yield."""
         self.sleeps = 0
         """How often this waiter slept (for reports and tests)."""
 
@@ -189,7 +184,7 @@ class Waiter:
         if self._skip:  # `_may_yield`, without a call
             self._skip -= 1
             return False
-        if site.length >= _LONG or self.calm or site.calm:
+        if site.length >= _LONG or site.calm:
             return False
         yield_, clock = os.sched_yield, time.monotonic
         before, end = start, start + self._yield_s
@@ -347,11 +342,11 @@ class Waiter:
         if self._skip:
             self._skip -= 1
             return False
-        return site.length < _LONG and not self.calm and not site.calm
+        return site.length < _LONG and not site.calm
 
     def yields(self, site: Site) -> bool:
         """Tell whether the next wait at `site` yields, and the last yields returned soon."""
-        ceased = self._skip or self.calm or site.calm or site.length >= _LONG
+        ceased = self._skip or site.calm or site.length >= _LONG
         return not ceased and self._yield_s > 0
 
     def _sleep(

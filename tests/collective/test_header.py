@@ -9,6 +9,7 @@ import pytest
 
 from collective import header as head
 from collective.header import POISON, RECORD, GroupHeader
+from collective.meetings import Meetings
 from collective.preflight import Preflight
 from compiled_dag import ChannelClosedError
 from compiled_dag.outcome import Error, Place
@@ -251,3 +252,35 @@ def test_an_arrival_between_two_looks_is_not_waited_for_again(ranks) -> None:
     place = header.record(1, 1)
     header.view[place : place + RECORD] = record
     assert at_once(lambda: meet_others(flight, b"a")) == [None]
+
+
+@pytest.fixture
+def woken(monkeypatch):
+    """Who was woken, in a list for each time that somebody looked for sleepers."""
+    found: list[list[int]] = []
+    monkeypatch.setattr(Board, "wake_each", lambda _self, lines: found.append(list(lines)))
+    return found
+
+
+def test_only_the_last_rank_that_comes_wakes_the_others(woken, ranks) -> None:
+    flights = preflights(ranks(3))
+    for flight in flights:
+        assert woken == []
+        flight.arrive(b"a", None)
+    assert woken == [[1, 2]]  # by their lines of the board
+    assert [flight.meet() for flight in flights] == [None] * 3
+
+
+@pytest.mark.parametrize("others_came", [True, False])
+def test_only_the_last_rank_at_a_further_meeting_wakes_the_others(
+    woken, ranks, others_came
+) -> None:
+    group = ranks(3)
+    header = group.headers[0]
+    for rank in (1, 2):
+        header.words[header.line(rank) + head.MEETINGS] = others_came
+    header.end(head.CLOSED)  # so that a wait ends
+    del woken[:]
+    (result,) = at_once(Meetings(header, 0, group.waiters[0]).meet)
+    assert woken == ([[2, 3]] if others_came else [])
+    assert isinstance(result, ChannelClosedError) is not others_came

@@ -26,7 +26,6 @@ class FakeBackend:
     """A backend that fails when told to."""
 
     backend = "fake"
-    needs_calm = True
     in_place = True
 
     def __init__(self, fail: str = "") -> None:
@@ -178,9 +177,7 @@ def test_an_error_is_passed_on_without_asking_the_backend(pair) -> None:
     assert operations[0].group.process_group.aborted == 0
 
 
-def test_a_process_waits_calmly_while_it_is_in_such_a_group(pair) -> None:
+def test_a_rank_that_leaves_lets_go_of_its_backend(pair) -> None:
     first, _ = pair()
-    assert first.group.waiter.calm == 1
     first.group.close()
-    assert first.group.waiter.calm == 0
     assert first.group.process_group.aborted == 1

@@ -7,6 +7,7 @@ import torch
 
 from collective.nccl_group import NcclGroup
 from collective.torch_group import GlooGroup, make_group
+from compiled_dag.shm.waiter import Site
 
 BOTH = [GlooGroup, NcclGroup]
 NOBODY = ["int16", "uint16", "uint32", "uint64", "float8_e4m3fn"]
@@ -46,4 +47,4 @@ def test_an_unknown_backend_is_refused_with_the_known_ones() -> None:
     with pytest.raises(
         ValueError, match="no backend 'mpi': use 'gloo', 'nccl', 'shm' or 'cuda_ipc'"
     ):
-        make_group("mpi", None, 0, 1, None)
+        make_group("mpi", None, 0, None, Site())
