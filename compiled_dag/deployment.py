@@ -229,7 +229,7 @@ class Deployment:
             cause.__cause__ = self.fault.__cause__
             return cause
         when = "" if self.closed_at is None else f" {time.monotonic() - self.closed_at:.1f} s ago"
-        return ChannelClosedError(f"graph {self.name} was torn down{when}")
+        return ChannelClosedError(f"graph {self.name} was torn down{when}: compile again")
 
     def _on_death(self, actor_id: ActorId, error: ActorDiedError) -> None:
         """Break the graph, once; called from the supervising thread."""
