@@ -182,7 +182,7 @@ class ObjectRef:
         self.number = next_reference() if number is None else number
         self.call = call
         """Number of the actor's call that makes it, where it is known: in the driver."""
-        self._callbacks: list[Callable[[], None]] | None = None
+        self._callbacks: deque[Callable[[], None]] | None = None
 
     # --- for users
 
@@ -286,7 +286,7 @@ class ObjectRef:
         """Call `callback` once the outcome is known, at once if it is."""
         with _lock:
             if self._callbacks is None:
-                self._callbacks = []
+                self._callbacks = deque()
             self._callbacks.append(callback)
         _awaited[id(self)] = self
         if self.done:
@@ -307,7 +307,7 @@ class ObjectRef:
         while callbacks:
             # The other of `when_done` and `_finish` may take it meanwhile.
             with contextlib.suppress(IndexError):
-                taken.append(callbacks.pop(0))
+                taken.append(callbacks.popleft())
         _run_all(taken)
 
 

@@ -12,7 +12,7 @@ it in two cases, which are learnt:
   waits in a row. So a program that takes the core in bursts costs little more than these: with 7
   to begin with, since 128 waits asleep cost what the slice did, and 64 good ones, chains of 4 took
   116 us beside bursts, not 35, and 1 MiB 97 us, not 61. A hog costs a dozen slices at first, and
-  chains beside it took no longer; after 8 good waits a chain of 1 did (32 us, not 27 or 19).
+  chains beside it took no longer; with 8 good waits a chain of 1 did once of two (32 us, not 27).
 * *What is waited for takes long.* Then yielding only takes time from those who work. Every place
   that waits has a `Site`, a two-bit predictor as in a branch unit: after two waits longer than
   400 us it sleeps at once, after two short ones it yields again.
