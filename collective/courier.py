@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from collective.lane import Lane
 from collective.pairs import End, LeftError, RefusedError
 from collective.record import describe, mismatch_text
-from collective.standing import Noted, Standing
+from collective.standing import BrokenError, Noted, Standing
 from compiled_dag.errors import ChannelClosedError, CollectiveError, CollectiveMismatchError
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ class Courier:
             standing.fail(standing.late(text, [self._peer]))
         except LeftError:
             standing.fail(standing.left(text, [self._peer]))
+        except BrokenError as broken:
+            standing.fail(broken.error)
         except ChannelClosedError:
             raise standing.ended(text) from None
         except CollectiveError:

@@ -290,7 +290,12 @@ class Member:
             return
         self._standing.closed = True
         self._header.leave(self.rank)
-        for lane in (self._lane, *(courier.lane for courier in self._couriers.values())):
+        lanes = self._lane, *(courier.lane for courier in self._couriers.values())
+        for lane in lanes:
+            lane.close()
+        # What waits for ranks that have not come is broken off: it would blame them later.
+        self._standing.ends_waits = True
+        for lane in lanes:
             lane.close()
         self._end.close()
         self._pairs.close()

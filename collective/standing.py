@@ -75,6 +75,8 @@ class Standing:
         self.header = header
         self.closed = False
         """Whether this rank has left."""
+        self.ends_waits = False
+        """Whether it has left for good: what of it still waits for others is broken off."""
         self._backend = backend
         self._sleeps = 0
         self._failure: BaseException | None = None
@@ -98,7 +100,10 @@ class Standing:
 
         Raises:
             ChannelClosedError: It has ended.
+            BrokenError: This rank itself has left, on another thread.
         """
+        if self.ends_waits:
+            raise BrokenError(self.left("an operation", [self.part.rank]))
         self.header.guard()
         self._sleeps += 1
         if self._sleeps == _SLEEPS:

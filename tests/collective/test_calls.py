@@ -11,8 +11,9 @@ import pytest
 import torch
 
 import collective
-from collective import ReduceOp
+from collective import ReduceOp, lane
 from collective.member import Member
+from collective.standing import Standing
 from compiled_dag import CollectiveError, CollectiveMismatchError, TaskError
 from tests.collective.members import members, raised  # noqa: F401  a fixture
 from tests.collective.oracle import BITWISE, DTYPES, REDUCE, numbers, small
@@ -378,6 +379,39 @@ def test_an_error_that_nobody_waited_for_is_printed(members, capsys) -> None:  #
     assert members(2).run_all(each) == [None, None]
     text = capsys.readouterr().err
     assert text.count("allreduce(SUM) of group 'default' failed, and nobody waited for it") == 2
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["allreduce", "recv"])
+def test_who_leaves_breaks_off_what_it_still_waits_in(members, monkeypatch, backend, name) -> None:  # noqa: F811
+    monkeypatch.setattr(lane, "_END_S", 0.2)
+    begin = Standing.begin
+
+    def noted(standing, text):
+        begun.set()
+        return begin(standing, text)
+
+    monkeypatch.setattr(Standing, "begin", noted)
+
+    def each(rank):
+        if rank:
+            assert left.wait(30)
+            return collective.barrier()
+        tensor = torch.ones(2)
+        work = (
+            collective.allreduce(tensor, async_op=True)
+            if name == "allreduce"
+            else collective.recv(tensor, 1, async_op=True)
+        )
+        assert begun.wait(30)
+        actors.homes[0].members["default"].close()
+        left.set()
+        return work.wait()
+
+    begun, left, actors = threading.Event(), threading.Event(), members(2, backend=backend)
+    for error in raised(actors.run_all(each)):
+        assert type(error) is CollectiveError
+        assert "rank 0 (Worker(1)) has left the group (destroy_collective_group)" in str(error)
 
 
 NAMED = [
