@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 import torch.distributed
 
+from collective import arithmetic
 from collective.gloo_work import GlooWork, Waiting
 from collective.launch import all_to_all, as_bytes, launch
 from collective.meetings import Meetings
@@ -171,7 +172,8 @@ class GlooGroup:
     def why_not(self, tensor: torch.Tensor, op: str) -> str | None:
         """Return why gloo cannot reduce `tensor` with `op`, or None."""
         if tensor.dtype not in _GLOO_DTYPES:
-            return f"gloo cannot reduce {tensor.dtype}"
+            instead = "" if arithmetic.why_not(tensor, op) else "; shm can"
+            return f"gloo cannot reduce {tensor.dtype}{instead}"
         return why_not_op(tensor, op)
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype, _device: Any) -> torch.Tensor:

@@ -45,15 +45,17 @@ def one_output(members: list[DAGNode], output: DAGNode) -> None:
     """
     others = [node for node in members if isinstance(node, MultiOutputNode) and node is not output]
     if others:
+        which = "the MultiOutputNode" if len(others) == 1 else f"{len(others)} MultiOutputNodes"
         msg = (
-            f"the graph has another output, the MultiOutputNode made at {_sources(others)}. "
-            "Compile that one, or put all outputs into one MultiOutputNode"
+            f"the graph has another output, {which} made at {_sources(others)}. Compile that one, "
+            "or put all outputs into one MultiOutputNode, which cannot be inside another; to draw "
+            "anew, begin with a new InputNode"
         )
         raise GraphUsageError(msg)
 
 
 def _sources(nodes: list[Any]) -> str:
-    return ", ".join(node._source for node in nodes)
+    return ", ".join(dict.fromkeys(node._source for node in nodes))
 
 
 def check_open(what: str, found: Found[DAGNode]) -> list[DAGNode]:

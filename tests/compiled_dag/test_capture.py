@@ -142,11 +142,11 @@ def test_nodes_know_their_actor_and_the_input_is_on_the_driver() -> None:
 # --- what is refused ------------------------------------------------------------------------------
 
 
-def test_two_inputs_are_refused_with_both_lines() -> None:
+def test_two_inputs_are_refused_with_their_line() -> None:
     (worker,) = paper(1)
     with InputNode() as one, InputNode() as other:
         node = worker.join.bind(one, other)
-    with pytest.raises(GraphUsageError, match=f"2 InputNodes, made at {HERE}, {HERE}"):
+    with pytest.raises(GraphUsageError, match=rf"2 InputNodes, made at {HERE}\. Use one"):
         capture(node)
 
 
@@ -165,6 +165,14 @@ def test_a_second_output_is_refused_with_its_line() -> None:
     with pytest.raises(
         GraphUsageError, match=f"another output, the MultiOutputNode made at {HERE}"
     ):
+        capture(output)
+
+
+def test_outputs_made_on_one_line_are_counted_and_the_line_is_told_once() -> None:
+    (worker,) = paper(1)
+    with InputNode() as inp:
+        *_, output = [MultiOutputNode([worker.echo.bind(inp)]) for _ in range(3)]
+    with pytest.raises(GraphUsageError, match=rf"2 MultiOutputNodes made at {HERE}\. Compile"):
         capture(output)
 
 
