@@ -64,6 +64,7 @@ def name_of(row: Row) -> str:
     parts += [size(nbytes)] if isinstance(nbytes, int) else []
     parts += [f"{row['nodes']} nodes"] if "nodes" in row else []
     parts += [f"x{actors}"] if actors != 1 else []
+    parts += [f"torch {row['torch']}"] if isinstance(row.get("torch"), str) else []
     return " ".join(filter(None, parts))
 
 
@@ -122,7 +123,7 @@ def _range(row: Row, ratio: str) -> tuple[float, float, float]:
 
 def _draw_curves(path: Path, rows: Sequence[Row]) -> bool:
     """Draw a small chart per curve of the case `scaling`, both axes logarithmic."""
-    curves: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    curves: dict[str, list[tuple[int, float]]] = defaultdict(list)
     tails: dict[str, float] = {}
     for row in rows:
         what, at = str(row.get("what")), row.get("size")
@@ -140,16 +141,35 @@ def _draw_curves(path: Path, rows: Sequence[Row]) -> bool:
         down, across, figsize=(_WIDTH_INCHES, 2.6 * down), layout="constrained", squeeze=False
     )
     for axes, (what, points) in zip(grid.flat, curves.items(), strict=False):
-        axes.loglog(*zip(*points, strict=True), marker="o", markersize=4, color=_OURS)
-        axes.set_title(f"{what}: exponent {tails.get(what, math.nan):.2f}", fontsize=9)
+        sizes, costs = zip(*points, strict=True)
+        axes.loglog(sizes, costs, marker="o", markersize=4, color=_OURS)
+        axes.set_title(f"{what}: exponent {tails.get(what, math.nan):.2f}", fontsize=8)
         axes.set_ylabel("us", fontsize=8)
-        axes.grid(which="both", color="#dddddd", linewidth=0.5)
-        axes.tick_params(labelsize=7)
+        _label(axes, sizes, costs, in_bytes=what.startswith("bytes"))
     for axes in grid.flat[len(curves) :]:
         axes.set_visible(False)
     chart.savefig(path, dpi=120)
     plot.close(chart)
     return True
+
+
+def _label(axes: Any, sizes: Sequence[int], costs: Sequence[float], *, in_bytes: bool) -> None:
+    """Have ticks where the sizes are, and plain numbers; flat curves are to look flat."""
+    texts = [size(one) if in_bytes else f"{one}" for one in sizes]
+    axes.set_xticks(sizes, texts, rotation=30 if in_bytes else 0)
+    axes.set_xticks([], minor=True)
+    axes.set_ylim(min(costs) / 2, max(costs) * 2)
+    axes.yaxis.set_major_locator(_ticker().LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
+    axes.grid(color="#dddddd", linewidth=0.5)
+    axes.tick_params(labelsize=7)
+
+
+def _ticker() -> Any:
+    import matplotlib.ticker as mpl_ticker  # noqa: PLC0415  only reports need it
+
+    return mpl_ticker
 
 
 def _matplotlib() -> Any:
