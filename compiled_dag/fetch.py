@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from compiled_dag.channel import layout as at
 from compiled_dag.errors import ChannelTimeoutError, GraphError
+from compiled_dag.interrupts import RETURNS_ARE_CHECKED, whole_if_returns_are_checked
 from compiled_dag.observer import FULL_S, LEAD_S
 from compiled_dag.options import CompileOptions, is_seconds
 from compiled_dag.outcome import Error
@@ -147,6 +148,7 @@ class Fetching:
             not self.site.is_long and self.host.waiter.soon(words, word, execution, reader.site)
         )
 
+    @whole_if_returns_are_checked
     def _take(self, ref: CompiledDAGRef, reader: Reader, since_ns: int) -> bool:
         """Fill in `ref` by the next message, which is there; False if another thread is at it."""
         lock, execution = self.results.lock, ref._execution
@@ -313,6 +315,13 @@ class Fetching:
         )
         error.report = report
         return error
+
+
+if RETURNS_ARE_CHECKED:
+    # A value that is lost on its way from `peek` gives its slot back; its message is read again.
+    Fetching.one = (  # type: ignore[method-assign]
+        lambda self, ref, timeout: self.many((ref,), timeout)
+    )
 
 
 def _look(

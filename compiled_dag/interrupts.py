@@ -10,7 +10,7 @@ import threading
 import weakref
 from _thread import interrupt_main as _interrupt
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,6 +61,16 @@ def whole(function: Callable[_P, _T]) -> Callable[_P, _T]:
                 previous(sigint, None)
 
     return call
+
+
+RETURNS_ARE_CHECKED: Final = sys.version_info < (3, 11)
+"""Whether Ctrl-C may come between the return of a function written in Python and what is done with
+the value: until Python 3.10."""
+
+
+def whole_if_returns_are_checked(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Be `whole` in such a Python: for what keeps what a function of ours returns."""
+    return whole(function) if RETURNS_ARE_CHECKED else function
 
 
 _finalizers: list[Any] = []

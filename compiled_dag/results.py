@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from compiled_dag.attempts import attempts
 from compiled_dag.channel import layout as at
 from compiled_dag.errors import CapacityExceededError, ChannelError
+from compiled_dag.interrupts import whole_if_returns_are_checked
 from compiled_dag.ref import PENDING
 
 if TYPE_CHECKING:
@@ -265,6 +266,7 @@ class Results:
         self._claimed[number].pop(execution, None)
         return True
 
+    @whole_if_returns_are_checked
     def _take(self, number: int, since_ns: int = 0) -> None:
         """Take the next message of a channel, which is there, into what is kept."""
         reader, kept = self.readers[number], self._kept[number]

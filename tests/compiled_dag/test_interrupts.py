@@ -36,7 +36,7 @@ import compiled_dag.shm.segment
 import compiled_dag.submit
 from collective import allreduce
 from compiled_dag import CompiledDAGRef, InputNode, MultiOutputNode
-from compiled_dag.interrupts import Unswallowed, finalizer
+from compiled_dag.interrupts import RETURNS_ARE_CHECKED, Unswallowed, finalizer
 from tests.gates import Background, Interrupt, ask, compiled, one_method, soon
 from tests.graphs import Worker, chain
 
@@ -144,6 +144,11 @@ def execute_async(graph, refs) -> None:
         pass
 
 
+# Python 3.10 also looks for Ctrl-C between a coroutine's making and its `await`, and says so.
+OF_OLD = ["ignore:coroutine:RuntimeWarning", "ignore::pytest.PytestUnraisableExceptionWarning"]
+
+
+@pytest.mark.filterwarnings(*(OF_OLD if RETURNS_ARE_CHECKED else []))
 @pytest.mark.parametrize("policy", ["raise", "block", "queue"])
 @pytest.mark.parametrize(
     "use", [get_each, get_later_first, get_all, poll, await_each, execute, execute_async]

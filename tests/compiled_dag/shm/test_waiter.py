@@ -389,12 +389,11 @@ def test_a_waiter_tells_whether_it_yields(board) -> None:
     assert not Waiter(Doorbell(board, 1), "eco").yields(Site())
 
 
-def test_after_a_slow_yield_a_waiter_does_not_yield_for_a_while(board, monkeypatch) -> None:
-    waiter = Waiter(Doorbell(board, 1), "balanced")
-    monkeypatch.setattr(waiters.os, "sched_yield", lambda: time.sleep(SLOW_S))
-    board.words[0] = 0
-    waiter.word(board.words, 0, 0, fine, time.monotonic() + 0.01)
-    assert not waiter.yields(Site())
+def test_after_a_slow_yield_a_waiter_does_not_yield_for_a_while(waits) -> None:
+    waits.slow()
+    assert not waits.waiter.yields(Site())
+    waits.skipped()
+    assert waits.waiter.yields(Site())
 
 
 def test_what_rings_no_doorbell_is_waited_for_by_yields_alone(board, monkeypatch) -> None:
@@ -421,8 +420,8 @@ def test_what_does_not_end_soon_twice_is_not_yielded_for_until_it_does(board) ->
     assert waiter.yields(site)
 
 
-def test_a_slow_yield_ends_the_wait_for_what_rings_no_doorbell(board, monkeypatch) -> None:
+def test_a_slow_yield_ends_the_wait_for_what_rings_no_doorbell(fake, board) -> None:
     waiter, done = Waiter(Doorbell(board, 1), "balanced"), [False, True]
-    monkeypatch.setattr(waiters.os, "sched_yield", lambda: time.sleep(SLOW_S))
+    fake.costs = [SLOW_S]
     assert waiter.until_soon(lambda: done.pop(0), Site())  # it came meanwhile
     assert not waiter.yields(Site())
