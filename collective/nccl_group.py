@@ -2,9 +2,9 @@
 
 A peer that dies leaves kernels on the survivors' GPUs that never end, and with them every host that
 waits for its GPU, wherever in user code that is. Only aborting the communicator ends them, and the
-main thread is just what may be stuck: a thread per group looks ten times a second whether the group
-still is, and aborts it (`Watch`). What the kernels leave in memory is no result; by then the graph,
-or the group, has ended for everybody.
+main thread is just what may be stuck: a thread per group sleeps on the group's state until that has
+ended, and aborts it (`Watch`). What the kernels leave in memory is no result; by then the graph, or
+the group, has ended for everybody.
 
 A group that ends in peace is aborted too, but not before the GPU has done what was begun: an actor
 may have long returned from a method that changes its own tensors by what NCCL brings.
@@ -27,25 +27,24 @@ from collective.header import CLOSED, OPEN
 from collective.launch import OP_TIMEOUT, launch
 from collective.process_group import BITWISE, why_not_op
 from compiled_dag.cuda.driver import FIRST
+from compiled_dag.shm.state import LONG_S, STATE_WORD, sleep_while, wake
 from compiled_dag.shm.waiter import Site
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from collective.header import GroupHeader
     from collective.process_group import Work
     from collective.store import SharedMemoryStore
     from compiled_dag.shm.waiter import Waiter
 
 dist: Any = torch.distributed  # its C++ classes are exported but not declared
 
-_LOOK_S: Final = 0.1
-"""How often a group's thread looks whether it still is."""
 LEAVE_S: Final = 5.0
 """How long the main thread has to leave a group that was closed, before its thread aborts it."""
 FINISH_S: Final = 5.0
 """How long what was begun may take at the end of a group in which nothing has failed."""
 _SETTLE_S: Final = 0.001
+_SOON_S: Final = 0.001
 
 _DTYPES: Final = frozenset(
     {torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int8, torch.uint8,
@@ -56,32 +55,45 @@ _DTYPES: Final = frozenset(
 class Watch:
     """Aborts a group from a thread of its own, once the group has ended; or is told that it has."""
 
-    def __init__(self, header: GroupHeader, abort: Callable[[], None]) -> None:
+    def __init__(self, words: memoryview[int], abort: Callable[[], None]) -> None:
         """Begin.
 
         Args:
-            header: The group's.
+            words: Of the group's memory, whose state says whether it has ended.
             abort: What ends the group here, from any thread.
         """
-        self._header = header
+        self._words = words
         self._abort = abort
         self._left = threading.Event()
-        threading.Thread(target=self._run, name="nccl watch", daemon=True).start()
+        self._looked_last = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="nccl watch", daemon=True)
+        self._thread.start()
 
     def leave(self) -> None:
-        """End the thread: the group was aborted, or who calls this does that."""
+        """Have the thread end: the group was aborted, or who calls this does that. Idempotent."""
         self._left.set()
+        while self._thread.is_alive() and not self._looked_last.wait(_SOON_S):
+            wake(self._words)  # again: it may have been on its way to sleep
 
     def _run(self) -> None:
+        self._sleep()
+        is_left = self._left.is_set()
+        self._looked_last.set()
+        if not is_left:
+            self._abort()
+
+    def _sleep(self) -> None:
+        """Return when the group was left, has failed, or has been closed for a while."""
         closed_at: float | None = None
-        while not self._left.wait(_LOOK_S):
-            state = self._header.state
+        while not self._left.is_set():
+            state, still_s = self._words[STATE_WORD], LONG_S
             if state == CLOSED:
-                closed_at = closed_at or time.monotonic()
-            is_overdue = closed_at is not None and time.monotonic() - closed_at > LEAVE_S
-            if state not in {OPEN, CLOSED} or is_overdue:
-                self._abort()
+                now = time.monotonic()
+                closed_at = closed_at or now
+                still_s = closed_at + LEAVE_S - now
+            if state not in {OPEN, CLOSED} or still_s <= 0.0:
                 return
+            sleep_while(self._words, state, still_s)
 
 
 class _NcclWork:
@@ -123,7 +135,7 @@ class NcclGroup:
             dist.PrefixStore("nccl/", store), rank, world_size, options
         )
         self._group._set_sequence_number_for_group()
-        self._watch = Watch(store.header, self._abort)
+        self._watch = Watch(store.header.words, self._abort)
         self._alive().eager_connect_single_device(device)
         self._warm_up()
 
@@ -243,7 +255,6 @@ class NcclGroup:
             group, self._group = self._group, None
         if group is not None:
             group.abort()
-        self._watch.leave()
 
 
 def _no_guard() -> None:

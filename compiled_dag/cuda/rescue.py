@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from compiled_dag.cuda.driver import Translating
 from compiled_dag.errors import DeviceError, MemoryCapError
-from compiled_dag.shm.state import OPEN, STATE_WORD, sleep_while_open, wake
+from compiled_dag.shm.state import OPEN, STATE_WORD, sleep_while, wake
 
 if TYPE_CHECKING:
     from compiled_dag.cuda.device import Device
@@ -71,7 +71,7 @@ class Rescue:
     def _run(self) -> None:
         while not self._closed.is_set():
             if self._words[STATE_WORD] == OPEN:
-                sleep_while_open(self._words)
+                sleep_while(self._words, OPEN)
             else:
                 self._look()
                 self._closed.wait(_LOOK_S)

@@ -20,7 +20,8 @@ STATE_WORD: Final = 16
 """Index among the segment's u64 words."""
 OPEN, CLOSED, BROKEN = 1, 2, 3
 
-_LONG: Final = Timespec.of(3600.0)
+LONG_S: Final = 3600.0
+"""As good as for ever, of a sleep that ends by being woken."""
 
 
 def set_state(words: memoryview[int], state: int) -> None:
@@ -34,9 +35,9 @@ def wake(words: memoryview[int]) -> None:
     futex_wake(_address(words))
 
 
-def sleep_while_open(words: memoryview[int]) -> None:
-    """Sleep until the state is another one than OPEN; may return early, for no reason."""
-    futex_wait(_address(words), OPEN, _LONG)
+def sleep_while(words: memoryview[int], state: int, at_most_s: float = LONG_S) -> None:
+    """Sleep until the state is another one than `state`; may return early, for no reason."""
+    futex_wait(_address(words), state, Timespec.of(at_most_s))
 
 
 def mark_broken(fd: int) -> None:

@@ -12,8 +12,11 @@ import torch
 
 from collective import nccl_group
 from collective.header import BROKEN, CLOSED, FAULTED, OPEN
-from collective.nccl_group import NcclGroup
+from collective.nccl_group import NcclGroup, Watch
 from compiled_dag.errors import ChannelClosedError
+from compiled_dag.shm.segment import PAGE, Segment
+from compiled_dag.shm.state import STATE_WORD, mark_broken, set_state
+from tests.gates import PATIENCE_S
 
 OWN, OTHER = torch.device("cuda", 0), torch.device("cuda", 1)
 
@@ -67,7 +70,12 @@ class PaperEvent:
 
 
 class Header:
-    state = OPEN
+    def __init__(self, words) -> None:
+        self.words = words
+
+    @property
+    def state(self) -> int:
+        return self.words[STATE_WORD]
 
     def guard(self) -> None:
         if self.state == BROKEN:
@@ -75,7 +83,21 @@ class Header:
 
 
 @pytest.fixture
-def group(monkeypatch):
+def segment():
+    made = Segment.create("test", PAGE)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def words(segment):
+    found = segment.map(0, PAGE).view().cast("Q")
+    found[STATE_WORD] = OPEN
+    return found
+
+
+@pytest.fixture
+def group(monkeypatch, words):
     """Made by a thread whose current GPU is the second, as user code may have made it."""
     monkeypatch.setattr(PaperEvent, "busy", set())
     monkeypatch.setattr(PaperEvent, "recorded", [])
@@ -94,7 +116,7 @@ def group(monkeypatch):
     dist = SimpleNamespace(ProcessGroupNCCL=PaperGroup, PrefixStore=lambda *_: None)
     monkeypatch.setattr(nccl_group, "torch", paper)
     monkeypatch.setattr(nccl_group, "dist", dist)
-    made = NcclGroup(SimpleNamespace(header=Header()), 1, 3, PaperWaiter())
+    made = NcclGroup(SimpleNamespace(header=Header(words)), 1, 3, PaperWaiter())
     yield made
     made.abort()
 
@@ -121,7 +143,7 @@ def test_what_was_begun_is_done_before_a_group_that_ends_in_peace_is_aborted(
     torchs, stream = group._group, f"of {OWN}"
     group.exchange([(group.marks([1]), 0)], ())
     PaperEvent.busy.add(stream)
-    group._store.header.state = state
+    set_state(group._store.header.words, state)
     ending = threading.Thread(target=group.abort)
     ending.start()
     assert not torchs.aborted.wait(0.5)
@@ -135,7 +157,7 @@ def test_what_was_begun_in_a_group_that_failed_is_not_waited_for(group, state) -
     torchs = group._group
     group.run("allreduce", None, group.marks([1]), op="SUM", root=0).wait()
     PaperEvent.busy.add(f"of {OWN}")
-    group._store.header.state = state
+    set_state(group._store.header.words, state)
     group.abort()
     assert torchs.aborted.is_set()
 
@@ -175,11 +197,94 @@ def test_what_fails_when_it_is_begun_leaves_nothing_open(group) -> None:
 
 def test_a_group_that_broke_is_aborted_once_and_refuses_everything_then(group) -> None:
     torchs = group._group
-    group._store.header.state = BROKEN
+    set_state(group._store.header.words, BROKEN)
     assert torchs.aborted.wait(30)
     group.abort()
     with pytest.raises(ChannelClosedError):
         group.exchange([], [])
-    group._store.header.state = OPEN
+    set_state(group._store.header.words, OPEN)
     with pytest.raises(RuntimeError, match="the group was aborted"):
         group.run("allreduce", None, group.marks([1]), op="SUM", root=0)
+
+
+@pytest.fixture
+def asleep(monkeypatch):
+    """Released each time that a group's thread goes to sleep."""
+    gone, sleep = threading.Semaphore(0), nccl_group.sleep_while
+
+    def noted(*seen) -> None:
+        gone.release()
+        sleep(*seen)
+
+    monkeypatch.setattr(nccl_group, "sleep_while", noted)
+    return gone
+
+
+def test_nothing_wakes_the_thread_of_a_group_that_is_open(words, asleep) -> None:
+    aborted = threading.Event()
+    watch = Watch(words, aborted.set)
+    assert asleep.acquire(timeout=PATIENCE_S)
+    assert not asleep.acquire(timeout=0.3)
+    watch.leave()
+    watch.leave()
+    watch._thread.join(PATIENCE_S)
+    assert not watch._thread.is_alive()
+    assert not aborted.is_set()
+
+
+@pytest.mark.parametrize("state", [BROKEN, FAULTED])
+def test_a_group_that_has_ended_is_aborted_from_a_thread_of_its_own(words, asleep, state) -> None:
+    aborted = threading.Event()
+    Watch(words, aborted.set)
+    assert asleep.acquire(timeout=PATIENCE_S)
+    set_state(words, state)
+    assert aborted.wait(PATIENCE_S)
+
+
+def test_so_is_one_whose_driver_has_died(words, segment, asleep) -> None:
+    aborted = threading.Event()
+    Watch(words, aborted.set)
+    assert asleep.acquire(timeout=PATIENCE_S)
+    mark_broken(segment.fd)
+    assert aborted.wait(PATIENCE_S)
+
+
+def test_a_group_that_had_ended_before_is_aborted_at_once(words) -> None:
+    set_state(words, BROKEN)
+    aborted = threading.Event()
+    Watch(words, aborted.set)
+    assert aborted.wait(PATIENCE_S)
+
+
+def test_a_closed_group_is_left_to_the_main_thread_for_a_while(words, asleep, monkeypatch) -> None:
+    set_state(words, CLOSED)
+    aborted = threading.Event()
+    watch = Watch(words, aborted.set)
+    assert asleep.acquire(timeout=PATIENCE_S)
+    watch.leave()
+    assert not aborted.is_set()
+    monkeypatch.setattr(nccl_group, "LEAVE_S", 0.05)
+    Watch(words, aborted.set)
+    assert aborted.wait(PATIENCE_S)
+
+
+def test_a_rank_that_dies_while_a_group_is_closed_is_not_waited_for(
+    words, asleep, monkeypatch
+) -> None:
+    monkeypatch.setattr(nccl_group, "LEAVE_S", 100 * PATIENCE_S)
+    set_state(words, CLOSED)
+    aborted = threading.Event()
+    Watch(words, aborted.set)
+    assert asleep.acquire(timeout=PATIENCE_S)
+    set_state(words, BROKEN)
+    assert aborted.wait(PATIENCE_S)
+
+
+def test_leaving_ends_the_thread_wherever_it_is(words) -> None:
+    aborted = threading.Event()
+    for _ in range(100):
+        watch = Watch(words, aborted.set)
+        watch.leave()
+        watch._thread.join(PATIENCE_S)
+        assert not watch._thread.is_alive()
+    assert not aborted.is_set()

@@ -14,10 +14,8 @@ import pytest
 import torch
 
 import runtime
-from collective import allreduce, nccl_group
+from collective import allreduce
 from collective.edges import RankEdges, connect
-from collective.header import BROKEN, CLOSED, FAULTED, OPEN
-from collective.nccl_group import Watch
 from compiled_dag import GraphActorDiedError, InputNode, MultiOutputNode, TaskError
 from compiled_dag.channel import codec
 from compiled_dag.cuda.driver import Translating
@@ -249,22 +247,3 @@ def test_what_nccl_brings_aside_is_awaited_where_it_is_used(monkeypatch, is_asid
     device.synchronize()
     assert (found, number) == ([[7.0] * 3], 5)
     assert device.blocks[value.data_ptr()].lent_to == ({device.current} if is_aside else set())
-
-
-@pytest.mark.parametrize("state", [BROKEN, FAULTED])
-def test_a_group_that_has_ended_is_aborted_from_a_thread_of_its_own(state) -> None:
-    header, aborted = SimpleNamespace(state=OPEN), threading.Event()
-    Watch(header, aborted.set)
-    assert not aborted.wait(3 * nccl_group._LOOK_S)
-    header.state = state
-    assert aborted.wait(LONG_S)
-
-
-def test_a_closed_group_is_left_to_the_main_thread_for_a_while(monkeypatch) -> None:
-    header, aborted = SimpleNamespace(state=CLOSED), threading.Event()
-    watch = Watch(header, aborted.set)
-    watch.leave()
-    assert not aborted.wait(3 * nccl_group._LOOK_S)
-    monkeypatch.setattr(nccl_group, "LEAVE_S", 0.0)
-    Watch(header, aborted.set)
-    assert aborted.wait(LONG_S)

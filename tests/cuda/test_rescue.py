@@ -45,13 +45,13 @@ def made(words):
 
 def test_nothing_is_done_while_all_is_open(made, words, monkeypatch):
     asleep = threading.Semaphore(0)
-    sleep = rescue.sleep_while_open
+    sleep = rescue.sleep_while
 
-    def noted(seen):
+    def noted(*seen):
         asleep.release()
-        sleep(seen)
+        sleep(*seen)
 
-    monkeypatch.setattr(rescue, "sleep_while_open", noted)
+    monkeypatch.setattr(rescue, "sleep_while", noted)
     waits = Waits()
     made.add(waits)
     assert asleep.acquire(timeout=PATIENCE_S)
