@@ -199,7 +199,7 @@ def _dtypes() -> frozenset[type[np.generic]]:
     """Return the types of numpy's that this torch has, too."""
     found = set()
     for kind in (np.bool_, *np.sctypeDict.values()):
-        with contextlib.suppress(TypeError):
+        with contextlib.suppress(TypeError):  # torch has none like it
             torch.from_numpy(np.empty(0, kind))
             found.add(np.dtype(kind).type)
     return frozenset(found)

@@ -72,7 +72,7 @@ class ActorClass:
             TypeError: The arguments do not fit the constructor, or cannot be sent.
         """
         self._constructor.check(args, kwargs)
-        session = lifecycle.current(f"{self.__name__}.remote()")
+        session = lifecycle.current()
         methods = {name: spec.without_function() for name, spec in self._methods.items()}
         arguments = ((self._cls, *args), kwargs)
         lifeline = session.create(self.__name__, self._options, arguments, methods)
@@ -118,7 +118,7 @@ class ActorClass:
     @property
     def host(self) -> Host:
         """The session its actors would be in."""
-        host: Host = lifecycle.current(f"{self.__name__}.bind()").host
+        host: Host = lifecycle.current().host
         return host
 
     @property
@@ -304,7 +304,7 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
         raise TypeError(f"get_actor: the name must be a str, not {type(name).__name__} ({name!r})")
     if not name:
         raise ValueError("get_actor: the name is empty")
-    return ActorHandle(*lifecycle.current("runtime.get_actor()").get_actor(name, namespace))
+    return ActorHandle(*lifecycle.current().get_actor(name, namespace))
 
 
 def exit_actor() -> NoReturn:

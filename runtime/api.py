@@ -146,7 +146,7 @@ def put(value: Any, *, _owner: Any = None, _tensor_transport: Any = None) -> Obj
         raise NotImplementedError(
             "put: _tensor_transport is not supported; in a graph use .with_tensor_transport()"
         )
-    return lifecycle.current("runtime.put()").put(value)
+    return lifecycle.current().put(value)
 
 
 def wait(
@@ -186,7 +186,7 @@ def wait(
         return [], []
     if not 1 <= check_count("wait: num_returns", num_returns) <= len(refs):
         raise ValueError(f"wait: num_returns={num_returns} of {len(refs)} references")
-    session = ordinary[0].session if ordinary else lifecycle.current("runtime.wait()")
+    session = ordinary[0].session if ordinary else lifecycle.current()
     ready = set(wait_for_some(session, awaited, num_returns, timeout))
     pairs = list(zip(refs, awaited, strict=True))
     return [ref for ref, known in pairs if known in ready], [
@@ -221,7 +221,7 @@ def cancel(
         ref = ref.completed()
     if not isinstance(ref, ObjectRef):
         raise TypeError(f"cancel takes an ObjectRef, not {type(ref).__name__}")
-    session = lifecycle.current("runtime.cancel()")
+    session = lifecycle.current()
     session.cancel(ref, force=force, recursive=recursive)
 
 
@@ -241,7 +241,7 @@ def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
             f"kill takes an actor's handle, not {type(actor).__name__}. "
             "What runs a task is ended by runtime.cancel(ref, force=True)"
         )
-    session = lifecycle.current("runtime.kill()")
+    session = lifecycle.current()
     process = process_of(actor)
     if process.session is not session:
         raise ActorHandleNotFoundError(f"{actor!r} belongs to a session that has ended")

@@ -168,7 +168,7 @@ def _cgroup() -> Iterator[Finding]:
         return
     folder, limits = Path("/sys/fs/cgroup") / path.lstrip("/"), []
     for name in ("memory.max", "pids.max", "cpu.max"):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # not every cgroup has each of them
             text = (folder / name).read_text().strip()
             if not text.startswith("max"):
                 limits.append(f"{name} {text}")

@@ -68,7 +68,7 @@ class RemoteFunction:
             TypeError: The arguments do not fit the signature, or cannot be sent.
         """
         self._spec.check(args, kwargs)
-        session = lifecycle.current(f"{self.__name__}.remote()")
+        session = lifecycle.current()
         number = self.export_to(session)
         refs = session.submit_task(number, self._options, args, kwargs)
         count = self._options.num_returns
@@ -124,7 +124,7 @@ class RemoteFunction:
     @property
     def host(self) -> Host:
         """The session it would run in."""
-        host: Host = lifecycle.current(f"{self.__name__}.bind()").host
+        host: Host = lifecycle.current().host
         return host
 
     @property
@@ -166,14 +166,14 @@ class RemoteFunction:
         """Return how many processes of this kind there is room for now; at least 1."""
         from runtime.function_worker import room_for  # noqa: PLC0415  as above
 
-        session = lifecycle.current(f"{self.__name__}.bind()")
+        session = lifecycle.current()
         return room_for(self._options, session.resources("available"))
 
     def start_worker(self) -> BoundActor:
         """Start a process for functions of this kind."""
         from runtime.function_worker import FunctionWorker, worker_options  # noqa: PLC0415  as above
 
-        session = lifecycle.current(f"{self.__name__}.bind()")
+        session = lifecycle.current()
         options = worker_options(self._options)
         lifeline = session.create(self.worker_name, options, ((FunctionWorker,), {}), {})
         return BoundActor(ActorHandle(lifeline, {}))

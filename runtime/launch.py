@@ -99,7 +99,7 @@ def absolute_path() -> list[str]:
 
 def end(pid: int) -> None:
     """Have a zygote end that has no actors any more, and reap it."""
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(ProcessLookupError):  # it has ended, and somebody has reaped it
         os.kill(pid, signal.SIGTERM)  # heeded as long as it is importing
     wait(pid, time.monotonic() + _END_S)
     with contextlib.suppress(ChildProcessError):  # somebody else has waited for all children
@@ -123,6 +123,6 @@ def wait_pidfd(pidfd: int, deadline: float) -> None:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     if not poll.poll(max(deadline - time.monotonic(), 0) * 1000):
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError):  # it has ended right now
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         poll.poll(_END_S * 1000)

@@ -157,7 +157,7 @@ class Life:
         # The zygote kills the group when it sees the death; without one it is done here, while
         # the process exists and its group's number is certain.
         if self._session.zygotes.has_lost(self._actor.actor_id):
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError):  # it has not made its group yet
                 os.killpg(self.pid, signal.SIGKILL)
         connection.signal(signal.SIGKILL)
 

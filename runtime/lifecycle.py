@@ -299,7 +299,7 @@ def running() -> Session | None:
     return _Current.session
 
 
-def current(what: str = "runtime") -> Session:  # noqa: ARG001  for a message, once
+def current() -> Session:
     """Return the running session, starting one if need be.
 
     Raises:
@@ -322,7 +322,7 @@ def _current() -> Session | None:
 def get_gpu_ids() -> list[GpuId]:
     """Return the GPUs assigned to this actor; an empty list in the driver."""
     if not context.in_actor():
-        current("runtime.get_gpu_ids()")
+        current()
     return context.gpu_ids()
 
 
@@ -353,7 +353,7 @@ def _offer() -> None:
         offer,
     )
 
-    offer(GROUP_HOME, lambda: current("a collective group").group_home)
+    offer(GROUP_HOME, lambda: current().group_home)
     offer(ASSIGNED_GPUS, context.gpu_ids)
     offer(EDGE_GROUPS, _edge_groups)
 

@@ -113,7 +113,7 @@ class Link:
             while fds and (fds := wire.left_fds(fds)):
                 sent += wire.send_some(self._sock, memoryview(data)[sent:], fds)
         except BlockingIOError:
-            pass
+            pass  # the supervising thread sends the rest
         except OSError:
             return  # dead, see above
         if sent < len(data):
@@ -165,7 +165,7 @@ class Link:
                 if not more:
                     break
         except BlockingIOError:
-            pass
+            pass  # epoll says when there is room
         except OSError:
             return  # the actor is dead
         self._update()

@@ -245,7 +245,7 @@ class NestedHost:
         poll.register(self._session.fileno(), select.POLLIN)
         while True:
             poll.poll()
-            with contextlib.suppress(BlockingIOError):
+            with contextlib.suppress(BlockingIOError):  # it was the session that woke it
                 os.eventfd_read(self._wake)
             if not self._session.take():
                 return  # the driver has gone, and the process goes too

@@ -165,5 +165,5 @@ class _Cache:
 
 def get_runtime_context() -> RuntimeContext:
     """Return what is known about where this code runs, in the driver, an actor or a task."""
-    lifecycle.current("runtime.get_runtime_context()")
+    lifecycle.current()
     return RuntimeContext()

@@ -228,7 +228,7 @@ class _Answer:
 
     def read(self) -> None:
         """Take what is there."""
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(BlockingIOError):  # that is all for now
             while data := os.read(self.fd, _CHUNK_BYTES):
                 self.data += data
             self.ended = True

@@ -121,7 +121,7 @@ def summary() -> dict[str, Any]:
     >>> summary()["tasks"]  # doctest: +SKIP
     {'preprocess': {'FINISHED': 10, 'RUNNING': 2}}
     """
-    session = lifecycle.current("runtime.util.state.summary()")
+    session = lifecycle.current()
     if context.in_actor():
         found: dict[str, Any] = cast("NestedSession", session).ask("summary")
         return found
@@ -145,7 +145,7 @@ def summarize_objects(**_ignored: Any) -> dict[str, dict[str, int]]:
 
 def nodes() -> list[dict[str, Any]]:
     """Return the machines: one, with the session's ``Resources``."""
-    totals = lifecycle.current("runtime.nodes()").resources("totals")
+    totals = lifecycle.current().resources("totals")
     name = socket.gethostname()
     return [
         {
@@ -167,7 +167,7 @@ def _list(
     if limit < 1:
         raise ValueError(f"list_{kind}: limit={limit} is below 1")
     chosen = _checked(kind, filters or ())
-    session = lifecycle.current(f"runtime.util.state.list_{kind}()")
+    session = lifecycle.current()
     if context.in_actor():
         rows = cast("NestedSession", session).ask("rows", kind)
     else:

@@ -48,7 +48,7 @@ def timeline(filename: str | os.PathLike[str] | None = None) -> list[dict[str, A
     """
     if context.in_actor():
         raise RuntimeError(f"timeline() in {context.label()}: call it in the driver")
-    session = lifecycle.current("runtime.timeline()")
+    session = lifecycle.current()
     events = events_of(_collect(session))
     if filename is None:
         return events

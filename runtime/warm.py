@@ -68,7 +68,7 @@ class WarmMemory:
             try:
                 return stock.pop()  # the last one given back is the warmest
             except IndexError:
-                pass
+                pass  # another thread has taken it
         return -1
 
     def give(self, fd: int) -> bool:

@@ -137,7 +137,7 @@ class Zygotes:
         for client in clients:
             client.close()
         for pid in self._pids:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError):  # it has ended, and was reaped
                 os.kill(pid, signal.SIGTERM)  # heeded as long as it is importing
         deadline = time.monotonic() + _END_S
         for client in clients:
