@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from compiled_dag.channel import ring_area as at
@@ -70,19 +71,10 @@ class ReceivingRing:
             with Translating(self._driver, f"channel {seat.spec.label}"):
                 if seat.receive is not None:
                     self.arrived = self._driver.make_event(is_shared=False)
-                self._export_events()
+                seat.make_events(self._free, partial(self._area.free, self._position))
         except BaseException:
             self._destroy_events()
             raise
-
-    def _export_events(self) -> None:
-        driver, view = self._driver, self._seat.graph.view
-        for slot in range(self._slots):
-            event = driver.make_event(is_shared=not self._host_ordered)
-            self._free.append(event)
-            if not self._host_ordered:
-                place = self._area.free(self._position, slot)
-                view[place : place + at.HANDLE] = driver.export_event(event)
 
     # --- one message
 

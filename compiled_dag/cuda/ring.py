@@ -68,6 +68,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from compiled_dag.channel.rendezvous import await_news
+from compiled_dag.channel.ring_area import HANDLE
 from compiled_dag.cuda.ring_memory import DeviceMemory, PinnedMemory
 from compiled_dag.shm.futex import fence
 from compiled_dag.shm.waiter import Site
@@ -115,6 +116,19 @@ class Seat:
         area = self.graph.layout.channels[self.spec.index].device
         assert area is not None, f"no device ring: {self.spec}"
         return area
+
+    def make_events(self, events: list[Event], place: Callable[[int], int]) -> None:
+        """Add an event for each slot to `events`; handles, if there are any, go to ``place(slot)``.
+
+        Raises what the driver does; what it has made by then is in `events`.
+        """
+        driver, is_shared = self.device.driver, not self.spec.transport.host_ordered
+        for slot in range(self.area.slots):
+            event = driver.make_event(is_shared=is_shared)
+            events.append(event)
+            if is_shared:
+                start = place(slot)
+                self.graph.view[start : start + HANDLE] = driver.export_event(event)
 
     def is_gone(self, participant: int) -> bool:
         """Tell whether a participant's process is dead, and so has nothing open."""

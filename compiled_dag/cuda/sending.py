@@ -73,20 +73,11 @@ class SendingRing:
         """The next one."""
         try:
             with Translating(self._driver, f"channel {seat.spec.label}"):
-                self._export_events()
+                seat.make_events(self._ready, area.ready)
             self._grow(slot_bytes)
         except BaseException:
             self._free_all()
             raise
-
-    def _export_events(self) -> None:
-        driver, view = self._driver, self._seat.graph.view
-        for slot in range(self._slots):
-            event = driver.make_event(is_shared=not self._host_ordered)
-            self._ready.append(event)
-            if not self._host_ordered:
-                place = self._area.ready(slot)
-                view[place : place + at.HANDLE] = driver.export_event(event)
 
     # --- one message
 
