@@ -94,7 +94,6 @@ class EagerGroup:
         self._memory.open(
             self._host.board,
             self._lines,
-            epoch=self.id,
             nbytes=memory_for(self._chosen, actors),
             shares_gpu=self._chosen == "cuda_ipc",
         )

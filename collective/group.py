@@ -103,7 +103,7 @@ class DriverGroup:
         actors, host = self._actors, self._host
         self._processes = tuple(host.line(actor.actor_id, deadline) for actor in actors)
         nbytes = memory_for(self._backend, actors)
-        GroupHeader.allocate(self._segment, len(actors), self.id, nbytes)
+        GroupHeader.allocate(self._segment, len(actors), nbytes)
         self._header = GroupHeader(self._segment, len(actors), host.board, self._processes)
         return self._header
 

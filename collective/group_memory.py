@@ -27,15 +27,12 @@ class GroupMemory:
         self._header: GroupHeader | None = None
         self._area: Area | None = None
 
-    def open(
-        self, board: Board, lines: tuple[int, ...], *, epoch: int, nbytes: int, shares_gpu: bool
-    ) -> None:
+    def open(self, board: Board, lines: tuple[int, ...], *, nbytes: int, shares_gpu: bool) -> None:
         """Make and map it, once.
 
         Args:
             board: The session's board.
             lines: Board line of each rank.
-            epoch: The group's number.
             nbytes: How much the backend uses.
             shares_gpu: Whether that begins with a `cuda_area.Area`.
 
@@ -43,7 +40,7 @@ class GroupMemory:
             MemoryCapError: The kernel refuses it.
         """
         allocate_pairs(self._pairs, len(lines))
-        GroupHeader.allocate(self._header_segment, len(lines), epoch, nbytes)
+        GroupHeader.allocate(self._header_segment, len(lines), nbytes)
         header = GroupHeader(self._header_segment, len(lines), board, lines)
         self._area = Area(header) if shares_gpu else None
         self._header = header

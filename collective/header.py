@@ -2,7 +2,7 @@
 
 ::
 
-    page 0               u64 magic, epoch, state, ranks
+    page 0               u64 state
     then, 128 bytes each rank's line (below)
     then, per rank       2 x RECORD  what it brings to this and the previous operation
     then, per rank       2 x POISON  the error it brings instead of a value, or what does not fit
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from compiled_dag.outcome import Error
     from compiled_dag.shm.board import Board
 
-MAGIC: Final = 0x31505247474144  # "DAGGRP1"
 _LINE: Final = 128
 RECORD: Final = 256
 POISON: Final = 16 * 1024
@@ -58,7 +57,7 @@ FAILURE: Final = 512
 LOG_BYTES: Final = 1 << 20
 
 OPEN, CLOSED, BROKEN, FAULTED = states.OPEN, states.CLOSED, states.BROKEN, 4
-_EPOCH_WORD, _STATE_WORD, _RANKS_WORD = 1, states.STATE_WORD, 2
+_STATE_WORD: Final = states.STATE_WORD
 _PRESENCE, MEETINGS, PEER, DIGESTS, CORE, _SPOILED = 1, 2, 3, 4, 6, 7
 """Words of a rank's line."""
 _HERE, _LEFT = 1, 2
@@ -97,7 +96,7 @@ class GroupHeader:
         self.words = self.view.cast("Q")
 
     @staticmethod
-    def allocate(segment: Segment, world_size: int, epoch: int, backend_bytes: int) -> None:
+    def allocate(segment: Segment, world_size: int, backend_bytes: int) -> None:
         """Have an empty segment be the memory of a group, with some for its backend.
 
         If this raises it may have a descriptor, to be closed.
@@ -106,9 +105,7 @@ class GroupHeader:
         poisons = round_up(records + world_size * 2 * RECORD)
         size = round_up(poisons + world_size * (3 * POISON + FAILURE)) + LOG_BYTES
         segment.allocate("compiled-dag-group", size + backend_bytes)
-        words = segment.map(0, PAGE).view().cast("Q")
-        words[0], words[_EPOCH_WORD], words[_RANKS_WORD] = MAGIC, epoch, world_size
-        words[_STATE_WORD] = OPEN
+        segment.map(0, PAGE).view().cast("Q")[_STATE_WORD] = OPEN
 
     @property
     def state(self) -> int:

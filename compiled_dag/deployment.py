@@ -97,7 +97,7 @@ class Deployment:
         self._can_close = False
         segment = Segment(-1)
         try:
-            GraphSegment.allocate(segment, len(processes), program.channels, self.graph_id)
+            GraphSegment.allocate(segment, len(processes), program.channels)
             self._look_into(segment.fd, processes, options)
             self._bring_up(owner, processes, options, deadline)
         except BaseException:  # Ctrl-C too

@@ -60,7 +60,7 @@ class GraphSegment:
 
     @staticmethod
     def allocate(
-        segment: Segment, num_participants: int, channels: tuple[ChannelSpec, ...], epoch: int
+        segment: Segment, num_participants: int, channels: tuple[ChannelSpec, ...]
     ) -> None:
         """Have `segment`, which has no descriptor, be the memory of a graph, initialised.
 
@@ -75,8 +75,6 @@ class GraphSegment:
         mapping = segment.map(0, layout.control_bytes)
         mapping.populate(0, layout.control_bytes)
         words = mapping.view().cast("Q")
-        words[at.MAGIC_WORD] = at.MAGIC
-        words[at.EPOCH_WORD] = epoch
         words[at.STATE_WORD] = at.OPEN
 
     @property

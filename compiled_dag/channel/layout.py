@@ -2,7 +2,7 @@
 
 ::
 
-    page 0                   graph header   magic, epoch, state, mask of what is traced
+    page 0                   graph header   state, mask of what is traced
     then, 128 bytes each     participants   progress: execution, step, since (ns); process id; rows
     then, page-aligned       traces         what each actor did lately (`compiled_dag.trace.ring`)
     then, page-aligned       channels       one control area per channel
@@ -10,7 +10,7 @@
                                             for a ring in pinned memory (`cuda.ring_memory`)
 
     control area of a channel with R readers and depth D
-      +0      writer's line    u64 sequence, u64 generation, u64 reserved bytes, u64 bytes of what
+      +0      writer's line    u64 sequence, u64 extents, u64 reserved bytes, u64 bytes of what
                                GPUs copy tensors to: its ring, or the buffers that are sent from
       +128    extent table     64 x (u64 offset, u64 capacity, u64 slots, u64 retired)
       +2176   R x 128          reader's line: u64 sequence consumed (its release word), u64 message
@@ -49,11 +49,10 @@ from compiled_dag.channel.transport import UNHINTED, Transport
 from compiled_dag.shm import state
 from compiled_dag.shm.segment import HUGE, PAGE, round_up
 
-MAGIC: Final = 0x31474144504D4F43  # "COMPDAG1"
 LINE: Final = 128
 
 # graph header, u64 indices
-MAGIC_WORD, EPOCH_WORD, STATE_WORD, TRACE_MASK_WORD = 0, 1, state.STATE_WORD, 32
+STATE_WORD, TRACE_MASK_WORD = state.STATE_WORD, 32
 OPEN, CLOSED, BROKEN = state.OPEN, state.CLOSED, state.BROKEN
 
 # participant line, u64 indices from its start
@@ -64,7 +63,7 @@ IDLE_STEP: Final = 0
 CONSUMED, RECEIVES = 0, 1
 
 # channel writer's line, u64 indices from its start
-SEQUENCE, GENERATION, RESERVED, RING_BYTES = 0, 1, 2, 3
+SEQUENCE, EXTENTS, RESERVED, RING_BYTES = 0, 1, 2, 3
 
 EXTENT_TABLE: Final = LINE
 EXTENT_WORDS: Final = 4

@@ -164,7 +164,7 @@ class Pool:
     def _add_extent(self, capacity: int, slots: int) -> None:
         control = self._place.control // 8
         words = self._graph.words
-        index = words[control + at.GENERATION]
+        index = words[control + at.EXTENTS]
         size = at.extent_head(self._num_readers, slots, capacity) + slots * at.stride(capacity)
         start = round_up(self._end, at.alignment(capacity))
         if index >= at.MAX_EXTENTS or start + size > self._place.region + at.REGION:
@@ -179,7 +179,7 @@ class Pool:
             slots,
             0,
         )
-        words[control + at.GENERATION] = index + 1
+        words[control + at.EXTENTS] = index + 1
         self._extents.append(extent)
         self._free += [(extent, slot) for slot in reversed(range(slots))]
 

@@ -84,5 +84,5 @@ def _extents(graph: GraphSegment, index: int) -> Iterator[int]:
     """Yield the word index of every row of a channel's extent table that is filled in."""
     control = graph.layout.channels[index].control
     first = (control + at.EXTENT_TABLE) // 8
-    for number in range(graph.words[control // 8 + at.GENERATION]):
+    for number in range(graph.words[control // 8 + at.EXTENTS]):
         yield first + number * at.EXTENT_WORDS

@@ -23,7 +23,7 @@ class Ranks:
         self.board = Board(segment.fd)
         segment.close()
         made = Segment(-1)
-        GroupHeader.allocate(made, count, epoch=5, backend_bytes=backend_bytes)
+        GroupHeader.allocate(made, count, backend_bytes=backend_bytes)
         lines = tuple(range(1, count + 1))
         self.headers = [
             GroupHeader(Segment(os.dup(made.fd)), count, self.board, lines) for _ in range(count)

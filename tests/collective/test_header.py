@@ -53,7 +53,7 @@ def meet(flights, *brought):
 @pytest.mark.parametrize("count", [1, 2, 17, 300])
 def test_areas_of_ranks_do_not_overlap_and_the_log_comes_last(count) -> None:
     made = Segment(-1)
-    GroupHeader.allocate(made, count, epoch=1, backend_bytes=0)
+    GroupHeader.allocate(made, count, backend_bytes=0)
     segment = Board.create()
     header = GroupHeader(made, count, Board(segment.fd), range(1, count + 1))
     areas = [(0, 4096)]

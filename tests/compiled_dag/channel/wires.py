@@ -42,7 +42,7 @@ class Wire:
             transport=transport,
         )
         made = Segment(-1)
-        GraphSegment.allocate(made, readers + 1, (self.spec,), 7)
+        GraphSegment.allocate(made, readers + 1, (self.spec,))
         self._graphs = [self._map(os.dup(made.fd)) for _ in range(readers + 1)]
         made.close()
         self.graph = self._graphs[0]
