@@ -61,7 +61,7 @@ def unload_graph(context: ActorContext, payload: bytes, fds: Sequence[int]) -> b
     for key, turns in [one for one in context.resources.items() if isinstance(one[1], Turns)]:
         turns.remove(graph_id)
         if turns.is_empty:
-            context.loop.remove(turns.key)
+            context.loop.remove(turns.number)
             del context.resources[key]
     resident = context.resources.pop(f"graph {graph_id}", None)
     if resident is not None:

@@ -29,8 +29,8 @@ class Resident(Protocol):
     """A program that lives in this process."""
 
     @property
-    def key(self) -> int:
-        """The graph's number."""
+    def number(self) -> int:
+        """The graph's; of turns that several graphs take, one below 0."""
         ...
 
     @property
@@ -78,9 +78,9 @@ class Loop:
         """Start serving a program; it takes its turn from now on."""
         self._residents = (*self._residents, resident)
 
-    def remove(self, key: int) -> None:
-        """Stop serving the program of graph `key`, if it is there."""
-        self._residents = tuple(item for item in self._residents if item.key != key)
+    def remove(self, number: int) -> None:
+        """Stop serving the program of this number, if it is there."""
+        self._residents = tuple(item for item in self._residents if item.number != number)
 
     @property
     def has_programs(self) -> bool:
@@ -120,7 +120,7 @@ class Loop:
             if found >= 0:
                 turn = found
                 if not residents[turn].run() and residents[turn].leave():
-                    self.remove(residents[turn].key)
+                    self.remove(residents[turn].number)
             elif words[mailbox] == self._seen:
                 self._wait()
 

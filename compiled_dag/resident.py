@@ -48,7 +48,7 @@ class GraphResident:
     """One graph's program in this process."""
 
     def __init__(self, context: ActorContext, package: Package, fd: int) -> None:
-        self.key = package.graph_id
+        self.number = package.graph_id
         self._context = context
         self._package = package
         self._graph = GraphSegment(

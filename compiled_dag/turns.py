@@ -39,8 +39,8 @@ class TicketedResident(Protocol):
     """A resident program, as its turns are counted."""
 
     @property
-    def key(self) -> int:
-        """The graph's number."""
+    def number(self) -> int:
+        """The graph's."""
         ...
 
     @property
@@ -93,7 +93,7 @@ class Turns:
 
     def __init__(self, ring_id: int, fd: int) -> None:
         """Begin with no program; owns `fd`."""
-        self.key = -ring_id  # keys of graphs are positive
+        self.number = -ring_id  # those of graphs are positive
         self._tickets = TicketReader(fd)
         self._by_key: dict[int, _Entry] = {}
         self._holder_key = 0
@@ -104,14 +104,14 @@ class Turns:
     def add(self, part: TicketPart, residents: Iterable[TicketedResident]) -> None:
         """Take in those of `residents` that `part` names and that are not here yet."""
         for resident in residents:
-            key = part.keys.get(resident.key)
+            key = part.keys.get(resident.number)
             if key is not None and key not in self._by_key:
                 self._by_key[key] = _Entry(resident, self._looking_at(resident), resident.run)
         self._give_to(self._holder_key)
 
     def remove(self, graph_id: int) -> None:
         """Drop the program of a graph, if it is here."""
-        self._by_key = {k: one for k, one in self._by_key.items() if one.program.key != graph_id}
+        self._by_key = {k: one for k, one in self._by_key.items() if one.program.number != graph_id}
         self._give_to(self._holder_key)
 
     def close(self) -> None:
@@ -127,7 +127,7 @@ class Turns:
     def leave(self) -> bool:
         """Drop the program that `run` has just found to have ended; returns False: others stay."""
         if self._holder is not None:
-            self.remove(self._holder.key)
+            self.remove(self._holder.number)
         return False
 
     def sources(self) -> tuple[Source, ...]:

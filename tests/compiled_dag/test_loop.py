@@ -39,9 +39,9 @@ class Actor:
 class Program:
     """A resident program with a given number of executions ready."""
 
-    def __init__(self, actor: Actor, key: int, executions: int, *, then=None, last=True) -> None:
+    def __init__(self, actor: Actor, number: int, executions: int, *, then=None, last=True) -> None:
         self.actor = actor
-        self.key = key
+        self.number = number
         self.left = executions
         self.then = then
         self.last = last
@@ -56,7 +56,7 @@ class Program:
         return True
 
     def run(self) -> bool:
-        self.actor.done.append(f"run {self.key}")
+        self.actor.done.append(f"run {self.number}")
         self.left -= 1
         if self.left == 0 and self.then:
             self.then()
@@ -104,8 +104,8 @@ def test_programs_that_are_ready_take_turns(actor) -> None:
     def stop() -> None:
         actor.send("stop", actor.loop.stop)
 
-    for key in (1, 2, 3):
-        actor.loop.add(Program(actor, key, 2, then=stop if key == 1 else None))
+    for number in (1, 2, 3):
+        actor.loop.add(Program(actor, number, 2, then=stop if number == 1 else None))
     actor.loop.run()
     assert actor.done == ["run 2", "run 3", "run 1", "run 2", "run 3", "run 1", "stop"]
 

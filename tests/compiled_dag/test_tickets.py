@@ -111,7 +111,7 @@ class Program:
     """One whose executions are there as soon as they were shown."""
 
     def __init__(self, key: int, shown: int = 0, execution: int = 0) -> None:
-        self.key = key
+        self.number = key
         self.execution = execution
         self.ended = False
         self.first = Input(self, shown)
@@ -131,7 +131,7 @@ class Program:
 
 def turns_of(ring, *programs):
     turns = Turns(7, os.dup(ring.segment.fd))
-    keys = {program.key: program.key for program in programs}
+    keys = {program.number: program.number for program in programs}
     turns.add(TicketPart(ring_id=7, keys=keys), programs)
     return turns
 
@@ -139,14 +139,14 @@ def turns_of(ring, *programs):
 def take(turns, *programs):
     """Run what is ready; return the keys in order."""
     done = []
-    before = {program.key: program.execution for program in programs}
+    before = {program.number: program.execution for program in programs}
     while turns.ready():
         if not turns.run():
             assert not turns.leave()
         for program in programs:
-            if program.execution != before[program.key]:
-                done.append(program.key)
-                before[program.key] = program.execution
+            if program.execution != before[program.number]:
+                done.append(program.number)
+                before[program.number] = program.execution
     return done
 
 
@@ -308,7 +308,7 @@ def take_one(turns, programs):
     before = [program.execution for program in programs]
     if turns.ready():
         turns.run()
-    return [p.key for p, old in zip(programs, before, strict=True) if p.execution != old]
+    return [p.number for p, old in zip(programs, before, strict=True) if p.execution != old]
 
 
 @given(st.data())
