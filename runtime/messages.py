@@ -42,7 +42,7 @@ class System(NamedTuple):
 
 
 class Resolved(NamedTuple):
-    """The outcome of a reference that the process has asked for."""
+    """The outcome of a reference that the process has asked for, or is likely to."""
 
     number: int
     error: bytes

@@ -3,7 +3,8 @@
 A session uses torch once this process has imported it or begins to (before `init` or any time
 after), or once a class or function that is sent to other processes refers to it. Then a zygote
 imports torch too (`runtime.zygote`), and every actor or worker that starts from then on has it from
-the first moment. One that was started before, and needs it all the same, imports it for itself.
+the first moment, as those with GPUs have anyway. One that was started before, and needs it all the
+same, imports it for itself.
 
 The beginning of an import is seen by a finder in front of all others that finds nothing. It stays
 there for good: removing it could make another thread, which is in the middle of the list, skip

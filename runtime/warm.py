@@ -1,8 +1,8 @@
 """Memory of large values that nobody uses any more, kept for the next ones.
 
 The kernel clears a page before it gives it away, and in a virtual machine the host may have to find
-one first: writing a megabyte into new memory takes five times as long as into memory that was used
-before. So the driver keeps what its objects leave behind, a little and for a moment.
+one first: writing a megabyte into new memory takes over ten times as long as into memory that was
+used before. So the driver keeps what its objects leave behind, a little and for a moment.
 
 Only memory that nobody can see is reused: every process that maps a value keeps its reference, or
 the lease of an argument, while an array of it lives (`runtime.parcel`), and the driver learns when

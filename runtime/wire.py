@@ -1,8 +1,8 @@
 """Messages on an inherited socket pair, and the file descriptors that go with them.
 
-A frame is a fixed header and a body; the two hot messages (`Call`, `Reply`) are laid out by hand,
-the rare ones are pickled. Everything comes from a process this project started, over a socket that
-has no address; that is why unpickling is safe here.
+A frame is a fixed header and a body. Messages that bring values, and what system functions get and
+return, are laid out by hand, the others are pickled. Everything comes from a process this project
+started, over a socket that has no address; that is why unpickling is safe here.
 
 The kernel keeps descriptors in order with the bytes: those of a frame have arrived when its first
 byte has, so an inbox hands them out in the order of the frames.

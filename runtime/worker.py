@@ -1,8 +1,9 @@
 """An actor's process, from its birth (a fork of the zygote) to its end.
 
 Everything runs on the main thread, one thing at a time, served by `compiled_dag.loop.Loop`: the
-steps of resident graphs, ordinary calls, and this project's own functions. One daemon thread waits
-for the driver's death and then kills the process group.
+steps of resident graphs, ordinary calls, and this project's own functions. Only calls of actors
+that run several at once are elsewhere (`runtime.concurrency`). One daemon thread waits for the
+driver's death and then kills the process group.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ REVOKED: Final = 24
 CANCELLED: Final = 25
 CANCELS: Final = 26
 CAPACITY: Final = 4096
-"""Processes one session can have had; lines are used in turn, so a reused one is long dead."""
+"""Processes alive in one session; lines are used in turn, so whoever had one is long dead."""
 
 
 class Board:
