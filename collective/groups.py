@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from collective.backends import AUTO
 from collective.choice import settled_backend
 from collective.eager_group import EagerGroup
-from collective.seats import Meeting
+from collective.seats import Seats
 from compiled_dag.errors import (
     ActorDiedError,
     CollectiveError,
@@ -73,7 +73,7 @@ class Groups:
         """Taken by itself: a condition's `with` is written in Python, where Ctrl-C may come."""
         self._changed = threading.Condition(self._lock)
         self._groups: dict[int, EagerGroup] = {}
-        self._meetings: dict[str, Meeting] = {}
+        self._seats: dict[str, Seats] = {}
         host.watch(self._on_death)
         host.at_shutdown(lambda _: self.close())
 
@@ -214,38 +214,38 @@ class Groups:
         """
         deadline = time.monotonic() + timeout_s
         with self._lock:
-            meeting = self._meetings.get(name)
-            if meeting is None:
-                meeting = self._meetings[name] = Meeting(
+            seats = self._seats.get(name)
+            if seats is None:
+                seats = self._seats[name] = Seats(
                     name=name, world_size=world_size, backend=backend, label_of=self._label
                 )
             try:
-                meeting.take(actor_id, world_size, rank, backend)
+                seats.take(actor_id, world_size, rank, backend)
             except CollectiveMismatchError as error:  # for all of them
-                self._give_up(name, meeting, error)
-            if len(meeting.actors) == meeting.world_size and meeting.error is None:
-                self._complete(meeting, name, timeout_s)
-            while meeting.group is None and meeting.error is None:
+                self._give_up(name, seats, error)
+            if len(seats.actors) == seats.world_size and seats.error is None:
+                self._complete(seats, name, timeout_s)
+            while seats.group is None and seats.error is None:
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._changed.wait(left):
-                    self._give_up(name, meeting, meeting.late(timeout_s))
-            if meeting.group is None:
-                assert meeting.error is not None
-                raise copy.copy(meeting.error)
-            group = meeting.group
+                    self._give_up(name, seats, seats.late(timeout_s))
+            if seats.group is None:
+                assert seats.error is not None
+                raise copy.copy(seats.error)
+            group = seats.group
             part = group.part(rank, None, timeout_s)
             return part, [os.dup(fd) for fd in group.fds]
 
-    def _complete(self, meeting: Meeting, name: str, timeout_s: float) -> None:
-        actors = [self._actor_of(meeting.actors[rank]) for rank in range(meeting.world_size)]
+    def _complete(self, seats: Seats, name: str, timeout_s: float) -> None:
+        actors = [self._actor_of(seats.actors[rank]) for rank in range(seats.world_size)]
         try:
-            backend = settled_backend(meeting.backend, actors)
+            backend = settled_backend(seats.backend, actors)
             # At once: they have asked; and who has the lock must not wait for the supervision.
             lines = tuple(self._line(actor, time.monotonic()) for actor in actors)
             group = self._open(
                 self._new_id(),
                 name,
-                meeting.backend,
+                seats.backend,
                 backend,
                 actors,
                 lines,
@@ -253,16 +253,16 @@ class Groups:
                 created=False,
             )
         except (ValueError, CollectiveError, ActorDiedError, OSError) as error:
-            self._give_up(name, meeting, error)
+            self._give_up(name, seats, error)
             return
-        meeting.group = group
-        del self._meetings[name]
+        seats.group = group
+        del self._seats[name]
         self._changed.notify_all()
 
-    def _give_up(self, name: str, meeting: Meeting, error: Exception) -> None:
-        meeting.error = meeting.error or error
-        if self._meetings.get(name) is meeting:
-            del self._meetings[name]
+    def _give_up(self, name: str, seats: Seats, error: Exception) -> None:
+        seats.error = seats.error or error
+        if self._seats.get(name) is seats:
+            del self._seats[name]
         self._changed.notify_all()
 
     # --- what becomes of them
@@ -353,9 +353,9 @@ class Groups:
 
     def _on_death(self, actor_id: ActorId, error: ActorDiedError) -> None:
         with self._lock:
-            for name, meeting in list(self._meetings.items()):
-                if actor_id in meeting.actors.values():
-                    self._give_up(name, meeting, error)
+            for name, seats in list(self._seats.items()):
+                if actor_id in seats.actors.values():
+                    self._give_up(name, seats, error)
             groups = [group for group in self._groups.values() if group.has(actor_id)]
         for group in groups:
             group.fail(error)
@@ -366,7 +366,7 @@ class Groups:
         ended = RuntimeError("the session has ended (runtime.shutdown)")
         with self._lock:
             groups, self._groups = list(self._groups.values()), {}
-            for name, meeting in list(self._meetings.items()):
-                self._give_up(name, meeting, ended)
+            for name, seats in list(self._seats.items()):
+                self._give_up(name, seats, ended)
         for group in groups:
             group.close()

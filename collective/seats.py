@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True, kw_only=True)
-class Meeting:
-    """Who has come, of how many."""
+class Seats:
+    """Of one group: who has come, of how many."""
 
     name: str
     world_size: int

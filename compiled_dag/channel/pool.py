@@ -1,8 +1,8 @@
 """The payload slots of one channel, as their writer keeps them.
 
-Slots of one capacity come in runs (extents); more are added when all are pinned, and a larger
-generation replaces them when a value does not fit. An outgrown extent gives its memory back when
-its last slot is released.
+Slots of one capacity come in runs (extents); more are added when all are pinned, and larger ones
+replace them when a value does not fit. An outgrown extent gives its memory back when its last slot
+is released.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class Pool:
 
     @whole
     def _grow(self, nbytes: int) -> None:
-        """Start a generation of slots that hold `nbytes`; older slots are freed as they empty."""
+        """Have slots that hold `nbytes` from now on; older ones are freed as they empty."""
         capacity = self._capacity
         if self._extents:
             capacity = at.slot_capacity(max(nbytes, 2 * capacity))

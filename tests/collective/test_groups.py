@@ -78,7 +78,7 @@ def test_who_does_not_come_is_named_to_all_who_wait(alone) -> None:
 
 def test_who_dies_while_they_meet_is_told_to_those_who_wait(alone) -> None:
     def second():
-        until(lambda: alone.groups._meetings)
+        until(lambda: alone.groups._seats)
         alone.host.die(1)
 
     (error, _) = at_once(lambda: ask(alone, 0, 3), second)
@@ -94,7 +94,7 @@ def test_ranks_that_ask_for_different_groups_are_told_both(alone) -> None:
 
 def test_a_rank_belongs_to_one_actor(alone) -> None:
     def intruder():
-        until(lambda: alone.groups._meetings)
+        until(lambda: alone.groups._seats)
         with pytest.raises(
             RuntimeError, match=r"rank 0 of group 'g' is Worker\(1\), and Worker\(3\)"
         ):
@@ -110,9 +110,9 @@ def test_nccl_is_refused_where_it_cannot_run(alone) -> None:
         ask(alone, 0, 1, backend="nccl")
 
 
-def test_the_end_of_the_session_ends_meetings(alone) -> None:
+def test_the_end_of_the_session_ends_the_waiting_for_others(alone) -> None:
     def end():
-        until(lambda: alone.groups._meetings)
+        until(lambda: alone.groups._seats)
         alone.groups.close()
 
     (error, _) = at_once(lambda: ask(alone, 0, 2), end)
