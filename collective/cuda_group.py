@@ -45,7 +45,7 @@ import torch
 
 from collective.arithmetic import TORCH, combine_all
 from collective.cuda_buffer import SIDES
-from collective.exchange import KINDS
+from collective.exchange import WAYS
 from collective.process_group import why_not_op
 from compiled_dag.cuda.driver import Translating
 from compiled_dag.errors import DeviceError, MemoryCapError
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from collective.cuda_end import End
-    from collective.exchange import Kind
+    from collective.exchange import Way
     from collective.preflight import Preflight
     from compiled_dag.cuda.driver import Pointer, Stream
 
@@ -139,13 +139,13 @@ class CudaIpcGroup:
                 return
             stream = self._own.stream()
             try:
-                self._read(KINDS[kind], receive.view(-1), op, root, side, stream)
+                self._read(WAYS[kind], receive.view(-1), op, root, side, stream)
             finally:
                 self._driver.record(self._own.done[side], stream)
 
     def _read(
         self,
-        kind: Kind,
+        way: Way,
         receive: torch.Tensor,
         op: str | None,
         root: int,
@@ -153,13 +153,13 @@ class CudaIpcGroup:
         stream: Stream,
     ) -> None:
         length = receive.numel()
-        if kind.read == "joined":
+        if way.read == "joined":
             length //= self._world_size
         nbytes = length * receive.itemsize
-        offset = self._rank * nbytes if kind.parted else 0
-        ranks: Sequence[int] = (root,) if kind.read == "root" else range(self._world_size)
+        offset = self._rank * nbytes if way.parted else 0
+        ranks: Sequence[int] = (root,) if way.read == "root" else range(self._world_size)
         places = [self._place(rank, side, stream) + offset for rank in ranks]
-        if kind.read == "combined" and len(places) > 1:
+        if way.read == "combined" and len(places) > 1:
             assert op is not None, "what is combined has a way to"
             rows = [self._view(place, receive.dtype, length) for place in places]
             combine_all(TORCH.combine[op], rows, receive)

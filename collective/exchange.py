@@ -91,23 +91,23 @@ class Meetings(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
-    """How an operation lays and reads."""
+class Way:
+    """How the operations of a kind lay and read."""
 
     parted: bool
     """Whether a piece is one of each rank's part, or one of the whole."""
     read: Literal["combined", "joined", "root"]
 
 
-KINDS: Final = {
-    "allreduce": Kind(parted=False, read="combined"),
-    "reduce": Kind(parted=False, read="combined"),
-    "reducescatter": Kind(parted=True, read="combined"),
-    "allgather": Kind(parted=False, read="joined"),
-    "gather": Kind(parted=False, read="joined"),
-    "all_to_all": Kind(parted=True, read="joined"),
-    "broadcast": Kind(parted=False, read="root"),
-    "scatter": Kind(parted=True, read="root"),
+WAYS: Final = {
+    "allreduce": Way(parted=False, read="combined"),
+    "reduce": Way(parted=False, read="combined"),
+    "reducescatter": Way(parted=True, read="combined"),
+    "allgather": Way(parted=False, read="joined"),
+    "gather": Way(parted=False, read="joined"),
+    "all_to_all": Way(parted=True, read="joined"),
+    "broadcast": Way(parted=False, read="root"),
+    "scatter": Way(parted=True, read="root"),
 }
 
 
@@ -222,7 +222,7 @@ class Exchange:
         if math.prod(shape_of_result or ()) * look[3].itemsize >= LARGE_BYTES:
             return None  # it would be in new memory, which takes longer than it saves
         divisor = self.world_size if look[1] == "AVG" else 1
-        own = self._rank if len(plan.rows[0]) == _FEW and not KINDS[look[0]].parted else None
+        own = self._rank if len(plan.rows[0]) == _FEW and not WAYS[look[0]].parted else None
         return SmallShortcut(plan, self._meetings, shape, shape_of_result, divisor, own)
 
     def arithmetic(self, look: Look) -> Arithmetic:
@@ -333,14 +333,14 @@ class Exchange:
     def _make_plan(
         self, name: str, op: str | None, root: int, dtype: torch.dtype, length: int
     ) -> Plan:
-        kind, ranks, itemsize = KINDS[name], self.world_size, dtype.itemsize
-        combined = kind.read == "combined" and not kind.parted
+        way, ranks, itemsize = WAYS[name], self.world_size, dtype.itemsize
+        combined = way.read == "combined" and not way.parted
         sliced = combined and ranks > _FEW and length * itemsize > _SLICED_BYTES
         alike = combined and not sliced
         arithmetic = arithmetic_for(dtype, length * itemsize, alike=alike)
         sides = [self._side(side, arithmetic, dtype) for side in (0, 1)]
         room, parts, size = sides[0].shape[1], 1, 0
-        if kind.parted:
+        if way.parted:
             parts = ranks
             piece = _even(length, room // ranks)
         elif sliced:
@@ -348,11 +348,11 @@ class Exchange:
             size = _even(piece, -(-piece // ranks) + _ALIGNED - 1)
         else:
             piece = _even(length, room)
-        place = self._rank * piece if kind.parted else 0
+        place = self._rank * piece if way.parted else 0
         tables = [side[:, place : place + piece] for side in sides]
         return Plan(
             arithmetic=arithmetic,
-            read=kind.read,
+            read=way.read,
             root=root,
             combine=None if op is None else arithmetic.combine[op],
             parts=parts,

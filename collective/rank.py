@@ -66,7 +66,7 @@ class RankGroup:
         self.header.close()
 
 
-class RankPart(ABC):
+class RankBase(ABC):
     """What every operation does on its rank: meet the others, and say what goes wrong.
 
     Whatever is raised here, by a library or by a signal handler of the user's, is an error of that
@@ -196,7 +196,7 @@ class RankPart(ABC):
         return Error.capture(error, place, rank=self._rank, execution=execution)
 
 
-class RankBarrier(RankPart):
+class RankBarrier(RankBase):
     """A barrier: the ranks meet, and that is all."""
 
     _is_meeting = True

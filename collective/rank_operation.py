@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from collective.messages import messages_of
 from collective.process_group import OperationError
-from collective.rank import ENDS, RankPart
+from collective.rank import ENDS, RankBase
 from collective.record import Brought, mismatch_text, why_not_shown
 from collective.refusals import why_not
 from collective.rounds import Carrier
@@ -52,7 +52,7 @@ class _Plan(NamedTuple):
     """From which it follows, where they are others'."""
 
 
-class RankOperation(RankPart):
+class RankOperation(RankBase):
     """What the program's CollectiveStart and CollectiveWait call."""
 
     def __init__(
