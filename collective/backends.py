@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from compiled_dag.keywords import strict_keywords
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -13,6 +15,7 @@ _ALIASES: Final = {"torch_gloo": "gloo"}
 _registered: dict[str, Any] = {}
 
 
+@strict_keywords
 def register_collective_backend(name: str, cls: Callable[[int, int, str], Any]) -> None:
     """Make a backend of your own known in this process, for groups that are made from here.
 

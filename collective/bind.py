@@ -333,13 +333,22 @@ class BarrierOperation(calls.BarrierCall, Drawing):
 
     _kind = kinds.BARRIER
 
-    def bind(self, input_nodes: Sequence[Any]) -> list[Any]:
-        """Draw it; returns one node per rank: its own value, once all ranks have theirs."""
+    def bind(self, input_nodes: Sequence[Any], **unknown: Never) -> list[Any]:
+        """Draw it; returns one node per rank: its own value, once all ranks have theirs.
+
+        Args:
+            input_nodes: One node of each actor.
+            unknown: Nothing: what is here is refused.
+
+        Raises:
+            GraphError: The inputs are not such.
+            TypeError: There is no such option.
+        """
         _, nested = parse_inputs(self._kind.name, input_nodes)
         if nested:
             msg = "barrier.bind takes one list of nodes, no lists of lists: it moves no tensors"
             raise GraphError(msg)
-        return self._draw(input_nodes)
+        return self._draw(input_nodes, unknown=unknown)
 
 
 allreduce = AllReduceOperation()

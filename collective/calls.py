@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from collective import kinds
 from collective.kinds import DEFAULT_GROUP
 from collective.ops import ReduceOp, check_root, parse_reduce_op
+from compiled_dag.keywords import strict_keywords
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,9 +49,11 @@ class Call:
     _kind: Kind
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Have Python tell wrong arguments by the name that users call."""
+        """Have wrong arguments told by the name that users call."""
         super().__init_subclass__(**kwargs)
-        cls.__call__.__qualname__ = f"collective.{cls._kind.name}"
+        call: Any = cls.__call__
+        for function in (call, getattr(call, "__wrapped__", call)):
+            function.__name__ = function.__qualname__ = f"collective.{cls._kind.name}"
 
     def _call(
         self,
@@ -86,6 +89,7 @@ class AllReduceCall(Call):
 
     _kind = kinds.ALLREDUCE
 
+    @strict_keywords
     def __call__(
         self,
         tensor: Any,
@@ -110,6 +114,7 @@ class AllGatherCall(Call):
 
     _kind = kinds.ALLGATHER
 
+    @strict_keywords
     def __call__(
         self,
         tensor_list: Sequence[Any],
@@ -134,6 +139,7 @@ class ReduceScatterCall(Call):
 
     _kind = kinds.REDUCESCATTER
 
+    @strict_keywords
     def __call__(
         self,
         tensor: Any,
@@ -160,6 +166,7 @@ class BroadcastCall(Call):
 
     _kind = kinds.BROADCAST
 
+    @strict_keywords
     def __call__(
         self,
         tensor: Any,
@@ -184,6 +191,7 @@ class ReduceCall(Call):
 
     _kind = kinds.REDUCE
 
+    @strict_keywords
     def __call__(
         self,
         tensor: Any,
@@ -210,6 +218,7 @@ class GatherCall(Call):
 
     _kind = kinds.GATHER
 
+    @strict_keywords
     def __call__(
         self,
         tensor: Any,
@@ -236,6 +245,7 @@ class ScatterCall(Call):
 
     _kind = kinds.SCATTER
 
+    @strict_keywords
     def __call__(
         self,
         tensor: Any,
@@ -262,6 +272,7 @@ class AllToAllCall(Call):
 
     _kind = kinds.ALL_TO_ALL
 
+    @strict_keywords
     def __call__(
         self,
         output_list: Sequence[Any],
@@ -294,6 +305,7 @@ class BarrierCall(Call):
 
     _kind = kinds.BARRIER
 
+    @strict_keywords
     def __call__(self, group_name: str = DEFAULT_GROUP, *, async_op: bool = False) -> Work | None:
         """Return when every rank of the group has called this.
 
@@ -304,6 +316,7 @@ class BarrierCall(Call):
         return _member("barrier", group_name).barrier(async_op=async_op)
 
 
+@strict_keywords
 def send(
     tensor: Any, dst_rank: int, group_name: str = DEFAULT_GROUP, *, async_op: bool = False
 ) -> Work | None:
@@ -328,6 +341,7 @@ def send(
     return _message("send", tensor, "dst_rank", dst_rank, group_name, async_op=async_op)
 
 
+@strict_keywords
 def recv(
     tensor: Any, src_rank: int, group_name: str = DEFAULT_GROUP, *, async_op: bool = False
 ) -> Work | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from collective.kinds import BARRIER
 from collective.ops import (
     Operation,
     ReduceOp,
@@ -16,6 +17,7 @@ from collective.ops import (
 )
 from compiled_dag.collective_node import bind_collective, name_of
 from compiled_dag.communicator import Communicator
+from compiled_dag.keywords import choice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from collective.kinds import Kind
 
 
-_OPTIONS: Final = ("op", "transport", "bucket_bytes", "inplace", "uneven")
 _NONE: Final[Mapping[str, object]] = MappingProxyType({})
 
 
@@ -87,18 +88,31 @@ _ROOTS: Final = frozenset({"root", "src_rank", "dst_rank", "src", "dst"})
 _OF_CALLS: Final = frozenset({"async_op", "group_name"})
 
 
+def _options_of(kind: Kind) -> list[str]:
+    """Return the arguments that `bind` of an operation can do something with."""
+    if kind == BARRIER:
+        return ["input_nodes"]
+    has = {
+        "input_nodes": True,
+        kind.root: bool(kind.root),
+        "op": kind.reduces,
+        "transport": True,
+        "bucket_bytes": True,
+        "inplace": kind.in_place,
+        "uneven": kind.may_be_uneven,
+    }
+    return [name for name, can in has.items() if can]
+
+
 def _check_names(kind: Kind, unknown: Mapping[str, object]) -> None:
     """Refuse options that no operation has, with more help than Python gives by itself."""
     if unknown:
-        from difflib import get_close_matches  # noqa: PLC0415  for a mistake only
-
         name = min(unknown)
-        hint = ""
         if name in _ROOTS:
             hint = f": it is called {kind.root}" if kind.root else ": all its ranks are alike"
         elif name in _OF_CALLS:
             hint = f": it is of calls in actors, {kind.name}(...)"
-        elif close := get_close_matches(name, _OPTIONS, n=1):
-            hint = f": did you mean {close[0]}?"
+        else:
+            hint = choice(name, _options_of(kind))
         msg = f"{kind.name}.bind() got an unexpected keyword argument {name!r}{hint}"
         raise TypeError(msg)

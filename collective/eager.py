@@ -16,6 +16,7 @@ from collective.handle import CommunicatorHandle
 from collective.home import find_home, member_home
 from collective.kinds import DEFAULT_GROUP
 from collective.ops import ReduceOp, check_root
+from compiled_dag.keywords import strict_keywords
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 # --- from outside
 
 
+@strict_keywords
 def create_collective_group(
     actors: Sequence[Any],
     backend: str = "auto",
@@ -108,6 +110,7 @@ def _by_rank(handles: list[Any], ranks: Any) -> list[Any]:
     return [handles[order.index(rank)] for rank in range(len(handles))]
 
 
+@strict_keywords
 def get_collective_groups(
     actors: Sequence[Any] | None = None, backend: str | None = None
 ) -> list[CommunicatorHandle]:
@@ -131,6 +134,7 @@ def get_collective_groups(
     ]
 
 
+@strict_keywords
 def destroy_collective_group(group: CommunicatorHandle | str = DEFAULT_GROUP) -> None:
     """Destroy a group; in an actor that is in a group of that name, leave it.
 
@@ -172,6 +176,7 @@ def destroy_all_collective_groups() -> None:
 # --- in actors
 
 
+@strict_keywords
 def init_collective_group(
     world_size: int,
     rank: int,
@@ -243,23 +248,27 @@ def _check_timeout(timeout_s: object) -> None:
         raise ValueError(f"timeout_s={timeout_s!r} must be a number of seconds over 0")
 
 
+@strict_keywords
 def is_group_initialized(group_name: str = DEFAULT_GROUP) -> bool:
     """Tell whether this actor is in a group of that name."""
     return _find(group_name) is not None
 
 
+@strict_keywords
 def get_rank(group_name: str = DEFAULT_GROUP) -> int:
     """Return this actor's rank in a group; -1 if it is in none of that name."""
     member = _find(group_name)
     return -1 if member is None else member.rank
 
 
+@strict_keywords
 def get_collective_group_size(group_name: str = DEFAULT_GROUP) -> int:
     """Return how many ranks a group has; -1 if this actor is in none of that name."""
     member = _find(group_name)
     return -1 if member is None else member.world_size
 
 
+@strict_keywords
 def get_group_handle(group_name: str = DEFAULT_GROUP) -> Member:
     """Return this actor's end of a group, with `rank`, `world_size`, `backend` and `timeout_s`.
 

@@ -114,11 +114,11 @@ class Member:
         """Send a tensor to a rank, or receive one from it."""
         tensor: torch.Tensor | None = None
         reason: Exception | None = None
+        courier = self._courier(peer, sends=sends)
         try:
             tensor = make()
         except (TypeError, ValueError) as error:
-            reason = error
-        courier = self._courier(peer, sends=sends)
+            reason = _of(self._standing.of(courier.text), error)
 
         def operate() -> None:
             courier.carry(tensor, reason)
@@ -162,7 +162,7 @@ class Member:
         try:
             operands = make()
         except (TypeError, ValueError) as error:
-            return None, error
+            return None, _of(self._standing.of(text), error)
         group = self._end.process_group
         lacks = getattr(group, "lacks", None)
         why: str | None = None
@@ -170,7 +170,7 @@ class Member:
             why = f"the backend {self.backend!r} has no {operands.kind.name}"
         elif operands.op is not None:
             why = group.why_not(operands.tensor, operands.op)
-        return operands, None if why is None else TypeError(f"{text}: {why}")
+        return operands, None if why is None else _of(self._standing.of(text), TypeError(why))
 
     def _operate(self, text: str, operands: Operands | None, error: Exception | None) -> None:
         deadline = self._standing.begin(text)
@@ -302,3 +302,9 @@ class Member:
 
 
 _BARRIER = b"barrier"
+
+
+def _of(text: str, error: TypeError | ValueError) -> TypeError | ValueError:
+    """Return what is wrong with a rank's tensors, said of an operation."""
+    kind = TypeError if isinstance(error, TypeError) else ValueError
+    return kind(f"{text}: {error}")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from compiled_dag.communicator import Communicator
 from compiled_dag.errors import GraphError
 from compiled_dag.host import ASSIGNED_GPUS, offered
+from compiled_dag.keywords import strict_keywords
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,6 +131,7 @@ class AcceleratorContext:
         return f"<AcceleratorContext {self._name}{by}>"
 
 
+@strict_keywords
 def register_accelerator_context(
     torch_module_name: str, communicator_cls: type[Communicator]
 ) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -26,7 +25,9 @@ from compiled_dag.entries import Inputs, Output
 from compiled_dag.errors import GraphError
 from compiled_dag.fetch import Fetching
 from compiled_dag.future import CompiledDAGFuture
+from compiled_dag.keywords import strict_keywords
 from compiled_dag.lint_nodes import warn_of_retries
+from compiled_dag.notice import warn
 from compiled_dag.options import CompileOptions, teardown_timeout_s
 from compiled_dag.owned import place_functions
 from compiled_dag.probing import probed
@@ -153,6 +154,7 @@ class CompiledDAG:
 
     # --- the end, and looking in ------------------------------------------------------------------
 
+    @strict_keywords
     def teardown(self, kill_actors: bool = False) -> None:
         """End the graph; its actors stay usable unless `kill_actors`. Idempotent, any thread.
 
@@ -163,10 +165,9 @@ class CompiledDAG:
             return
         late = deployment.close(teardown_timeout_s())
         if late:
-            warnings.warn(
+            warn(
                 f"graph {self.get_id()} was torn down, but {deployment.describe_late(late)}",
                 RuntimeWarning,
-                stacklevel=2,
             )
         if kill_actors:
             for actor in deployment.actors:
@@ -238,6 +239,7 @@ class CompiledDAG:
         settled = self._deployment.settled
         return explain(self._captured, self._program, self.memory(), settled)
 
+    @strict_keywords
     def visualize(
         self,
         filename: str = "compiled_graph",
@@ -278,6 +280,7 @@ class CompiledDAG:
 
         return svg(self._captured.graph, self._program)
 
+    @strict_keywords
     def trace(self, filename: str | os.PathLike[str] | None = None) -> list[dict[str, Any]]:
         """Return what every participant did in the last executions, as trace events.
 
@@ -295,6 +298,7 @@ class CompiledDAG:
         trace = snapshot.take(self._deployment, self._results.log)
         return perfetto.export(trace, filename)
 
+    @strict_keywords
     def timeline(self, filename: str | os.PathLike[str] = "timeline.html") -> str:
         """Write what `trace` returns as one HTML page to look at; returns its path.
 
@@ -386,9 +390,8 @@ def _warn_of_fakes(program: Program) -> None:
     fakes = [spec for spec in program.channels if spec.transport.mechanism == "fake"]
     if fakes:
         names = ", ".join(spec.transport.node for spec in fakes)
-        warnings.warn(
+        warn(
             f"the GPUs are fake, so what is hinted for an accelerator goes through host memory: "
             f"{names}",
             RuntimeWarning,
-            stacklevel=4,
         )

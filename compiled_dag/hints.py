@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from compiled_dag.communicator import Communicator
 from compiled_dag.errors import GraphError
+from compiled_dag.keywords import strict_init, strict_keywords
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +34,7 @@ _DEVICES: Final[dict[object, DeviceName]] = {
 }
 
 
+@strict_init
 @dataclass(frozen=True)
 class TorchTensorType:
     """How the tensors in a node's value travel. Frozen; copies share the communicator.
@@ -139,6 +141,7 @@ def _is_key(value: object, table: Mapping[object, object]) -> bool:
 class AutoTransportType(TorchTensorType):
     """A `TorchTensorType` whose transport is chosen from where writer and readers are."""
 
+    @strict_keywords
     def __init__(
         self,
         device: str = "default",
@@ -164,6 +167,7 @@ class Hinted:
     _takes_hint: ClassVar[bool] = True
     _hint: TorchTensorType | None = None
 
+    @strict_keywords
     def with_tensor_transport(  # noqa: PYI019  typing.Self needs Python 3.11
         self: _Self,
         transport: str | Communicator | TorchTensorType = "auto",

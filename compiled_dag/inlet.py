@@ -191,9 +191,7 @@ class Inlet:
 
 
 def _which(writers: Sequence[tuple[Writer, int]], values: Sequence[Any], error: TypeError) -> str:
-    """Say which input could not be sent, where there are several."""
-    if len(writers) == 1:
-        return str(error)
+    """Say which input could not be sent."""
     for writer, slot in writers:
         try:
             encode(values[slot])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from compiled_dag.class_node import ClassMethodNode, ClassNode
 from compiled_dag.errors import GraphError, GraphUsageError
 from compiled_dag.input_node import InputNode
+from compiled_dag.notice import warn
 from compiled_dag.output_node import MultiOutputNode
 from compiled_dag.walk import component
 
@@ -141,9 +141,8 @@ def warn_of_retries(output: DAGNode) -> None:
         if node._bound_options.get(name)
     }
     if declared:
-        warnings.warn(
+        warn(
             "calls in a compiled graph are never made again, so these options have no effect: "
             + ", ".join(sorted(declared)),
             RuntimeWarning,
-            stacklevel=4,
         )

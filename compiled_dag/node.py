@@ -15,6 +15,7 @@ from compiled_dag import walk
 from compiled_dag.containers import Found, NestingError, search
 from compiled_dag.errors import GraphError
 from compiled_dag.hints import Hinted
+from compiled_dag.keywords import strict_keywords
 from compiled_dag.node_text import node_text
 
 if TYPE_CHECKING:
@@ -238,6 +239,7 @@ class DAGNode(Hinted):
         """Forget what the last ``execute(_ray_cache_refs=True)`` gave."""
         self.cache_from_last_execute = {}
 
+    @strict_keywords
     def experimental_compile(
         self,
         _submit_timeout: float | None = None,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal, get_args
@@ -16,6 +15,8 @@ from typing import Any, ClassVar, Final, Literal, get_args
 from compiled_dag import environment
 from compiled_dag.communicator import Communicator
 from compiled_dag.errors import GraphError
+from compiled_dag.keywords import choice, strict_init
+from compiled_dag.notice import warn
 
 CapacityPolicy = Literal["raise", "block", "queue", "drop_oldest"]
 
@@ -24,6 +25,7 @@ _DEFAULT_SLICE_S: Final = 0.1
 _DEFAULT_BUFFER: Final = 1_000_000
 
 
+@strict_init
 @dataclass(slots=True)
 class DAGContext:
     """Defaults for graphs compiled in this process. Change its fields, then compile.
@@ -69,6 +71,14 @@ class DAGContext:
     _current: ClassVar[DAGContext | None] = None
     _made: ClassVar[DAGContext | None] = None
     """What it was like at first."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse what is no field, which would have no effect."""
+        names = [item.name for item in dataclasses.fields(self)]
+        if name not in names:
+            msg = f"DAGContext has no field {name!r}{choice(name, names)}"
+            raise AttributeError(msg)
+        object.__setattr__(self, name, value)
 
     @classmethod
     def get_current(cls) -> DAGContext:
@@ -137,7 +147,7 @@ def _parse_switch(variable: str, text: str) -> bool:
         return True
     if text.lower() not in {"0", "false", "no", "off", ""}:
         msg = f"environment variable {variable}={text!r} counts as off: 1 or true are on"
-        warnings.warn(msg, RuntimeWarning, stacklevel=2)
+        warn(msg, RuntimeWarning)
     return False
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from compiled_dag.class_node import ClassNode
 from compiled_dag.errors import ActorClassInheritanceError
+from compiled_dag.keywords import nearest, strict_keywords
 from runtime import context, lifecycle
 from runtime.actor_method import ActorMethod, BoundActor, num_returns_of
 from runtime.signatures import (
@@ -14,7 +15,6 @@ from runtime.signatures import (
     MethodSpec,
     constructor_of,
     methods_of,
-    nearest,
     spec_of,
 )
 
@@ -289,6 +289,7 @@ def bound_actor(handle: object) -> BoundActor:
     return BoundActor(handle)
 
 
+@strict_keywords
 def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
     """Return a handle of the living actor with this name.
 

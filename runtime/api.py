@@ -6,6 +6,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from compiled_dag.errors import ActorHandleNotFoundError
+from compiled_dag.keywords import choice, refuse_unknown, strict_keywords
 from runtime import lifecycle
 from runtime.actor import ActorClass, ActorHandle
 from runtime.actor_method import process_of
@@ -19,6 +20,8 @@ from runtime.waiting import get_all, wait_for_some
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from typing_extensions import Never
 
 
 def remote(*args: Any, **options: Any) -> Any:
@@ -49,7 +52,9 @@ def method(*args: Any, **options: Any) -> Callable[[Any], Any]:
     """Set options of a method of a remote class: ``@method(num_returns=2)``."""
     assert not args, "use @method(num_returns=...): options are given by name"
     unknown = [name for name in options if name not in METHOD_OPTIONS]
-    assert not unknown, f"unknown options {unknown}; there are {', '.join(METHOD_OPTIONS)}"
+    if unknown:
+        hint = choice(unknown[0], METHOD_OPTIONS)
+        raise AssertionError(f"{unknown[0]!r} is no option of a method{hint}")
     checked = check_method_options(options)
 
     def mark(function: Any) -> Any:
@@ -59,7 +64,13 @@ def method(*args: Any, **options: Any) -> Callable[[Any], Any]:
     return mark
 
 
-def get(refs: Any, *, timeout: float | None = None, _use_object_store: bool = False) -> Any:
+def get(
+    refs: Any,
+    *,
+    timeout: float | None = None,
+    _use_object_store: bool = False,
+    **unknown: Never,
+) -> Any:
     """Return the value of a reference, or of a list of them in its order, waiting for it.
 
     Args:
@@ -67,15 +78,18 @@ def get(refs: Any, *, timeout: float | None = None, _use_object_store: bool = Fa
         timeout: Seconds to wait; None or -1 for ever (None is the graph's own limit for a compiled
             graph's reference), 0 not at all.
         _use_object_store: Accepted for Ray's sake.
+        unknown: Nothing: what is here is refused, with the name that may be meant.
 
     Raises:
         TaskError: The method raised; also an instance of what it raised.
         ActorDiedError: The actor is dead.
         GetTimeoutError: Not ready in time.
         ValueError: Not a reference or list, or a list of both kinds; `timeout` is negative or NaN.
-        TypeError: The list holds something else; `timeout` is no number.
+        TypeError: The list holds something else; `timeout` is no number; another keyword.
     """
     del _use_object_store
+    if unknown:
+        refuse_unknown(get, unknown)
     if getattr(type(refs), "__compiled_ref__", False) is True:  # `_is_compiled`, without a call
         return refs.get(timeout)
     if isinstance(refs, list):
@@ -130,6 +144,7 @@ def _check_refs(what: str, refs: Sequence[Any], *, compiled: bool = False) -> No
             raise TypeError(f"{what}: item {position} is no ObjectRef but {type(ref).__name__}")
 
 
+@strict_keywords
 def put(value: Any, *, _owner: Any = None, _tensor_transport: Any = None) -> ObjectRef:
     """Store a value; returns a reference to it.
 
@@ -149,6 +164,7 @@ def put(value: Any, *, _owner: Any = None, _tensor_transport: Any = None) -> Obj
     return lifecycle.current().put(value)
 
 
+@strict_keywords
 def wait(
     refs: list[Any],
     *,
@@ -198,6 +214,7 @@ def _announced(ref: Any) -> Any:
     return ref.announced() if isinstance(ref, ObjectRefGenerator) else ref
 
 
+@strict_keywords
 def cancel(
     ref: ObjectRef | ObjectRefGenerator, *, force: bool = False, recursive: bool = True
 ) -> None:
@@ -225,6 +242,7 @@ def cancel(
     session.cancel(ref, force=force, recursive=recursive)
 
 
+@strict_keywords
 def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
     """End an actor at once; its queued and later calls raise `ActorDiedError`.
 

@@ -1,4 +1,4 @@
-"""The command line: ``compiled-dag``, or ``python -m runtime``."""
+"""The command line: ``compiled-dag``, ``python -m compiled_dag`` or ``python -m runtime``."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from compiled_dag.errors import RuntimeEnvSetupError
-from runtime.notice import warn
+from compiled_dag.notice import warn
 
 THREAD_VARIABLES: Final = frozenset({"OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"})
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from compiled_dag.interrupts import Interrupts, Unswallowed
+from compiled_dag.keywords import choice, keywords_of, strict_keywords
 from runtime import context
 from runtime.checks import check_amount, check_bytes, check_resources
 from runtime.environment import check_runtime_env
@@ -180,7 +181,8 @@ def _refuse_later(**arguments: object) -> None:
 def _check_ignored(ignored: Mapping[str, Any]) -> None:
     for name in ignored:
         if name not in _IGNORED and not name.startswith("_"):
-            raise RuntimeError(f"init() got an unknown argument {name!r}")
+            known = dict.fromkeys([*keywords_of(init), *sorted(_IGNORED)])
+            raise RuntimeError(f"init() got an unknown argument {name!r}{choice(name, known)}")
     given = [name for name, value in ignored.items() if value is not None]
     if given:
         import logging  # noqa: PLC0415  10 ms that few scripts need
@@ -242,6 +244,7 @@ def _facts() -> SessionContext:
     )
 
 
+@strict_keywords
 def shutdown(*, wait_for_processes: bool = False) -> None:
     """End the session: graphs, actors, memory. Idempotent; also runs at exit.
 

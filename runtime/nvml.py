@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 from typing import TYPE_CHECKING, Any, Final
 
-from runtime.notice import warn
+from compiled_dag.notice import warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable

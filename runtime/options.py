@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from compiled_dag.keywords import choice
 from runtime import gpus
 from runtime.checks import (
     Check,
@@ -134,7 +135,7 @@ def _updated(
             changes[name] = checks[name](name, value)
         elif name not in _WITHOUT_EFFECT:
             known = sorted({*checks, *_WITHOUT_EFFECT, "runtime_env"})
-            raise ValueError(f"{name!r} is no option of {whose}. Known: {', '.join(known)}")
+            raise ValueError(f"{name!r} is no option of {whose}{choice(name, known)}")
     made = dataclasses.replace(base, **changes)
     _check_together(made)
     return made
@@ -173,7 +174,8 @@ def check_method_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     unknown = [name for name in options if name not in METHOD_OPTIONS]
     if unknown:
-        raise ValueError(f"{unknown[0]!r} is no option of a method. Known: {METHOD_OPTIONS}")
+        name = unknown[0]
+        raise ValueError(f"{name!r} is no option of a method{choice(name, METHOD_OPTIONS)}")
     if options.get("tensor_transport") is not None:
         raise NotImplementedError(
             "tensor_transport is not an option of methods: in a graph use .with_tensor_transport()"

@@ -8,6 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.errors import GraphError
+from compiled_dag.notice import warn
 from compiled_dag.options import DAGContext
 from runtime import gpus, torch_use
 from runtime.environment import (
@@ -18,7 +19,6 @@ from runtime.environment import (
 )
 from runtime.launch import absolute_path, base_environment
 from runtime.messages import Spawn
-from runtime.notice import warn
 from runtime.resources import Grant, Ledger
 
 if TYPE_CHECKING:

@@ -194,14 +194,6 @@ def _counts(signature: inspect.Signature) -> range | None:
     return range(required, len(signature.parameters) + 1)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a hint at the names like `name`."""
-    import difflib  # noqa: PLC0415  for a message
-
-    close = difflib.get_close_matches(name, list(known))
-    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
-
-
 def is_async(cls: type) -> bool:
     """Tell whether any method of `cls` is a coroutine function or asynchronous generator."""
     return any(

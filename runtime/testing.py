@@ -10,6 +10,7 @@ import runtime
 from compiled_dag.channel import pickling
 from compiled_dag.communicator import Communicator, operations_of
 from compiled_dag.errors import ExecutorError
+from compiled_dag.keywords import strict_keywords
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -104,6 +105,7 @@ class _HungError(Exception):
     """A rank waits for ever: nothing more can be tried."""
 
 
+@strict_keywords
 def check_communicator(
     make: Callable[[list[Any]], Communicator],
     *,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from compiled_dag.errors import ActorError
+from compiled_dag.keywords import strict_keywords
 from runtime import context, ids, lifecycle, spans
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Trace(NamedTuple):
     spans: list[spans.Span]
 
 
+@strict_keywords
 def timeline(filename: str | os.PathLike[str] | None = None) -> list[dict[str, Any]] | None:
     """Return what ran when, as trace events for chrome://tracing or ui.perfetto.dev.
 

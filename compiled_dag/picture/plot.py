@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from compiled_dag import walk
 from compiled_dag.errors import GraphUsageError
 from compiled_dag.input_node import InputAttributeNode, InputNode
+from compiled_dag.keywords import strict_keywords
 from compiled_dag.node import DAGNode
 from compiled_dag.output_node import MultiOutputNode
 from compiled_dag.picture.dot import FORMATS, quoted, require_graphviz
@@ -22,6 +23,7 @@ _SHOWN: Final = ("png", "jpg", "jpeg", "gif", "svg")
 """What notebooks show in place."""
 
 
+@strict_keywords
 def plot(dag: DAGNode, to_file: str | os.PathLike[str] | None = None) -> Any:
     """Draw the graph that ends in `dag`, which need not be compiled.
 

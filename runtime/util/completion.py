@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import runtime
 from compiled_dag.errors import GetTimeoutError
+from compiled_dag.keywords import strict_keywords
 from runtime.checks import check_count, check_seconds
 from runtime.function import RemoteFunction
 from runtime.objects import ObjectRef
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 
+@strict_keywords
 def as_completed(
     refs: Sequence[ObjectRef],
     *,
@@ -62,6 +64,7 @@ def _completed(refs: list[ObjectRef], chunks: _Chunks) -> Iterator[Any]:
         yield from chunks.rest(arrivals)
 
 
+@strict_keywords
 def map_unordered(
     fn: RemoteFunction,
     items: Iterable[Any],

@@ -10,6 +10,7 @@ import queue
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from compiled_dag.keywords import strict_keywords
 from runtime.api import get, kill, remote, wait
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Full(queue.Full):
 class Queue:
     """A queue in an actor of its own. May be passed to tasks and actors, which then share it."""
 
+    @strict_keywords
     def __init__(self, maxsize: int = 0, actor_options: Mapping[str, Any] | None = None) -> None:
         """Start the queue's actor.
 

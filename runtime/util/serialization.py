@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import cloudpickle
 
+from compiled_dag.keywords import strict_keywords
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
+@strict_keywords
 def register_serializer(
     cls: type, *, serializer: Callable[[Any], Any], deserializer: Callable[[Any], Any]
 ) -> None:

@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 import collective
-from collective import ReduceOp, allgather, allreduce, broadcast, gather, reduce
+from collective import ReduceOp, allgather, allreduce, barrier, broadcast, gather, reduce
 from compiled_dag import CollectiveOutputNode, GraphError, InputNode
 from tests.graphs import paper
 
@@ -66,8 +66,9 @@ def test_a_node_given_twice_is_refused_by_position() -> None:
         (reduce, "root", ": it is called dst_rank"),
         (broadcast, "dst_rank", ": it is called src_rank"),
         (allreduce, "root", ": all its ranks are alike"),
-        (gather, "rooot", ""),
-        (allreduce, "bucket_byte", r": did you mean bucket_bytes\?"),
+        (gather, "zzz", r"\. Known: input_nodes, dst_rank, transport, bucket_bytes, uneven"),
+        (allreduce, "bucket_byte", r"; did you mean 'bucket_bytes'\? Known: input_nodes, op, .*"),
+        (barrier, "transport", r"\. Known: input_nodes"),
         (gather, "group_name", r": it is of calls in actors, gather\(...\)"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
@@ -247,6 +248,7 @@ def test_what_is_wrong_on_one_rank_is_told_on_all(members, what) -> None:  # noq
     call, kind = BAD[what]
     own, others = raised(session.run(call, collective.barrier))
     assert type(own) is kind
+    assert re.match(r"\w+(\(.*?\))? of group 'default': ", str(own))
     assert isinstance(others, TaskError)
     assert isinstance(others, kind)
     assert others.rank == 0
@@ -261,7 +263,9 @@ def test_a_message_that_cannot_be_taken_is_told_at_both_ends(members) -> None:  
     )
     assert type(got) is ValueError
     assert type(sent) is CollectiveError
-    assert "rank 1 (Worker(2)) cannot: ValueError: the tensor must be" in str(sent)
+    what = "recv(src_rank=0) of group 'default': the tensor must be"
+    assert str(got).startswith(what)
+    assert f"rank 1 (Worker(2)) cannot: ValueError: {what}" in str(sent)
     assert session.run_all(lambda _: collective.barrier()) == [None, None]
 
 
@@ -423,5 +427,5 @@ NAMED = [
 @pytest.mark.parametrize("name", NAMED)
 def test_wrong_arguments_are_told_by_the_name_that_was_called(name) -> None:
     call = getattr(collective, name)
-    with pytest.raises(TypeError, match=rf"^collective\.{name}\(\) got an unexpected keyword"):
+    with pytest.raises(TypeError, match=rf"^collective\.{name}\(\) got an unex.*Known: "):
         call(no_such_argument=1)

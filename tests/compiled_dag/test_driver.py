@@ -76,6 +76,23 @@ def test_an_input_that_cannot_be_sent_starts_nothing(host) -> None:
     assert worker_object.seen == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("draw", "args", "kwargs", "name"),
+    [
+        (lambda inp: inp, ({"k": threading.Lock()},), {}, r"input"),
+        (lambda inp: inp[0], ({"k": threading.Lock()},), {}, r"input\[0\]"),
+        (lambda inp: inp.batch, (), {"batch": {"k": threading.Lock()}}, r"input\['batch'\]"),
+    ],
+)
+def test_the_only_input_that_cannot_be_sent_is_named(host, draw, args, kwargs, name) -> None:
+    worker = host.actor(Worker())
+    with InputNode() as inp:
+        output = worker.echo.bind(draw(inp))
+    with output.experimental_compile() as graph:
+        with pytest.raises(TypeError, match=rf"^{name}: cannot send value\['k'\] of type _thread"):
+            graph.execute(*args, **kwargs)
+
+
 def test_outputs_are_a_list_only_if_drawn_as_one(host) -> None:
     worker = host.actor(Worker())
     with InputNode() as inp:

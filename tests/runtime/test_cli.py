@@ -7,7 +7,9 @@ import io
 import os
 import re
 import resource
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,10 +17,23 @@ from compiled_dag import GraphError
 from runtime import cli, doctor, gloo_examination, gpu_examination, gpus
 from runtime.doctor import Finding, Level
 
+ROOT = Path(__file__).parents[2]
+
 
 def test_version(capsys) -> None:
     assert cli.main(["--version"]) == 0
     assert re.fullmatch(r"compiled-dag \S.*\n", capsys.readouterr().out)
+
+
+def test_both_packages_are_the_command_line(tmp_path) -> None:
+    for package in ("compiled_dag", "runtime"):
+        command = [sys.executable, "-m", package, "names", "ray.util.queue"]
+        done = subprocess.run(
+            command, env={"PYTHONPATH": str(ROOT)}, cwd=tmp_path, capture_output=True, text=True,
+            check=True,
+        )  # fmt: skip
+        assert "  Queue  =  runtime.util.queue.Queue\n" in done.stdout
+        assert subprocess.run([*command[:3], "--no"], check=False, stderr=-3).returncode == 2
 
 
 def test_without_a_command_it_says_what_there_is(capsys) -> None:
