@@ -63,14 +63,7 @@ class Inlet:
                 raise TypeError(_which(writers, values, error)) from error
             raise
         if member.places:
-            tickets = member.tickets
-            with tickets.lock:
-                holder, tickets.holder = tickets.holder, None  # until all is shown
-                if holder is not member:
-                    self._take_turns(holder)
-                for writer, _ in writers:
-                    writer.publish()
-                tickets.holder = member
+            self.publish_in_turn()
         else:  # the usual case, flat
             for writer, _ in writers:
                 writer.publish()
@@ -102,17 +95,21 @@ class Inlet:
             self._abandon()
             raise
         if self._member.places:
-            tickets = self._member.tickets
-            with tickets.lock:
-                holder, tickets.holder = tickets.holder, None  # until all is shown
-                if holder is not self._member:
-                    self._take_turns(holder)
-                self._publish()
-                tickets.holder = self._member
+            self.publish_in_turn()
         else:
             self._publish()
         if begin_ns:
             self._log.sent(number, begin_ns)
+
+    def publish_in_turn(self) -> None:
+        """Show what is staged where actors are shared, after a ticket if another graph has them."""
+        member, tickets = self._member, self._member.tickets
+        with tickets.lock:
+            holder, tickets.holder = tickets.holder, None  # until all is shown
+            if holder is not member:
+                self._take_turns(holder)
+            self._publish()
+            tickets.holder = member
 
     def _take_turns(self, holder: Member | None) -> None:
         member = self._member
@@ -200,4 +197,4 @@ def _which(writers: Sequence[tuple[Writer, int]], values: Sequence[Any], error: 
     return str(error)
 
 
-_SHOWING: Final = {method.__code__ for method in (Inlet.send, Inlet.send_captured)}
+_SHOWING: Final = {Inlet.publish_in_turn.__code__}

@@ -4,7 +4,7 @@ Exact types take short cuts (bytes, contiguous numpy arrays, torch tensors); eve
 pickle protocol 5 with out-of-band buffers, and cloudpickle for what pickle refuses or would refer
 to by a ``__main__`` that is another module in the receiving process.
 
-A buffer is *shared* or *private*. The receiver maps shared ones read-only (numpy arrays, bytes);
+A buffer is *shared* or *private*. The receiver maps shared ones read-only (arrays of numpy);
 private ones are for tensors, which users may change, so the receiver must own them.
 """
 
