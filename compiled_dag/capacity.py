@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from compiled_dag.program import Compute
@@ -47,7 +48,8 @@ def full(
             f"{results.num_kept()} results were kept for refs that were not got, and "
             f"_max_buffered_results={options.max_buffered_results}"
         )
-    facts += [_holder(deployment, results, number) for number in unfetched[:_MOST_NAMED]]
+    holders = (text for number in unfetched if (text := _holder(deployment, results, number)))
+    facts += islice(holders, _MOST_NAMED)
     wait = 'use _capacity_policy="block" (or "queue", "drop_oldest")'
     other = wait if options.capacity_policy == "raise" else "give it more time"
     return "; ".join(facts) + (
@@ -57,15 +59,23 @@ def full(
 
 
 def _holder(deployment: Deployment, results: Results, number: int) -> str:
-    """Say what an execution waits for."""
+    """Say what an execution waits for: nothing, where it only stands behind another one."""
     if results.is_finished(number):
-        outputs = ", ".join(map(str, results.unread(number)))
-        return f"execution {number} has finished and output {outputs} was not got"
+        outputs = results.unread(number)
+        if not outputs:
+            return ""
+        what = "output" if len(outputs) == 1 else "outputs"
+        verb = "was" if len(outputs) == 1 else "were"
+        return f"execution {number} has finished and {what} {_list(outputs)} {verb} not got"
     actors = [
         f"{deployment.actors[participant - 1].label} is in it ({step})"
         for participant, step in _steps_in(deployment, number)
     ]
     return f"execution {number} has not finished: {', '.join(actors) or 'no actor is at it yet'}"
+
+
+def _list(outputs: Sequence[int]) -> str:
+    return ", ".join(map(str, outputs))
 
 
 def _steps_in(deployment: Deployment, number: int) -> list[tuple[int, str]]:

@@ -91,6 +91,9 @@ class CompiledDAG:
     def execute(self, /, *args: Any, **kwargs: Any) -> Any:
         """Start one execution.
 
+        Arguments arrive as they are: of an `ObjectRef` the method gets the reference, as in Ray.
+        Keywords that the graph has no use for are ignored.
+
         Returns:
             A `CompiledDAGRef`; a list of them where the output is a `MultiOutputNode`.
 

@@ -82,9 +82,10 @@ def check_fields_used(graph: Graph) -> None:
     ]
     unused = [node for node in fields if node.id not in useful]
     if unused:
+        do = "do" if len(unused) > 1 else "does"
         msg = (
-            f"input fields {_keys(unused)} of {_keys(fields)} do not reach the output. "
-            "Use them or do not take them from the InputNode"
+            f"of the input's fields ({_fields(fields)}) {_fields(unused)} {do} not reach the "
+            "output. Use what is taken from the InputNode, or do not take it"
         )
         raise GraphError(msg)
 
@@ -116,7 +117,7 @@ def check_input_forms(graph: Graph) -> None:
         by_whole, by_field = _reader(graph, whole[0]), _reader(graph, fields[0])
         msg = (
             f"the InputNode is used whole (by {by_whole}) and by field "
-            f"(inp[{_keys(fields[:1])}], by {by_field}). Use one form in a graph"
+            f"({_fields(fields[:1])}, by {by_field}). Use one form in a graph"
         )
         raise GraphError(msg)
 
@@ -166,8 +167,8 @@ def check_overwritten(graph: Graph) -> None:
                     raise GraphError(msg)
 
 
-def _keys(nodes: list[Node]) -> str:
-    return ", ".join(repr(node.op.key) for node in nodes if isinstance(node.op, Input))
+def _fields(nodes: list[Node]) -> str:
+    return ", ".join(f"inp[{node.op.key!r}]" for node in nodes if isinstance(node.op, Input))
 
 
 def _reader(graph: Graph, value: Node) -> str:

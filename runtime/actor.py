@@ -78,6 +78,21 @@ class ActorClass:
         lifeline = session.create(self.__name__, self._options, arguments, methods)
         return ActorHandle(lifeline, self._methods)
 
+    if not TYPE_CHECKING:  # mypy would take any name
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name.startswith("_"):  # also: what is asked of one that is only half unpickled
+                raise AttributeError(f"a remote class has no attribute {name!r}")
+            what = self.__name__
+            if name in self._methods:
+                why = (
+                    f"{what} is a remote class, whose methods are called on actors: "
+                    f"{what}.remote(...).{name}.remote(...), or {what}.bind(...).{name}.bind(...)"
+                )
+            else:
+                why = f"the remote class {what} has no method {name!r}{self.nearest(name)}"
+            raise AttributeError(why)
+
     def options(self, **options: Any) -> ActorClass:
         """Return this class with other options.
 

@@ -98,7 +98,20 @@ def get(
         return get_all(refs.session, [refs], _seconds(timeout))[0]
     if isinstance(refs, ObjectRefGenerator):
         return refs  # its items are references to get one by one, as in Ray
-    raise ValueError(f"get takes an ObjectRef or a list of them, not {type(refs).__name__}")
+    raise ValueError(
+        f"get takes an ObjectRef or a list of them, not {type(refs).__name__}{_remedy(refs)}"
+    )
+
+
+def _remedy(value: Any) -> str:
+    """Return what may be meant by what is no reference, to be put behind a message."""
+    if isinstance(value, ActorHandle):
+        return f": call a method of {value!r}, handle.method.remote(...), which returns one"
+    if isinstance(value, (tuple, set, frozenset)) or inspect.isgenerator(value):
+        return ": make it a list, get([*refs])"
+    if getattr(type(value), "_is_node", False) is True:
+        return f": execute {value!r}, node.execute(...), which returns one"
+    return ""
 
 
 def _get_list(refs: list[Any], timeout: float | None) -> Any:
@@ -127,8 +140,8 @@ def _check_compiled(refs: Sequence[Any]) -> None:
     for position, ref in enumerate(refs):
         if not _is_compiled(ref):
             raise ValueError(
-                f"get: item {position} is a {type(ref).__name__}, and others are references of "
-                "compiled graphs. Get them in a list of their own (wait takes both kinds)"
+                f"get: item {position} is of type {type(ref).__name__}, and others are references "
+                "of compiled graphs. Get them in a list of their own (wait takes both kinds)"
             )
 
 

@@ -200,7 +200,9 @@ class Session(Requests, GraphHost):
                 f"{os.getpid()}, which cannot use it. Submit work in the parent"
             )
         if self.closed:
-            raise RuntimeError("the session has ended (runtime.shutdown): its actors are gone")
+            raise RuntimeError(
+                "the session has ended (runtime.shutdown): its actors are gone. Make them anew"
+            )
 
     # --- eager collectives
 

@@ -55,6 +55,19 @@ def test_a_refusal_says_which_are_unfetched_and_who_has_them(host, gate) -> None
         assert get_many(refs, 30) == [0, 1, 2]
 
 
+def test_a_refusal_does_not_name_what_only_stands_behind_another_execution(host) -> None:
+    with compiled(host, Gate(), "echo", _max_inflight_executions=3) as graph:
+        first, *others = [graph.execute(number) for number in range(3)]
+        until(host, others[1].ready)
+        others.clear()
+        with pytest.raises(CapacityExceededError) as raised:
+            graph.execute(3)
+        text = str(raised.value)
+        assert "3 executions of graph" in text
+        assert "execution 0 has finished and output 0 was not got. Get results" in text
+        assert first.get(30) == 0
+
+
 # --- block ----------------------------------------------------------------------------------------
 
 

@@ -186,6 +186,37 @@ def test_get_of_a_list_raises_the_first_known_error_without_waiting(session, tmp
     runtime.kill(slow)
 
 
+def test_get_says_what_may_be_meant_by_what_is_no_reference(session):
+    actor = Worker.remote()
+    for wrong, remedy in [
+        ((actor.echo.remote(1),), r"not tuple: make it a list, get\(\[\*refs\]\)$"),
+        ((actor.echo.remote(n) for n in range(2)), r"not generator: make it a list"),
+        (actor, r"not ActorHandle: call a method of <actor Worker\(\d+\).*> *, handle\.method"),
+        (
+            actor.echo.bind(1),
+            r"not ClassMethodNode: execute <ClassMethodNode Worker.echo bound .*>",
+        ),
+        (3, r"not int$"),
+    ]:
+        with pytest.raises(
+            ValueError, match=rf"^get takes an ObjectRef or a list of them, {remedy}"
+        ):
+            runtime.get(wrong)
+
+
+def test_a_method_of_a_remote_class_is_called_on_actors():
+    with pytest.raises(
+        AttributeError, match=r"Worker\.remote\(\.\.\.\)\.echo\.remote\(\.\.\.\), or"
+    ):
+        Worker.echo.bind(1)
+    with pytest.raises(
+        AttributeError, match=r"class Worker has no method 'ecko'; did you mean 'ec"
+    ):
+        Worker.ecko  # noqa: B018
+    with pytest.raises(AttributeError, match=r"has no attribute '_methodes'"):
+        Worker._methodes  # noqa: B018
+
+
 def test_wait_splits_in_input_order(session, tmp_path):
     gate = tmp_path / "gate"
     slow, fast = Worker.remote(), Worker.remote()
