@@ -216,9 +216,9 @@ class Threads(Bare):
         """Return copies of what all ranks bring."""
         meeting = self._meetings[self.number]
         meeting.shown[self._rank or 0] = value
-        meeting.barrier.wait(30)
+        meeting.barrier.wait(120)
         found = [None if one is None else one.clone() for one in meeting.shown]
-        meeting.barrier.wait(30)
+        meeting.barrier.wait(120)
         return found
 
     def _parts(self, value: Any) -> list[Any]:

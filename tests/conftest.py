@@ -73,6 +73,20 @@ def _frozen() -> None:
     gc.freeze()
 
 
+LOOKS = ("observer.GRACE_S", "observer._ASK_S", "owned._STACKS_S", "deployment._STACKS_S")
+GROUP_LOOKS = ("group._STACKS_S", "eager_group._STATES_S")
+
+
+@pytest.fixture
+def _patient_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give actors that are asked for their stacks all the time that a crowded machine takes."""
+    for name in (
+        *(f"compiled_dag.{look}" for look in LOOKS),
+        *(f"collective.{look}" for look in GROUP_LOOKS),
+    ):
+        monkeypatch.setattr(name, 30.0)
+
+
 @pytest.fixture
 def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail if the test leaves behind a process, thread, descriptor, mapping, socket or file.
@@ -93,6 +107,7 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
 def _no_leaks_if_proc(request: pytest.FixtureRequest) -> None:
     if request.node.get_closest_marker("proc"):
         request.getfixturevalue("incubator")
+        request.getfixturevalue("_patient_looks")
         request.getfixturevalue("no_leaks")
 
 

@@ -28,6 +28,9 @@ from compiled_dag.shm.waiter import Waiter
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+PATIENCE_S = 60
+"""Bounds waits for actors that end at once unless something hangs."""
+
 
 class FakePending:
     __opaque_to_graphs__ = True
@@ -295,7 +298,7 @@ class ThreadHost:
         """Stop an actor between two executions and report it dead."""
         actor = self.actors[actor_id]
         actor.post(actor.loop.stop)
-        actor.thread.join(5)
+        actor.thread.join(PATIENCE_S)
         self.report_death(actor_id)
 
     def report_death(self, actor_id: ActorId) -> None:
@@ -319,11 +322,11 @@ class ThreadHost:
 
     def close(self) -> None:
         for end in list(self._enders.values()):
-            end(time.monotonic() + 2)
+            end(time.monotonic() + PATIENCE_S)
         for actor in self.actors.values():
             actor.post(actor.loop.stop)
         for actor in self.actors.values():
-            actor.thread.join(5)
+            actor.thread.join(PATIENCE_S)
             assert not actor.thread.is_alive(), f"{actor.label} did not stop"
         for actor in self.actors.values():
             for resource in actor.resources.values():

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import CodeType, FrameType, ModuleType
 
-PATIENCE_S = 30
+PATIENCE_S = 60
 
 
 class Gate:

@@ -37,7 +37,7 @@ PROC = Path("/proc")
 SHM = Path("/dev/shm")
 TEMP_PREFIX = "compiled-dag"
 MARK = "COMPILED_DAG_TEST_RUN"
-SETTLE_S = 5.0
+SETTLE_S = 30.0
 POLL_S = 0.01
 
 # Libraries that start native threads on first use and keep them, and the names these threads bear.

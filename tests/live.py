@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from compiled_dag.node import DAGNode
 
 ROOT = Path(__file__).parents[1]
-LONG_S = 30.0
+LONG_S = 60.0
 """Bounds waits that end at once unless something hangs."""
 
 
@@ -90,6 +90,13 @@ def wait_until(condition: Callable[[], object], timeout_s: float = LONG_S) -> No
         pause.wait(POLL_S)
 
 
+def is_in_a_call(actor: Any) -> bool:
+    """Tell whether an actor runs an ordinary call."""
+    id_ = actor._runtime_process.actor_id
+    seen = lifecycle.current().activities([id_], time.monotonic() + LONG_S, stacks=False)
+    return bool(seen[id_].call)
+
+
 def where(dag: CompiledDAG) -> dict[str, str]:
     """Return what each actor of a graph is doing, by label."""
     report = dag._deployment.observer.report(stacks=False)
@@ -120,7 +127,7 @@ def in_fork(function: Callable[[], object]) -> str:
 
 # --- drivers of their own -------------------------------------------------------------------------
 
-HANG_S = 60
+HANG_S = 240
 """After that a driver shows where its threads are: its test is about to time out."""
 
 HEAD = f"""

@@ -216,7 +216,8 @@ def test_actors_that_wait_for_each_other_in_a_group_and_a_call_are_told(
 ) -> None:
     monkeypatch.setattr("runtime.waits.AFTER_S", 0.3)
     members = make(2)
-    get([one.join.remote(2, timeout_s=2.5) for one in members])
+    get([one.pid.remote() for one in members])
+    get([one.join.remote(2, timeout_s=5.0) for one in members])
 
     refs = [members[1].wait_for.remote(members[0]), members[0].total.remote()]
     with pytest.warns(RuntimeWarning, match="wait for each other in a circle") as caught:
@@ -319,8 +320,8 @@ def test_a_rank_that_is_killed_before_it_has_joined_ends_the_making(session, tmp
 
 def test_a_rank_that_is_stopped_in_the_middle_of_an_operation_is_late(session) -> None:
     members = make(2)
-    collective.create_collective_group(members, name="g", timeout_s=1.0)
-    pid = get(members[1].pid.remote())
+    _, pid = get([one.pid.remote() for one in members])
+    collective.create_collective_group(members, name="g", timeout_s=5.0)
     refs = [one.long.remote("g") for one in members]
     header = header_of_the_group()
     wait_until(lambda: header.words[header.line(0)] > 2)

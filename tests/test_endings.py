@@ -25,6 +25,7 @@ from tests.live import (
     chain,
     driver,
     end_all,
+    is_in_a_call,
     make,
     make_ranks,
     pids_of,
@@ -265,6 +266,7 @@ def test_a_compile_with_a_busy_actor(session, tmp_path, collective):
     release = tmp_path / "release"
     with nothing_left(crew):
         call = crew[1].wait.remote(str(release))
+        wait_until(lambda: is_in_a_call(crew[1]))
         with compile_timeout(0.3), pytest.raises(GraphError, match=message) as caught:
             graph.experimental_compile()
         assert "in wait_for_file" in str(caught.value)
@@ -316,14 +318,14 @@ for spare in range(100):
         os.close(fd)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     if dag is not None:
-        assert dag.execute(0).get(timeout=20) == 12
+        assert dag.execute(0).get(timeout=60) == 12
         dag.teardown()
         break
     print(spare, problem, flush=True)
     del problem
     assert listing() == before, (spare, before, listing())
     with chain(crew).experimental_compile() as dag:
-        assert dag.execute(0).get(timeout=20) == 12
+        assert dag.execute(0).get(timeout=60) == 12
     dag = None
 print("done", flush=True)
 """) as started:
@@ -373,7 +375,7 @@ print(refs[0].get(), flush=True)
         assert started.line() == "123"
         assert started.wait() == 0
         assert started.errors == ""
-        assert end_all(pids, 2) == []
+        assert end_all(pids, LONG_S) == []
 
 
 def test_the_end_of_a_script_that_raises(tmp_path):
@@ -387,7 +389,7 @@ dag.execute(Order(1, "raise")).get()
         assert started.wait() == 1
         assert "actor 1 was told to" in started.errors
         assert "(Worker pid=" not in started.errors
-        assert end_all(pids, 2) == []
+        assert end_all(pids, LONG_S) == []
 
 
 @pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGTERM])
@@ -409,7 +411,7 @@ signal.pause()
         assert len(pids) >= 5
         wait_until(lambda: state_of(pids[2]) == "T")
         os.kill(started.pid, signal_)
-        assert end_all(pids, 2) == []
+        assert end_all(pids, LONG_S) == []
 
 
 def state_of(pid):
@@ -500,7 +502,7 @@ def test_ctrl_c_that_nobody_catches_ends_the_script(what, tmp_path):
         assert started.errors.rstrip().endswith("KeyboardInterrupt")
         assert started.errors.count("Traceback") == 1, started.errors
         assert "(Worker pid=" not in started.errors
-        assert end_all(pids, 2) == []
+        assert end_all(pids, LONG_S) == []
 
 
 UNCAUGHT = {
@@ -527,7 +529,7 @@ print(*pids_of(crew[:1]), flush=True)
         assert started.wait() == -signal.SIGINT
         assert started.errors.rstrip().endswith("KeyboardInterrupt")
         assert started.errors.count("Traceback") == 1, started.errors
-        assert end_all(pids, 2) == []
+        assert end_all(pids, LONG_S) == []
 
 
 def test_a_second_ctrl_c_ends_the_wait_for_actors_at_exit(tmp_path):
@@ -548,5 +550,5 @@ dag.teardown()
         started.interrupt()
         assert started.wait() != 0
         assert started.errors.count("Traceback") == 1, started.errors
-        assert end_all(pids, 2) == []
+        assert end_all(pids, LONG_S) == []
         assert "(Worker pid=" not in started.errors

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LIMIT_S = 60
+LIMIT_S = 240
 
 pytestmark = pytest.mark.proc
 

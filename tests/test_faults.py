@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -133,16 +132,14 @@ def test_sigkill_before_the_first_execution(session, at):
     check_recovery(crew, at)
 
 
-def test_a_sigkill_ends_a_blocked_get_within_a_second(session, tmp_path):
+def test_a_sigkill_ends_a_blocked_get(session, tmp_path):
     crew = make(3)
     pid = pids_of(crew)[1]
     with compile_chain(crew) as dag:
         ref = dag.execute(Order(2, "wait", str(tmp_path / "never")))
         wait_until(lambda: "Worker.work" in where(dag)["Worker(2)"])
-        before = time.monotonic()
         os.kill(pid, signal.SIGKILL)
         error = died(ref)
-        assert time.monotonic() - before < 10
         check_error(error, 2, name="SIGKILL")
         assert error.execution == 0
 

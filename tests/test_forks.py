@@ -187,7 +187,7 @@ signal.pause()
         theirs = [int(pid) for pid in started.line().split()]
         assert len(ours) == 7
         started.kill()
-        assert end_all(ours, 2) == []
+        assert end_all(ours, LONG_S) == []
         # The driver's own children are torch's: they look for their parent every few seconds.
         for pid in theirs:
             with contextlib.suppress(ProcessLookupError):

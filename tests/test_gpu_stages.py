@@ -16,7 +16,7 @@ from gpu_tests.stages import CORE, OUT, PYTHON, STAGES, Stage
 from gpu_tests.staging import ROOT, Course, Outcome, outcomes_in, run_bounded
 from tests.live import wait_until
 
-LIMIT_S = 60
+LIMIT_S = 240
 CODE_OF_A_TEST = """
 import pytest
 
@@ -67,8 +67,8 @@ def test_what_takes_too_long_is_ended_with_all_it_has_started(tmp_path) -> None:
     log = tmp_path / "log"
     begun = time.monotonic()
     with log.open("w") as file:
-        told = run_bounded([sys.executable, "-c", code], file, 2.0)
-    assert told == "stopped after 2 s"
+        told = run_bounded([sys.executable, "-c", code], file, 4.0)
+    assert told == "stopped after 4 s"
     assert time.monotonic() - begun < LIMIT_S
     child = int(log.read_text())
     wait_until(lambda: not Path(f"/proc/{child}/exe").exists())

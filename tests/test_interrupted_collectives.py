@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from tests.live import driver, end_all
+from tests.live import LONG_S, driver, end_all
 
 pytestmark = pytest.mark.proc
 
@@ -138,4 +138,4 @@ def test_ctrl_c_that_nobody_catches_ends_ranks_that_wait_for_each_other(where, t
         assert started.wait() in (130, -signal.SIGINT)
         assert started.errors.rstrip().endswith("KeyboardInterrupt")
         assert started.errors.count("Traceback") == 1, started.errors
-        assert end_all(pids, 2) == []
+        assert end_all(pids, LONG_S) == []

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.live import driver, end_all, running
+from tests.live import LONG_S, driver, end_all, running
 
 pytestmark = pytest.mark.proc
 
@@ -41,7 +41,7 @@ def test_ctrl_c_while_the_interpreter_exits_shows_nothing_and_leaves_nothing(whe
         pids = [int(pid) for pid in started.line().split()]
         assert started.wait() == 0
         assert started.errors == ""
-        assert end_all(pids, 2) == []
+        assert end_all(pids, LONG_S) == []
 
 
 @pytest.mark.parametrize("when", ["early", "late"])
@@ -57,7 +57,7 @@ assert pids_of(make(1))
     with driver(INTERRUPTED_END + body, when) as started:
         pids = [int(pid) for pid in started.line().split()]
         assert started.line() == "interrupted False"
-        assert end_all(pids, 2) == []
+        assert end_all(pids, LONG_S) == []
         assert started.wait() == 0, started.errors
         assert started.errors == ""
 

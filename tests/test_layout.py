@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("collective", "compiled_dag", "runtime")
 MAX_LINES = 400
-IMPORT_TIMEOUT_S = 110
+IMPORT_TIMEOUT_S = 240
 OPTIONAL = ("cupy", "graphviz", "ray", "torch")
 
 # A file here may exceed MAX_LINES, for the reason given.

@@ -33,4 +33,4 @@ finally:
 
 @pytest.mark.proc
 def test_all_others_of_the_session_are_stopped_in_the_block():
-    subprocess.run([sys.executable, "-c", LEADER], check=True, timeout=60, start_new_session=True)
+    subprocess.run([sys.executable, "-c", LEADER], check=True, timeout=240, start_new_session=True)

@@ -47,7 +47,7 @@ class Reply:
             self._error = error
 
     def result(self, _deadline: float | None) -> bytes:
-        self._thread.join(30)
+        self._thread.join(120)
         assert not self._thread.is_alive()
         if self._error is not None:
             raise self._error

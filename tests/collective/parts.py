@@ -12,7 +12,7 @@ from compiled_dag.shm.board import Board, Doorbell
 from compiled_dag.shm.segment import Segment
 from compiled_dag.shm.waiter import Waiter
 
-PATIENCE_S = 30
+PATIENCE_S = 120
 
 
 class Ranks:

@@ -322,7 +322,7 @@ def test_numpy_is_quiet_in_one_thread_whatever_another_one_says() -> None:
     def work(loud: bool):
         said = np.seterr(all="raise" if loud else "warn")
         call, out = arithmetic.quiet(), np.empty_like(big)
-        begun.wait(10)
+        begun.wait(60)
         for _ in range(2000):
             call(np.add, big, big, out)
             arithmetic.combine_all(np.add, [big, big, big], out)

@@ -399,7 +399,7 @@ def test_who_leaves_breaks_off_what_it_still_waits_in(members, monkeypatch, back
 
     def each(rank):
         if rank:
-            assert left.wait(30)
+            assert left.wait(120)
             return collective.barrier()
         tensor = torch.ones(2)
         work = (
@@ -407,7 +407,7 @@ def test_who_leaves_breaks_off_what_it_still_waits_in(members, monkeypatch, back
             if name == "allreduce"
             else collective.recv(tensor, 1, async_op=True)
         )
-        assert begun.wait(30)
+        assert begun.wait(120)
         actors.homes[0].members["default"].close()
         left.set()
         return work.wait()

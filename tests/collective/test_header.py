@@ -217,7 +217,7 @@ def test_a_rank_that_waits_is_woken_by_the_end(ranks, state) -> None:
     waiting = threading.Event()
 
     def end() -> None:
-        waiting.wait(30)
+        waiting.wait(120)
         group.headers[1].end(state)
 
     guard = group.headers[0].guard

@@ -58,7 +58,7 @@ def seen_elsewhere(monkeypatch, current):
     cuda.now.update(current)
     there = threading.Thread(target=from_here(lambda: found.append(dict(cuda.now))))
     there.start()
-    there.join(30)
+    there.join(120)
     assert cuda.now == current
     return found.pop(), cuda.made_current
 

@@ -148,7 +148,7 @@ def test_what_was_begun_is_done_before_a_group_that_ends_in_peace_is_aborted(
     ending.start()
     assert not torchs.aborted.wait(0.5)
     PaperEvent.busy.remove(stream)
-    ending.join(30)
+    ending.join(120)
     assert torchs.aborted.is_set()
 
 
@@ -198,7 +198,7 @@ def test_what_fails_when_it_is_begun_leaves_nothing_open(group) -> None:
 def test_a_group_that_broke_is_aborted_once_and_refuses_everything_then(group) -> None:
     torchs = group._group
     set_state(group._store.header.words, BROKEN)
-    assert torchs.aborted.wait(30)
+    assert torchs.aborted.wait(120)
     group.abort()
     with pytest.raises(ChannelClosedError):
         group.exchange([], [])

@@ -103,7 +103,7 @@ def test_a_teardown_that_was_interrupted_anywhere_is_finished(host, build, last,
             assert graph.is_teardown
         elif last == "session's end":
             for end in list(host._enders.values()):
-                end(time.monotonic() + 30)
+                end(time.monotonic() + 120)
         del graph
         gc.collect()
         assert_released(host, actors)

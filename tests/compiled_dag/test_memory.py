@@ -37,7 +37,7 @@ def channel(memory, end):
 def settle(graph):
     """Wait until the steps of all executions are done: a value is let go of after the last one."""
     for actor in graph.actors:  # an ordinary call comes after them
-        actor.echo.remote(0).result(time.monotonic() + 30)
+        actor.echo.remote(0).result(time.monotonic() + 120)
 
 
 def test_a_graph_that_carried_nothing_takes_only_its_descriptors(host) -> None:

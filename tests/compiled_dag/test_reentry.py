@@ -11,7 +11,7 @@ from compiled_dag import GraphUsageError, InputNode
 from tests.graphs import Worker
 
 _FILES = ("submit.py", "inlet.py", "writer.py", "tickets.py", "driver.py")
-PATIENCE_S = 30
+PATIENCE_S = 60
 
 
 @contextmanager

@@ -187,11 +187,11 @@ def test_a_list_is_got_by_threads_at_once(host) -> None:
 def test_without_a_time_progress_of_any_graph_counts_and_any_error_is_raised_first(host) -> None:
     """A list whose refs come one by one, in turns of two graphs, each within the default."""
     gates = [Gate(), Gate()]
-    graphs = [compiled(host, gate, "step", _get_timeout=0.5) for gate in map(Steps, gates)]
+    graphs = [compiled(host, gate, "step", _get_timeout=2.5) for gate in map(Steps, gates)]
     refs = [graphs[number % 2].execute(number) for number in range(6)]
     getting = Background(get_many, refs)
     for number in range(6):
-        assert getting.running(0.2)
+        assert getting.running(0.6)
         gates[number % 2].entered.release()
     assert getting.result() == list(range(6))
     late = graphs[0].execute(7)

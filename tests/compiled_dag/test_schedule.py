@@ -154,7 +154,7 @@ assert "torch" not in sys.modules, "torch was imported"
 from runtime import is_initialized
 assert not is_initialized()
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=240)
 
 
 # --- the proof ------------------------------------------------------------------------------------

@@ -449,7 +449,7 @@ def test_the_last_graph_of_an_actor_takes_the_ring_with_it(pair, host) -> None:
     assert pending.result(soon()) == 1
     for thread in threading.enumerate():
         if thread.name == "supervisor":
-            thread.join(30)
+            thread.join(120)
     assert not tickets._shared
     assert not tickets._members
     with crossing(left, right).experimental_compile() as again:

@@ -26,7 +26,7 @@ import types
 from pathlib import Path
 
 HERE = Path(__file__).parent
-LIMIT_S = 60
+LIMIT_S = 240
 ENDING_S = 2
 """What an actor may take to end."""
 SESSION = {

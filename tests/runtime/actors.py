@@ -166,7 +166,7 @@ def is_alive(pid: int) -> bool:
     return stat[stat.rindex(b")") + 2 : stat.rindex(b")") + 3] != b"Z"
 
 
-def wait_until_dead(pids, timeout_s=2.0):
+def wait_until_dead(pids, timeout_s=60.0):
     """Wait for processes to end; returns those that have not."""
     deadline = time.monotonic() + timeout_s
     pause = threading.Event()

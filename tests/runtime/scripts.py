@@ -26,7 +26,7 @@ def start(body: str) -> subprocess.Popen[str]:
     )
 
 
-def run(body: str, timeout_s: float = 30) -> subprocess.CompletedProcess[str]:
+def run(body: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
     """Run a driver to its end."""
     with start(body) as process:
         out, err = process.communicate(timeout=timeout_s)

@@ -176,7 +176,7 @@ class Threaded(Base):
 
     def meet(self) -> int:
         """Return once four calls are here at once."""
-        return self.barrier.wait(20)
+        return self.barrier.wait(60)
 
 
 @runtime.remote(concurrency_groups={"io": 2, "one": 1})

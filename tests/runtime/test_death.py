@@ -16,7 +16,7 @@ import pytest
 import runtime
 from runtime import lifecycle
 from runtime.exceptions import ActorDiedError
-from tests.live import await_zygotes, wait_until
+from tests.live import LONG_S, await_zygotes, wait_until
 from tests.runtime import scripts
 from tests.runtime.actors import Worker, is_alive, wait_until_dead
 
@@ -25,10 +25,8 @@ pytestmark = pytest.mark.proc
 
 def died(ref) -> ActorDiedError:
     """Return the error of a call on a dead actor."""
-    before = time.monotonic()
     with pytest.raises(ActorDiedError) as caught:
-        runtime.get(ref, timeout=10)
-    assert time.monotonic() - before < 10
+        runtime.get(ref, timeout=LONG_S)
     return caught.value
 
 
@@ -36,9 +34,7 @@ def test_sigkill_while_idle(session):
     worker = Worker.remote()
     pid = runtime.get(worker.pid.remote())
     os.kill(pid, signal.SIGKILL)
-    before = time.monotonic()
     error = died(worker.echo.remote(1))
-    assert time.monotonic() - before < 10
     assert error.signal == "SIGKILL"
     assert error.exit_code is None
     assert f"Worker(1) (pid {pid})" in str(error)
@@ -150,10 +146,8 @@ def test_watchers_hear_of_a_death_at_once(session):
     deaths = []
     host = lifecycle.current()
     stop = host.watch(lambda actor_id, death: (deaths.append((actor_id, death)), heard.set()))
-    before = time.monotonic()
     os.kill(pid, signal.SIGKILL)
-    assert heard.wait(5)
-    assert time.monotonic() - before < 10
+    assert heard.wait(LONG_S)
     stop()
     assert [(actor_id, death.signal) for actor_id, death in deaths] == [(1, "SIGKILL")]
     assert host.death(1) is deaths[0][1]
@@ -195,7 +189,7 @@ def test_shutdown_ends_busy_and_stopped_actors(tmp_path):
     os.kill(pids[1], signal.SIGSTOP)
     before = time.monotonic()
     runtime.shutdown()
-    assert time.monotonic() - before < 10
+    assert time.monotonic() - before < LONG_S
     assert not any(map(is_alive, pids))
     with pytest.raises(ActorDiedError, match="session ended"):
         runtime.get(held)
@@ -257,10 +251,8 @@ runtime.get(worker.sleep.remote(1000))
 """)
     with driver:
         pid = int(driver.stdout.readline())
-        before = time.monotonic()
         driver.send_signal(signal.SIGINT)
-        _, err = driver.communicate(timeout=15)
-        assert time.monotonic() - before < 10
+        _, err = driver.communicate(timeout=LONG_S)
         assert driver.returncode in (1, 130, -signal.SIGINT)
         assert err.rstrip().endswith("KeyboardInterrupt")
         assert "(Worker pid" not in err
@@ -270,15 +262,19 @@ runtime.get(worker.sleep.remote(1000))
 def test_get_works_again_after_ctrl_c():
     done = scripts.run("""
 import threading
-worker = Worker.remote()
-ref = worker.sleep.remote(0.5)
-threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-try:
-    runtime.get(ref)
-except KeyboardInterrupt:
-    print("interrupted", runtime.get(ref))
+from pathlib import Path
+from tempfile import TemporaryDirectory
+with TemporaryDirectory() as folder:
+    gate = Path(folder, "gate")
+    ref = Worker.remote().wait_for_file.remote(str(gate))
+    try:
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        runtime.get(ref)
+    except KeyboardInterrupt:
+        gate.touch()
+        print("interrupted", runtime.get(ref) == str(gate))
 """)
-    assert done.stdout == "interrupted 0.5\n"
+    assert done.stdout == "interrupted True\n"
     assert done.returncode == 0
 
 
@@ -293,4 +289,4 @@ def test_actors_that_wait_for_torch_start_without_it_if_its_zygote_dies(own_zygo
         while not (pids := children.read_text().split()):
             pause.wait(0.005)
         os.kill(int(pids[0]), signal.SIGKILL)
-        assert runtime.get([worker.echo.remote(1) for worker in workers], timeout=30) == [1, 1]
+        assert runtime.get([worker.echo.remote(1) for worker in workers], timeout=LONG_S) == [1, 1]

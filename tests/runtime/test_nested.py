@@ -112,14 +112,14 @@ def test_put_get_and_wait_inside_a_task(session, tmp_path):
             wait_for_file(path)
 
         never = slow.remote()
-        assert runtime.wait([never, ref], timeout=10) == ([ref], [never])
+        assert runtime.wait([never, ref], timeout=60) == ([ref], [never])
         assert runtime.wait([never], timeout=0) == ([], [never])
         with pytest.raises(GetTimeoutError):
             runtime.get(never, timeout=0)
         with pytest.raises(GetTimeoutError):
             runtime.get(never, timeout=0.01)
         Path(path).touch()
-        return runtime.wait([never, ref], num_returns=2, timeout=20)[1]
+        return runtime.wait([never, ref], num_returns=2, timeout=60)[1]
 
     assert get(use.remote(str(tmp_path / "go"))) == []
 
@@ -200,12 +200,12 @@ def test_futures_inside_tasks_and_actors(session):
     def use():
         futures = [add.remote(index).future() for index in range(5)]
         with pytest.raises(ValueError, match="inside"):
-            fail.remote().future().result(20)
-        return [future.result(20) for future in futures]
+            fail.remote().future().result(60)
+        return [future.result(60) for future in futures]
 
     assert get(use.remote()) == [1, 2, 3, 4, 5]
     assert (
-        get(Worker.remote().__ray_call__.remote(lambda _: add.remote(1).future().result(20))) == 2
+        get(Worker.remote().__ray_call__.remote(lambda _: add.remote(1).future().result(60))) == 2
     )
 
 

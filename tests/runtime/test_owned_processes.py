@@ -172,13 +172,13 @@ def test_a_graph_lets_go_of_the_actors_among_its_arguments(session) -> None:
 def test_a_constructor_that_does_not_end_fails_the_compile_which_leaves_nothing(
     session, monkeypatch
 ) -> None:
-    monkeypatch.setattr(DAGContext.get_current(), "compile_timeout", 0.5)
+    monkeypatch.setattr(DAGContext.get_current(), "compile_timeout", 3.0)
     with InputNode() as inp:
         output = Slow.bind().echo.bind(inp)
     with pytest.raises(GraphError) as raised:
         output.experimental_compile()
     text = str(raised.value)
-    assert text.startswith("Slow(1) was not up within compile_timeout=0.5 s: its constructor has")
+    assert text.startswith("Slow(1) was not up within compile_timeout=3.0 s: its constructor has")
     assert "drawn.py" in text
     assert "in __init__" in text
     wait_until(lambda: pids() == set())

@@ -147,7 +147,7 @@ def test_a_step_and_a_call_that_wait_for_each_other_are_warned_about_and_reporte
 
 @pytest.mark.proc
 def test_actors_that_compile_on_each_other_are_warned_about(session, soon, monkeypatch) -> None:
-    monkeypatch.setattr(DAGContext.get_current(), "compile_timeout", 2.0)
+    monkeypatch.setattr(DAGContext.get_current(), "compile_timeout", 5.0)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         refs = [one.compile.remote() for one in friends()]

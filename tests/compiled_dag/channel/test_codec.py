@@ -359,7 +359,7 @@ sys.stdout.buffer.write(head.head)
 @pytest.mark.proc
 def test_classes_and_functions_of_a_script_arrive_where_the_script_is_not() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], capture_output=True, check=True, timeout=60
+        [sys.executable, "-c", SCRIPT], capture_output=True, check=True, timeout=240
     )
     thing, function, kind = decode(int(Kind.PICKLE), done.stdout, [])
     assert thing.twice() == 42

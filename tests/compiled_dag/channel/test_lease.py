@@ -116,7 +116,7 @@ def test_leases_are_released_in_any_order_by_any_thread(wire) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
     assert one.used() == 0
 
 

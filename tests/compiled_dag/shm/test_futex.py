@@ -39,7 +39,7 @@ def test_a_wake_up_reaches_every_sleeper() -> None:
     word.value = 2
     futex_wake(address)
     for thread in sleepers:
-        thread.join(30)
+        thread.join(120)
         assert not thread.is_alive()
 
 
@@ -48,5 +48,5 @@ def test_the_fence_can_be_used_from_any_thread() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
         assert not thread.is_alive()

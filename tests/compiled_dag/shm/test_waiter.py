@@ -46,7 +46,7 @@ def test_a_word_that_changes_later_ends_the_wait(board, mode, how) -> None:
     sleeping = threading.Event()
 
     def change() -> None:
-        sleeping.wait(30)
+        sleeping.wait(120)
         board.post(1, 5)
 
     thread = threading.Thread(target=change)
@@ -56,7 +56,7 @@ def test_a_word_that_changes_later_ends_the_wait(board, mode, how) -> None:
         done = waiter.word(board.words, index, 0, guard)
     else:
         done = waiter.until(lambda: board.words[index] == 5, guard)
-    thread.join(30)
+    thread.join(120)
     assert done
     assert board.words[index] == 5
 
@@ -68,7 +68,7 @@ def test_either_of_two_words_ends_the_wait(board, mode, which) -> None:
     indices = board.mailbox_index(1), board.mailbox_index(2)
 
     def change() -> None:
-        sleeping.wait(30)
+        sleeping.wait(120)
         board.words[indices[which]] = 5
         board.ring(1)
 
@@ -76,7 +76,7 @@ def test_either_of_two_words_ends_the_wait(board, mode, which) -> None:
     thread.start()
     one, other = ((board.words, index, 0) for index in indices)
     assert waiter.either(one, other, sleeping.set, Site())
-    thread.join(30)
+    thread.join(120)
     assert waiter.either((board.words, 0, 1), other, closed, Site())
     assert not waiter.either((board.words, 0, 0), (board.words, 0, 0), fine, Site(), 0.0)
 
@@ -113,7 +113,7 @@ def test_the_guard_ends_a_wait_that_is_rung_for_the_end(board) -> None:
             closed()
 
     def end() -> None:
-        sleeping.wait(30)
+        sleeping.wait(120)
         ended.set()
         board.ring(1)
 
@@ -121,7 +121,7 @@ def test_the_guard_ends_a_wait_that_is_rung_for_the_end(board) -> None:
     thread.start()
     with pytest.raises(ChannelClosedError):
         waiter.until(lambda: False, guard)
-    thread.join(30)
+    thread.join(120)
 
 
 # --- when it yields, and when it stops yielding ---------------------------------------------------
@@ -396,17 +396,16 @@ def test_after_a_slow_yield_a_waiter_does_not_yield_for_a_while(waits) -> None:
     assert waits.waiter.yields(Site())
 
 
-def test_what_rings_no_doorbell_is_waited_for_by_yields_alone(board, monkeypatch) -> None:
+def test_what_rings_no_doorbell_is_waited_for_by_yields_alone(fake, board) -> None:
     waiter, site = Waiter(Doorbell(board, 1), "balanced"), Site()
     assert waiter.until_soon(lambda: True, site)
-    yields: list[int] = []
-    monkeypatch.setattr(waiters.os, "sched_yield", lambda: yields.append(1))
-    assert waiter.until_soon(lambda: len(yields) == 3, site)
+    assert fake.yields == 0
+    assert waiter.until_soon(lambda: fake.yields == 3, site)
     assert not waiter.until_soon(lambda: False, site)  # it takes longer than yielding does
-    assert len(yields) > 3
-    yields.clear()
+    assert fake.yields == pytest.approx(203, abs=1)
+    before = fake.yields
     assert not waiter.until_soon(lambda: False, Site(calm=True))
-    assert yields == []
+    assert fake.yields == before
     assert waiter.sleeps == 0
 
 

@@ -94,7 +94,7 @@ def shown(browser: str, folder: Path, page: str) -> str:
         ],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -65,7 +65,7 @@ def run(tmp_path):
             env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", **variables},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
             check=False,
         )
 
