@@ -38,7 +38,7 @@ import threading
 import time
 from bisect import bisect_right, insort
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -212,14 +212,22 @@ class _Event:
         self.shared.close()
 
 
-class FakeStream:
-    """A thread that does what it is given, in order, and late."""
+ASKED, STILL = 0, 1
+"""Words of shared memory in which who looks at a stream asks it, and what it last answered."""
 
-    def __init__(self, settings: Settings, seed: int) -> None:
+
+class FakeStream:
+    """A thread that does what it is given, in order, and late.
+
+    One that is watched says, when asked, that it can do no more: it has nothing, or waits.
+    """
+
+    def __init__(self, settings: Settings, seed: int, watch: memoryview | None = None) -> None:
         # Finalizers put into it too, in the middle of anything: this queue allows it.
         self._work: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._random = random.Random(seed)
         self._pause_s = settings.pause_s
+        self._watch = watch
         self.given = 0
         self.done = 0
         threading.Thread(target=self._run, name="fake-stream", daemon=True).start()
@@ -230,12 +238,30 @@ class FakeStream:
 
     def _run(self) -> None:
         while True:
-            work = self._work.get()
+            work = self._take()
             if self._pause_s and self._random.random() < 0.3:
                 time.sleep(self._random.random() * self._pause_s)
             work()
             self.done += 1
             del work  # it may be what keeps a tensor
+
+    def _take(self) -> Callable[[], None]:
+        while self._watch is not None:
+            asked = self._watch[ASKED]
+            with contextlib.suppress(Empty):
+                return self._work.get(timeout=1e-3)
+            self._watch[STILL] = asked
+        return self._work.get()
+
+    def wait_until(self, ready: Callable[[], bool]) -> None:
+        """Do no more before something is so; for what it is given."""
+        while True:
+            asked = 0 if self._watch is None else self._watch[ASKED]
+            if ready():
+                return
+            if self._watch is not None:
+                self._watch[STILL] = asked
+            time.sleep(2e-5)
 
     def synchronize(self) -> None:
         self.ends_within(None)
@@ -418,8 +444,7 @@ class FakeDriver:
         found.use()
 
         def work() -> None:
-            while not found.is_done(number):
-                time.sleep(2e-5)
+            self.streams[stream].wait_until(lambda: found.is_done(number))
             found.let_go()
 
         self.streams[stream].put(work)
@@ -470,9 +495,9 @@ class _Block:
         awaited = [(streams[one], streams[one].given) for one in self.lent_to - {self._stream}]
 
         def work() -> None:
-            for stream, given in awaited:
-                while stream.done < given:
-                    time.sleep(2e-5)
+            streams[self._stream].wait_until(
+                lambda: all(stream.done >= given for stream, given in awaited)
+            )
             ctypes.memset(address, POISON, nbytes)
             ranges.remove(address)
             kept.clear()
@@ -488,8 +513,11 @@ def _lease(block: _Block) -> Any:
 class FakeDevice:
     """See `compiled_dag.cuda.device.Device`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, watch: Callable[[int], memoryview] | None = None
+    ) -> None:
         self.settings = settings
+        self._watch = watch
         self.ranges = Ranges()
         self.driver = FakeDriver(settings, self.ranges)
         self.streams = self.driver.streams
@@ -504,7 +532,8 @@ class FakeDevice:
 
     def add_stream(self) -> int:
         number = DEFAULT + len(self.streams)
-        self.streams[number] = FakeStream(self.settings, os.getpid() * 31 + number)
+        watch = None if self._watch is None else self._watch(number)
+        self.streams[number] = FakeStream(self.settings, os.getpid() * 31 + number, watch)
         return number
 
     def holds(self, tensor: torch.Tensor) -> bool:

@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,6 +33,7 @@ from compiled_dag.shm.board import Board, Doorbell
 from compiled_dag.shm.segment import Segment
 from compiled_dag.shm.waiter import Waiter
 from tests.cuda.fake import FakeDevice, Settings
+from tests.cuda.late import Shown, make_late
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,9 +41,16 @@ if TYPE_CHECKING:
     from compiled_dag.channel.reader import Reader
     from compiled_dag.channel.writer import Writer
     from compiled_dag.ir import DeviceName
+    from tests.cuda.late import Late
 
 WRITER = 1
+WRONG = 3
+"""Exit code of who found wrong values."""
 DTYPES = (torch.int32, torch.float32, torch.bfloat16, torch.uint8, torch.int64)
+
+
+class WrongValuesError(AssertionError):
+    """What arrived is not what was sent."""
 
 
 @dataclass(kw_only=True)
@@ -55,10 +64,13 @@ class Plan:
     most: int = 1000
     """Elements of a tensor."""
     grows: bool = False
+    counts: tuple[int, ...] = (0, 1, 1, 1, 3)
+    """Of tensors in a message."""
     seed: int = 0
     settings: str = "pause_us=200"
     die: tuple[int, str, int] | None = None
     """Participant, name of a call, and at which of these it kills itself."""
+    late: Late | None = None
     slow: tuple[int, ...] = ()
     """Readers that take their time."""
     cap_bytes: int | None = None
@@ -81,7 +93,7 @@ class Plan:
         most = self.most * (1 + lap // 16) if self.grows else self.most
         return [
             (draw.choice(DTYPES), (draw.randint(0, 3), draw.randint(1, max(1, most // 3))))
-            for _ in range(draw.choice((0, 1, 1, 1, 3)))
+            for _ in range(draw.choice(self.counts))
         ]
 
 
@@ -124,6 +136,7 @@ class Rig:
         self._children: dict[int, tuple[int, int]] = {}
         """By pidfd, participant and process id."""
         self._reports, self.report = os.pipe()
+        self.shown = Shown()
 
     def start(self, participant: int, run: Callable[[End], object]) -> None:
         """Run a function as a participant, in a process of its own."""
@@ -136,7 +149,8 @@ class Rig:
             ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a test that hangs
             torch.set_num_threads(1)
             code = End(self, participant).run(run)
-        except BaseException:
+        except BaseException as error:
+            code = WRONG if isinstance(error, WrongValuesError) else 1
             traceback.print_exc()
         finally:
             sys.stderr.flush()
@@ -183,7 +197,9 @@ class End:
         self.graph = GraphSegment(segment, rig.board, processes, (rig.spec,), labels)
         line = self.graph.layout.participant(participant) // 8
         self.graph.words[line + layout.PID] = os.getpid()
-        self.device = FakeDevice(Settings(rig.plan.settings))
+        self.shown = rig.shown
+        watch = None if rig.plan.late is None else partial(rig.shown.watch, participant)
+        self.device = FakeDevice(Settings(rig.plan.settings), watch)
         self.device.driver.select(rig.plan.elsewhere)
         self.waiter = Waiter(Doorbell(rig.board, participant))
         receive = self.device.make_stream() if rig.plan.overlaps else None
@@ -192,6 +208,8 @@ class End:
         self.rings: list[Any] = []
         if rig.plan.die is not None and rig.plan.die[0] == participant:
             self._arm(*rig.plan.die[1:])
+        if rig.plan.late is not None and rig.plan.late.stream[0] == participant:
+            make_late(self, rig.plan.late)
 
     def _arm(self, name: str, number: int) -> None:
         """Die at the n-th call of a kind."""
@@ -262,6 +280,7 @@ class End:
             self.note("use")
             yield box.pop()  # whoever takes it is the only one who has it
             reader.take_back()
+            self.shown.next_lap(self.participant)
 
     def await_window(self, lap: int) -> None:
         """Wait until the driver would have let this execution begin."""
@@ -283,6 +302,7 @@ def send_all(end: End) -> None:
         writer.stage(value)
         end.note("publish")
         writer.publish()
+        end.shown.next_lap(WRITER)
 
 
 def _made(end: End, dtype: torch.dtype, shape: tuple[int, ...], lap: int) -> torch.Tensor:
@@ -300,7 +320,8 @@ def _look_at(end: End, shapes: Any, value: Any, lap: int, wrong: list[int]) -> N
     assert [(one.dtype, tuple(one.shape)) for one in found] == shapes, (lap, shapes)
     for one in found:
         if not end.is_on_gpu:
-            assert is_right(one, lap)
+            if not is_right(one, lap):
+                raise WrongValuesError(f"wrong values in lap {lap}")
             one.add_(1)  # it is the reader's own
             continue
         assert end.device.holds(one)
@@ -319,7 +340,8 @@ def receive_all(end: End) -> None:
         if is_slow and not lap % 7:
             device.synchronize()
     device.synchronize()
-    assert not wrong, f"wrong values in laps {wrong[:10]}"
+    if wrong:
+        raise WrongValuesError(f"wrong values in laps {wrong[:10]}")
 
 
 def play(
