@@ -1,8 +1,8 @@
 """The case `instructions`: what the mailbox and several graphs cost an execution, by callgrind.
 
-Counted, not timed: processor instructions are the same on every run, to a percent. Driver and actor
-run on one thread that never waits (`benchmarks.stepped`); the count of an execution is the
-difference of two runs, divided: starting the interpreter varies by some million. Needs valgrind.
+Counted, not timed. Driver and actor run on one thread that never waits (`benchmarks.stepped`); the
+count of an execution is the difference of two runs, divided. Starting the interpreter varies by ten
+million, so counts are good to some percent, the better the more executions. Needs valgrind.
 """
 
 from __future__ import annotations
