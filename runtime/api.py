@@ -109,6 +109,10 @@ def _remedy(value: Any) -> str:
         return f": call a method of {value!r}, handle.method.remote(...), which returns one"
     if isinstance(value, (tuple, set, frozenset)) or inspect.isgenerator(value):
         return ": make it a list, get([*refs])"
+    if inspect.iscoroutine(value):
+        return (
+            ": await it first, ref = await graph.execute_async(...), and then get(ref) or await ref"
+        )
     if getattr(type(value), "_is_node", False) is True:
         return f": execute {value!r}, node.execute(...), which returns one"
     return ""

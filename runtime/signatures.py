@@ -177,6 +177,7 @@ def _signature(function: Any, *, static: bool) -> inspect.Signature | None:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
         return None
+    signature = signature.replace(return_annotation=signature.empty)  # of no use to who calls it
     if static or inspect.ismethod(function) or not inspect.isfunction(function):
         return signature
     parameters = list(signature.parameters.values())

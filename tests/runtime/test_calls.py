@@ -193,12 +193,18 @@ def test_get_says_what_may_be_meant_by_what_is_no_reference(session):
             actor.echo.bind(1),
             r"not ClassMethodNode: execute <ClassMethodNode Worker.echo bound .*>",
         ),
+        (forgotten := unawaited(), r"not coroutine: await it first, ref = await graph\.execute_as"),
         (3, r"not int$"),
     ]:
         with pytest.raises(
             ValueError, match=rf"^get takes an ObjectRef or a list of them, {remedy}"
         ):
             runtime.get(wrong)
+    forgotten.close()
+
+
+async def unawaited():
+    """Stand for `execute_async`."""
 
 
 def test_a_method_of_a_remote_class_is_called_on_actors():

@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 
-from runtime.signatures import methods_of
+from runtime.signatures import constructor_of, methods_of
 
 
 class Kinds:
@@ -48,3 +48,14 @@ def test_the_function_behind_a_method_is_known_however_it_is_bound(name) -> None
     spec = methods_of(Kinds)[name]
     assert inspect.isgeneratorfunction(spec.function)
     assert str(spec.signature) == "(value)"
+
+
+def test_messages_show_signatures_without_what_is_returned() -> None:
+    class Typed:
+        def method(self, value: int) -> int:
+            return value
+
+    with pytest.raises(TypeError, match=r"^Typed\.method\(value: 'int'\) does not take \(\): miss"):
+        methods_of(Typed)["method"].check((), {})
+    with pytest.raises(TypeError, match=r"^Typed\.__init__\(\) does not take \(int\): too many"):
+        constructor_of(Typed).check((1,), {})
