@@ -129,7 +129,7 @@ class Rig:
             transport=transport,
         )  # fmt: skip
         made = Segment(-1)
-        GraphSegment.allocate(made, plan.readers + 2, (self.spec,), 7)
+        GraphSegment.allocate(made, plan.readers + 2, (self.spec,))
         lines = tuple(range(plan.readers + 2))
         labels = ("driver", *(f"Worker({line})" for line in lines[1:]))
         self.graph = GraphSegment(made.fd, self.board, lines, (self.spec,), labels)
