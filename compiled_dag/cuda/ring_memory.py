@@ -1,4 +1,4 @@
-"""What a ring is in: GPU memory that others open, or pinned memory of the host.
+"""What a ring is in: GPU memory that others open, or pinned host memory.
 
 The second is for GPUs whose memory cannot be shared: MIG instances, sandboxes, no peer access.
 It lies in the graph's segment, above the channel's payload slots, and every process registers it
