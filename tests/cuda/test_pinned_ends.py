@@ -9,7 +9,8 @@ from compiled_dag.cuda.staging import StagingWriter
 from compiled_dag.errors import MemoryCapError
 from compiled_dag.shm.segment import PAGE
 from tests.cuda.fake import VIOLATION
-from tests.cuda.rig import WRITER, End, Plan, fill, is_right, play, receive_all, send_all
+from tests.cuda.late import CURRENT, RECEIVE, Late
+from tests.cuda.rig import WRITER, WRONG, End, Plan, fill, is_right, play, receive_all, send_all
 
 pytestmark = [pytest.mark.proc, pytest.mark.timeout(100)]
 
@@ -96,19 +97,41 @@ def publish_too_early(end: End) -> None:
     send_all(end)
 
 
+def at_worst(way, late: Late | None, **options) -> Plan:
+    """Return a plan of which every message has tensors, where one stream is late."""
+    return plan(way, laps=40, counts=(1, 1, 3), settings="pause_us=0", late=late, **options)
+
+
+COPYING_OUT = at_worst(
+    TO_GPUS,
+    Late(stream=(2, CURRENT), point="copy", behind=(WRITER, CURRENT), ahead=1),
+    depth=1,  # what is released last is used first: the next lap is in the same slot
+)
+"""A reader's GPU, which the writer is a lap ahead of."""
+ARRIVING = at_worst(
+    TO_GPUS, Late(stream=(2, RECEIVE), point="copy", behind=(2, CURRENT)), overlaps=True
+)
+"""Copies out on their own stream: methods are there first."""
+COPYING_IN = at_worst(TO_HOSTS, Late(stream=(WRITER, CURRENT), point="copy", behind=(2, CURRENT)))
+"""The writer's GPU: readers are there first, who have none. Its host is to wait for it."""
+
+
 @pytest.mark.parametrize(
-    ("way", "send", "receive", "exit_codes"),
+    ("plan", "send", "receive", "exit_codes"),
     [
-        (TO_GPUS, send_all, forget_what_is_copied_from, {1, VIOLATION}),
-        (TO_GPUS, send_all, forget_to_pin, {VIOLATION}),
-        (TO_GPUS, send_all, forget_the_lap_before, {1}),
-        (TO_HOSTS, publish_too_early, receive_all, {1, VIOLATION}),
+        (COPYING_OUT, send_all, forget_what_is_copied_from, {WRONG, VIOLATION}),
+        (at_worst(TO_GPUS, None), send_all, forget_to_pin, {VIOLATION}),
+        (ARRIVING, send_all, forget_the_lap_before, {WRONG}),
+        (COPYING_IN, publish_too_early, receive_all, {WRONG}),
     ],
 )
-def test_this_gpu_shows_what_breaks_it(way, send, receive, exit_codes) -> None:
-    late = plan(way, laps=150, settings="pause_us=4000")
-    late.overlaps = receive is forget_the_lap_before
-    assert exit_codes & set(play(late, send, receive).values())
+def test_this_gpu_shows_what_breaks_it(plan, send, receive, exit_codes) -> None:
+    assert exit_codes & set(play(plan, send, receive).values())
+
+
+@pytest.mark.parametrize("plan", [COPYING_OUT, ARRIVING])
+def test_the_worst_order_changes_nothing_in_what_arrives(plan) -> None:
+    assert set(play(plan).values()) == {0}
 
 
 # --- pins -----------------------------------------------------------------------------------------
