@@ -26,7 +26,7 @@ demo: $(STAMP) ## train on handwritten digits through a compiled graph (DEMO_ARG
 	$(STEP) "demo: results go to $(OUT)/demo"
 	@$(BIN)/python examples/train_digits.py --out $(OUT)/demo $(DEMO_ARGS)
 
-test: $(STAMP) ## what CI runs (TEST_ARGS="-k allreduce -x", WORKERS=0: in one process)
+test: $(STAMP) ## the tests that CI runs (TEST_ARGS="-k allreduce -x", WORKERS=0: in one process)
 	$(STEP) "pytest"
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TEST_ARGS)
 
