@@ -45,7 +45,7 @@ def strict_keywords(function: _Function) -> _Function:
 
     @functools.wraps(function)
     def strict(*args: Any, **given: Any) -> Any:
-        if not given.keys() <= known:
+        if given and not known.issuperset(given):
             refuse_unknown(strict, {name: given[name] for name in given.keys() - known})
         return function(*args, **given)
 
