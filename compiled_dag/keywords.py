@@ -12,11 +12,16 @@ _Function = TypeVar("_Function", bound="Callable[..., Any]")
 _Class = TypeVar("_Class", bound=type)
 
 
-def nearest(name: str, known: Iterable[str], most: int = 3) -> str:
-    """Return a hint at the names like `name`, to be put behind a message; it may be empty."""
+def near(name: str, known: Iterable[str], most: int) -> list[str]:
+    """Return the names like `name`, the nearest first."""
     import difflib  # noqa: PLC0415  for a mistake only
 
-    close = difflib.get_close_matches(name, list(known), most)
+    return difflib.get_close_matches(name, list(known), most)
+
+
+def nearest(name: str, known: Iterable[str], most: int = 3) -> str:
+    """Return a hint at the names like `name`, to be put behind a message; it may be empty."""
+    close = near(name, known, most)
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 

@@ -193,6 +193,9 @@ def _check_ignored(ignored: Mapping[str, Any]) -> None:
 
 def _start(**options: Any) -> None:
     """Start a session. Ctrl-C meanwhile is raised when it has begun, and has been ended again."""
+    from compiled_dag.environment import warn_of_misspelt  # noqa: PLC0415  as in `_session`
+
+    warn_of_misspelt()
     with Interrupts() as interrupts:
         _begin(options)
         if interrupts.pending:
