@@ -67,7 +67,7 @@ def test_groups_of_one_name_may_be_made_by_others_later(alone) -> None:
 
 def test_who_does_not_come_is_named_to_all_who_wait(alone) -> None:
     def impatient():
-        until(lambda: alone.groups._meetings)
+        until(lambda: alone.groups._seats)
         return ask(alone, 0, 3, timeout_s=0.2)
 
     errors = raised(at_once(impatient, lambda: ask(alone, 2, 3)))
