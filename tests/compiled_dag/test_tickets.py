@@ -361,7 +361,7 @@ def test_threads_that_execute_several_graphs_at_once(pair, host) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(200)
     for graph in graphs:
         graph.teardown()
     assert failed == []

@@ -596,7 +596,7 @@ def test_random_kills_while_short_tasks_run(session):
     for position in range(100, 2000, 100):
         runtime.wait(refs, num_returns=position, timeout=LONG_S)
         alive = workers()
-        for victim in chance.sample(alive, k=len(alive) // 2):
+        for victim in chance.sample(alive, k=-(-len(alive) // 2)):
             with contextlib.suppress(ProcessLookupError):  # it was one too many, and has ended
                 os.kill(victim, signal.SIGKILL)
                 kills += 1
