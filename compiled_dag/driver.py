@@ -324,7 +324,7 @@ class CompiledDAG:
                     "travels, and visualize(channel_details=True) draws it"
                 )
             msg = f"{type(self).__name__!r} object has no attribute {name!r}{advice}"
-            raise AttributeError(msg)
+            raise AttributeError(msg, name=name, obj=self)
 
     def __enter__(self) -> CompiledDAG:
         return self

@@ -35,7 +35,10 @@ _ON_FIRST_USE = {
 
 def __getattr__(name: str) -> Any:
     if name not in _ON_FIRST_USE:
-        msg = f"module {__name__!r} has no attribute {name!r}"
+        from compiled_dag.keywords import nearest  # noqa: PLC0415  for a mistake only
+
+        hint = "" if name.startswith("_") else nearest(name, __all__)
+        msg = f"module {__name__!r} has no attribute {name!r}{hint}"
         raise AttributeError(msg)
     from importlib import import_module  # noqa: PLC0415  rarely needed
 

@@ -345,8 +345,11 @@ def test_what_a_graph_lacks_is_refused_with_what_to_use(host) -> None:
     with output.experimental_compile() as graph:
         with pytest.raises(AttributeError, match=r"'get_channel_details': .* explain\(\) says how"):
             graph.get_channel_details(None, "")
-        with pytest.raises(AttributeError, match="'CompiledDAG' object has no attribute 'run'$"):
-            graph.run()
+        with pytest.raises(
+            AttributeError, match="'CompiledDAG' object has no attribute 'exec'$"
+        ) as e:
+            graph.exec()
+        assert (e.value.name, e.value.obj) == ("exec", graph)  # what Python tells the near name by
 
 
 @pytest.mark.parametrize("carried", [pickle.dumps, cloudpickle.dumps, copy.copy])

@@ -107,3 +107,21 @@ def test_a_class_is_told_by_its_name() -> None:
 
 def test_no_unknown_keywords_are_no_mistake() -> None:
     refuse_unknown(runtime.get, {})
+
+
+@pytest.mark.parametrize(
+    ("module", "wrong", "meant"),
+    [
+        (runtime, "gets", "get"),
+        (compiled_dag, "InputNodes", "InputNode"),
+        (collective, "all_reduce", "allreduce"),
+    ],
+)
+def test_a_name_that_a_package_has_not_is_told_with_the_one_that_may_be_meant(
+    module, wrong, meant
+) -> None:
+    text = rf"^module '{module.__name__}' has no attribute '{wrong}'; did you mean '{meant}'"
+    with pytest.raises(AttributeError, match=text):
+        getattr(module, wrong)
+    with pytest.raises(AttributeError, match=r"has no attribute '__wrong__'$"):
+        getattr(module, "__wrong__")  # noqa: B009  mypy knows that there is none
