@@ -135,11 +135,14 @@ def own_zygotes(incubator: Incubator, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def session(no_leaks: None) -> Iterator[None]:
-    """Run the test between `runtime.init()` and `runtime.shutdown()`; check both for leaks."""
+    """Run the test between `runtime.init()` and `runtime.shutdown()`; check both for leaks.
+
+    Of two CPUs, wherever it runs: tests have one task wait while another one is done.
+    """
     import runtime  # a broken runtime must not stop the pure tests
 
     try:
-        runtime.init()
+        runtime.init(num_cpus=2)
         yield
     finally:
         runtime.shutdown()

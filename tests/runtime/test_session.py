@@ -94,8 +94,9 @@ def test_the_first_use_starts_a_session(use):
     runtime.shutdown()
 
 
-def test_by_default_there_is_what_this_process_may_use(session):
-    found = runtime.cluster_resources()
+def test_by_default_there_is_what_this_process_may_use(no_leaks):
+    with runtime.init():
+        found = runtime.cluster_resources()
     assert found["CPU"] == len(os.sched_getaffinity(0))
     assert found.keys() <= {"CPU", "GPU"}
 

@@ -713,6 +713,7 @@ def slow(path):
     return 1
 @runtime.remote
 def quick(index): return index
+runtime.init(num_cpus=2)
 ref = slow.remote(sys.argv[1])
 runtime.get(quick.remote(0))
 try:
