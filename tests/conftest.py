@@ -78,13 +78,20 @@ GROUP_LOOKS = ("group._STACKS_S", "eager_group._STATES_S")
 
 
 @pytest.fixture
-def _patient_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give actors that are asked for their stacks all the time that a crowded machine takes."""
-    for name in (
+def _patient_looks() -> Iterator[None]:
+    """Give actors that are asked for their stacks all the time that a crowded machine takes.
+
+    The test's own `monkeypatch` begins later, behind `no_leaks`: what it has put somewhere may hold
+    handles, and is to be gone when that looks.
+    """
+    names = (
         *(f"compiled_dag.{look}" for look in LOOKS),
         *(f"collective.{look}" for look in GROUP_LOOKS),
-    ):
-        monkeypatch.setattr(name, 30.0)
+    )
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for name in names:
+            monkeypatch.setattr(name, 30.0)
+        yield
 
 
 @pytest.fixture
