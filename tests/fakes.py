@@ -134,8 +134,8 @@ class FakeMethod:
         def work() -> None:
             self.actor.call = f"{self.class_name}.{self.name}"
             try:
+                given = [self._arrived(item) for item in args]  # first: the first error counts
                 named = {key: self._arrived(item) for key, item in kwargs.items()}
-                given = map(self._arrived, args)
                 result = getattr(self.actor.instance, self.name)(*given, **named)
             except BaseException as error:
                 for one in (pending, *parts):
