@@ -27,6 +27,7 @@ def test_tensors_are_writable_and_private_at_each_get(session, size):
     assert runtime.get(shared).eq(1).all()
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # of one core
 @pytest.mark.parametrize("num_workers", [2])
 def test_a_data_loader_in_an_actor_and_in_the_driver(session, num_workers):
     pytest.importorskip("torch")
