@@ -124,6 +124,7 @@ def test_a_fork_during_an_execution(session, tmp_path):
         assert dag.execute(0).get(timeout=LONG_S) == 12
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # of one core
 def test_a_data_loader_in_the_driver_over_results_that_are_held(session):
     with chain(make(2)).experimental_compile() as dag:
         held = [dag.execute(array(n)).get(timeout=LONG_S) for n in range(3)]
