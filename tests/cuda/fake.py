@@ -43,6 +43,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
+from compiled_dag.cuda import ring
 from compiled_dag.cuda.driver import HANDLE_BYTES
 from compiled_dag.errors import MemoryCapError
 from compiled_dag.shm.segment import PAGE, Mapping, round_up
@@ -53,7 +54,9 @@ if TYPE_CHECKING:
     from compiled_dag.channel.tensor import Look
 
 SETTINGS: Final = "FAKE_CUDA"
-"""Environment: words of `Settings`, and ``pause_us=N`` and ``memory=BYTES``."""
+"""Environment: words of `Settings`, and ``pause_us=N``, ``memory=BYTES`` and ``close_s=N``."""
+PATIENCE_S: Final = 60.0
+"""Ends of a graph wait so long for each other: on a busy machine, too, only a fault takes that."""
 POISON: Final = 0xA5
 VIOLATION: Final = 66
 """Exit code."""
@@ -100,6 +103,7 @@ class Settings:
         self.is_mig = "mig" in words
         self.is_other = "other" in words
         self.spoils_imports = "spoils_imports" in words
+        self.close_s = float(words.get("close_s", PATIENCE_S))
 
 
 # --- shared memory ----------------------------------------------------------------------------
@@ -228,13 +232,16 @@ class FakeStream:
         self._random = random.Random(seed)
         self._pause_s = settings.pause_s
         self._watch = watch
-        self.given = 0
-        self.done = 0
         threading.Thread(target=self._run, name="fake-stream", daemon=True).start()
 
     def put(self, work: Callable[[], None]) -> None:
-        self.given += 1
         self._work.put(work)
+
+    def mark(self) -> threading.Event:
+        """Return what is set when the stream has done what it was given before."""
+        ended = threading.Event()
+        self.put(ended.set)
+        return ended
 
     def _run(self) -> None:
         while True:
@@ -242,7 +249,6 @@ class FakeStream:
             if self._pause_s and self._random.random() < 0.3:
                 time.sleep(self._random.random() * self._pause_s)
             work()
-            self.done += 1
             del work  # it may be what keeps a tensor
 
     def _take(self) -> Callable[[], None]:
@@ -264,13 +270,7 @@ class FakeStream:
             time.sleep(2e-5)
 
     def synchronize(self) -> None:
-        self.ends_within(None)
-
-    def ends_within(self, timeout_s: float | None) -> bool:
-        """Wait until it has done what it was given before; False if that takes longer."""
-        ended = threading.Event()
-        self.put(ended.set)
-        return ended.wait(timeout_s)
+        self.mark().wait()
 
 
 # --- the driver ---------------------------------------------------------------------------------
@@ -352,7 +352,7 @@ class FakeDriver:
 
     def free(self, pointer: int) -> None:
         shared = self._made.pop(pointer)
-        for stream in self.streams.values():
+        for stream in list(self.streams.values()):  # others may add some
             stream.synchronize()  # as cudaFree does
         users = shared.users()
         if users:
@@ -492,12 +492,10 @@ class _Block:
         ranges, streams = self._device.ranges, self._device.streams
         self._device.blocks.pop(address, None)
         # What other streams still do with it is only waited for if they were said to use it.
-        awaited = [(streams[one], streams[one].given) for one in self.lent_to - {self._stream}]
+        awaited = [streams[one].mark() for one in self.lent_to - {self._stream}]
 
         def work() -> None:
-            streams[self._stream].wait_until(
-                lambda: all(stream.done >= given for stream, given in awaited)
-            )
+            streams[self._stream].wait_until(lambda: all(mark.is_set() for mark in awaited))
             ctypes.memset(address, POISON, nbytes)
             ranges.remove(address)
             kept.clear()
@@ -628,7 +626,7 @@ class FakeDevice:
         """Wait until all streams have done what they were given."""
         if self._noting is not None:
             raise FakeCudaError(_CAPTURING, "operation not permitted when stream is capturing")
-        for stream in self.streams.values():
+        for stream in list(self.streams.values()):  # others may add some
             stream.synchronize()
 
 
@@ -651,6 +649,7 @@ class FakeRecording:
 def open_device() -> FakeDevice:
     """Make this process's GPU: what ``COMPILED_DAG_CUDA=tests.cuda.fake:open_device`` calls."""
     device = FakeDevice(Settings(os.environ.get(SETTINGS, "")))
+    ring.CLOSE_S = device.settings.close_s
     if device.settings.imitates_nccl:
         from tests.cuda.nccl import imitate
 

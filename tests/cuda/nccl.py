@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from tests.cuda.fake import FakeDevice
 
 _dist: Any = torch.distributed
-_CONNECT: Final = timedelta(seconds=60)
+PATIENCE_S: Final = 60.0
+"""For what takes so long only where something is at fault, on a busy machine, too."""
+_CONNECT: Final = timedelta(seconds=PATIENCE_S)
 
 operations = 0
 """Of all groups, by now: what several tensors are sent in at once is one."""
@@ -64,6 +66,7 @@ def imitate(device: FakeDevice) -> None:
         uint8=torch.uint8,
     )
     Group.Options = _Options  # type: ignore[attr-defined]
+    nccl_group.LEAVE_S = nccl_group.FINISH_S = PATIENCE_S  # type: ignore[misc]
     nccl_group.dist = SimpleNamespace(ProcessGroupNCCL=Group, PrefixStore=_dist.PrefixStore)
 
 

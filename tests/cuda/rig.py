@@ -32,7 +32,7 @@ from compiled_dag.outcome import Place
 from compiled_dag.shm.board import Board, Doorbell
 from compiled_dag.shm.segment import Segment
 from compiled_dag.shm.waiter import Waiter
-from tests.cuda.fake import FakeDevice, Settings
+from tests.cuda.fake import PATIENCE_S, FakeDevice, Settings
 from tests.cuda.late import Shown, make_late
 
 if TYPE_CHECKING:
@@ -236,8 +236,8 @@ class End:
                 os.write(self._report, b".")
             self.waiter.until(lambda: False, self.graph.guard)
         broken = self.graph.state == layout.BROKEN
-        if broken:
-            ring.CLOSE_S = 0.2  # what a dead peer's event holds up is not to be had
+        # What a dead peer's event holds up is not to be had, and without one only a fault is late.
+        ring.CLOSE_S = 0.2 if broken else PATIENCE_S
         left = leaving.leave(self.rings)
         assert self.device.driver.current() == self.plan.elsewhere
         return 0 if broken or not left.rings else 5

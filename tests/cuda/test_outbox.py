@@ -10,13 +10,13 @@ import pytest
 import torch
 
 import runtime
-from collective.nccl_group import FINISH_S
 from compiled_dag import InputNode, MemoryCapError, MultiOutputNode, TaskError
 from compiled_dag.channel import layout as at
 from compiled_dag.cuda.outbox import BUFFERS, Departure, Outbox
 from tests.cuda.crew import UNSENDABLE, Elsewhere
-from tests.cuda.fake import POISON, FakeDevice, Settings
+from tests.cuda.fake import ASKED, DEFAULT, POISON, STILL, FakeDevice, Settings
 from tests.cuda.graphs import after_a_death, edges, get, hop
+from tests.live import LONG_S, wait_until
 
 WORD = 16
 
@@ -25,7 +25,10 @@ class Rig:
     """A GPU, an outbox, and what stands for NCCL: it sends when it is let."""
 
     def __init__(self, cap_bytes: int | None = None) -> None:
-        self.device = FakeDevice(Settings("pause_us=0"))
+        self._watch = memoryview(bytearray(16)).cast("Q")
+        unwatched = memoryview(bytearray(16)).cast("Q")
+        watch = lambda stream: self._watch if stream == DEFAULT else unwatched  # noqa: E731
+        self.device = FakeDevice(Settings("pause_us=0"), watch)
         make = lambda: self.device.driver.make_event(is_shared=False)  # noqa: E731
         departure = Departure(self.device.make_stream(), make(), tuple(make() for _ in range(2)))
         self.words = [0] * 20
@@ -57,8 +60,11 @@ class Rig:
         self.outbox.sent()
 
     def methods_are_done(self) -> bool:
-        """Tell whether the current stream comes to the end of what it has to do."""
-        return self.device.streams[self.device.current].ends_within(1.0)
+        """Tell whether the current stream comes to the end of what it has to do, or waits."""
+        end = self.device.streams[DEFAULT].mark()
+        self._watch[ASKED] = asked = self._watch[ASKED] + 1
+        wait_until(lambda: self._watch[STILL] >= asked)
+        return end.is_set()
 
 
 @pytest.fixture
@@ -239,7 +245,7 @@ def test_a_death_breaks_the_graph_and_leaves_the_others_usable(start, victim, mo
     stages = start(3, num_gpus=3, settings="no_memory,nccl")
     left = after_a_death(stages, victim)
     for one in left:
-        runtime.get(one.show.remote(3), timeout=FINISH_S)  # its GPU waits for nobody
+        runtime.get(one.show.remote(3), timeout=LONG_S)  # its GPU waits for nobody
     with hop(*left).experimental_compile() as again:
         assert edges(again)["Stage.make", "Stage.show"].transport == "nccl"
         assert get(again.execute(4)) == [("gpu", [0, 1, 2, 3])]

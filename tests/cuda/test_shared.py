@@ -90,7 +90,8 @@ def test_memory_grows_with_what_it_is_to_hold_and_the_old_goes(start) -> None:
     with draw(ranks).experimental_compile() as graph:
         check(graph, ranks, [10, 300_000, 20, 600_000, 1_200_000, 30, 40, 50, 60])
         grown = [2 * (8 << 20)] * W
-        for _ in range(100):  # until nothing of the old is under way when a rank looks
+        for _ in range(10):  # who has the old open closes it, and then it is freed
+            get([rank.show.remote(None) for rank in ranks])  # nothing of it is under way
             check(graph, ranks, [7])
             if (found := get([rank.memory.remote() for rank in ranks])) == grown:
                 break

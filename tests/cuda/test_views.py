@@ -72,7 +72,7 @@ def test_what_a_method_returns_of_a_view_arrives_here_and_there(start) -> None:
 
 @pytest.mark.parametrize("method", ["keep", "keep_last"])
 def test_a_view_that_is_kept_stays_and_its_reader_gets_copies(start, method, capfd) -> None:
-    first, second, third = start(3, settings="pause_us=1000")
+    first, second, third = start(3, settings="pause_us=1000,close_s=0.5")
     with InputNode() as inp:
         value = viewed(first.make.bind(inp))
         kept = getattr(second, method).bind(value).with_tensor_transport("accelerator")
