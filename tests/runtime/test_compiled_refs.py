@@ -50,9 +50,9 @@ def test_get_wait_put_and_calls_with_compiled_references(session, tmp_path) -> N
     with graph_of(quick) as graph, graph_of(slow, "hold") as held, graph_of(bad, "fail") as failing:
         ordinary, ref = echo.remote(1), graph.execute(2)
         assert runtime.get([ref, failing_ok(graph)]) == [2, 3]
-        with pytest.raises(ValueError, match="item 1 is a ObjectRef, and others are ref.*wait"):
+        with pytest.raises(ValueError, match="item 1 is of type ObjectRef, and .*wait"):
             runtime.get([ref, ordinary])
-        with pytest.raises(ValueError, match="get: item 0 is a int"):
+        with pytest.raises(ValueError, match="get: item 0 is of type int"):
             runtime.get([5, ref])
 
         path = str(tmp_path / "gate")
