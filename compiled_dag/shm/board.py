@@ -39,7 +39,7 @@ import itertools
 import threading
 from typing import TYPE_CHECKING, Final
 
-from compiled_dag.shm.futex import Timespec, fence, futex_wait, futex_wake
+from compiled_dag.shm.futex import STORES_STAY_IN_ORDER, Timespec, fence, futex_wait, futex_wake
 from compiled_dag.shm.segment import Mapping, Segment
 
 if TYPE_CHECKING:
@@ -148,7 +148,8 @@ class Doorbell:
             token = next(self._tokens) & 0xFFFFFFFF or next(self._tokens) & 0xFFFFFFFF
             self._sleepers += 1
             self._bells[self._index] = token
-        fence()
+        if not STORES_STAY_IN_ORDER:  # on x86-64 giving the lock back was the fence
+            fence()
         return token
 
     def sleep(self, token: int, timeout: Timespec) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import time
 
 import pytest
 
@@ -27,6 +28,14 @@ def test_a_word_that_has_changed_is_not_slept_on() -> None:
 def test_sleep_ends_with_its_time() -> None:
     word = ctypes.c_uint(5)
     futex_wait(ctypes.c_void_p(ctypes.addressof(word)), 5, Timespec.of(0.001))
+
+
+@pytest.mark.parametrize("value", [1 << 31, (1 << 32) - 1])
+def test_all_values_of_a_word_can_be_slept_on(value) -> None:
+    word = ctypes.c_uint(value)
+    start = time.monotonic()
+    futex_wait(ctypes.c_void_p(ctypes.addressof(word)), value, Timespec.of(0.02))
+    assert time.monotonic() - start >= 0.02  # taken for another value, it would return at once
 
 
 def test_a_wake_up_reaches_every_sleeper() -> None:

@@ -236,6 +236,38 @@ def test_a_slow_yield_ends_the_yielding_and_skips_it_for_2_waits(waits) -> None:
     assert waits.skipped() == 2
 
 
+class Looked(list):
+    """Words that count the looks at the first of them."""
+
+    count = 0
+
+    def __getitem__(self, index):
+        self.count += index == 0
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("how", ["word", "either", "any_of", "until"])
+def test_a_wait_that_skips_yielding_looks_once_and_once_more_when_armed(waits, how) -> None:
+    waits.slow()
+    words, looks = Looked([0, 0, 0]), []
+    one, other, third = [(words, index, 0) for index in range(3)]
+
+    def ring() -> None:
+        looks.append(words.count)
+        words[0] = 1
+
+    waits.bell.rung, waiter = ring, waits.waiter
+    if how == "word":
+        assert waiter.word(*one, fine)
+    elif how == "either":
+        assert waiter.either(one, other, fine, Site())
+    elif how == "any_of":
+        assert waiter.any_of(one, other, third, fine, Site())
+    else:
+        assert waiter.until(lambda: words[0] != 0, fine)
+    assert looks == [3 if how == "any_of" else 2]  # that one looks by way of `until`
+
+
 def test_each_further_slow_yield_doubles_what_is_skipped(waits) -> None:
     skipped = []
     for _ in range(4):
