@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import gc
 import os
 import sys
 import threading
@@ -225,14 +227,27 @@ def _begin(options: Mapping[str, Any]) -> None:
 
 def _session(segment: Segment, launched: Launch, options: Mapping[str, Any]) -> Session:
     # What a session consists of takes longer to import than all that users see of this package.
-    from runtime.session import Session  # noqa: PLC0415  see above
-    from runtime.warm import set_stock  # noqa: PLC0415  see above
+    with _uncollected():
+        from runtime.session import Session  # noqa: PLC0415  see above
+        from runtime.warm import set_stock  # noqa: PLC0415  see above
 
     session = Session(segment, launched, **options)
     set_strays(session.store.pin, session.store.lend, session.store.find_stray)
     set_admission(session.store.admit)
     set_stock(session.memory.take, session.memory.give)
     return session
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the collector out of imports, which make no garbage: of torch alone it takes 80 ms."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _facts() -> SessionContext:

@@ -215,3 +215,22 @@ def test_processes_are_groups_in_the_drivers_session(own_zygotes):
         pid, group, session = runtime.get(runtime.remote(groups).remote())
         assert pid == group
         assert session == os.getsid(0)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_init_imports_a_session_without_looking_for_garbage(enabled):
+    done = scripts.run(f"""
+import gc
+gc.set_threshold(10)
+gc.{"enable" if enabled else "disable"}()
+collected = []
+
+def note(_phase, _info):
+    if "runtime.session" in sys.modules and "runtime.zygotes" not in sys.modules:
+        collected.append(1)  # in the middle of the import
+
+gc.callbacks.append(note)
+runtime.init()
+print("runtime.zygotes" in sys.modules, collected, gc.isenabled())
+""")
+    assert done.stdout == f"True [] {enabled}\n", done.stderr
