@@ -149,8 +149,8 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         previous = _get_handler(_SIGINT)
-        is_main = threading.current_thread() is threading.main_thread()
-        if is_main and callable(previous):  # neither ignored nor the end of the process
+        # Neither ignored nor the end of the process.
+        if _get_ident() == _main.ident and callable(previous):
             self._previous = previous
             _set_handler(_SIGINT, self._interrupted)
         return self

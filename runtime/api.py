@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from compiled_dag.errors import ActorHandleNotFoundError
 from compiled_dag.keywords import choice, refuse_unknown, strict_keywords
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from typing_extensions import Never
+
+_ORDINARY: Final = {ObjectRef}
 
 
 def remote(*args: Any, **options: Any) -> Any:
@@ -90,6 +92,8 @@ def get(
     del _use_object_store
     if unknown:
         refuse_unknown(get, unknown)
+    if refs.__class__ is ObjectRef:  # first: to find that an attribute is missing takes longer
+        return get_all(refs.session, (refs,), _seconds(timeout))[0]
     if getattr(type(refs), "__compiled_ref__", False) is True:  # `_is_compiled`, without a call
         return refs.get(timeout)
     if isinstance(refs, list):
@@ -121,6 +125,8 @@ def _remedy(value: Any) -> str:
 def _get_list(refs: list[Any], timeout: float | None) -> Any:
     if not refs:
         return []
+    if set(map(type, refs)) == _ORDINARY:  # told without a call for each
+        return get_all(refs[0].session, refs, _seconds(timeout))
     if _is_compiled(refs[0]) or any(map(_is_compiled, refs)):
         if len(set(map(type, refs))) > 1:
             _check_compiled(refs)

@@ -185,13 +185,11 @@ class Link:
 
     def pump(self) -> None:
         """Handle the replies that are there, unless another thread is at it."""
-        sent = self._words[self._sent]
-        if sent == self._seen:
+        if self._words[self._sent] == self._seen:
             return
         if self._reading.acquire(blocking=False) or self._leave_to_reader():
             try:
-                if not self._receive() and not sent & 1:
-                    self._seen = sent  # before the look: nothing that was sent since is missed
+                self._receive()
             finally:
                 self._release()
 
@@ -221,11 +219,14 @@ class Link:
 
     def _receive(self) -> bool:
         messages = self._messages
+        sent = self._words[self._sent]  # before the read: nothing that is sent later is missed
         try:
             found = self._inbox.receive(messages)
         except OSError as error:
             self._breaker(error)
             return False
+        if self._inbox.emptied and not sent & 1:
+            self._seen = sent
         if found:
             self._board.ring(0)
         messages.raise_first()

@@ -18,7 +18,7 @@ from runtime.messages import Answer, AnswerWith, Call, Cancel, Died, Resolved
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from compiled_dag.shm.board import Board
     from runtime.interruption import Interruption
@@ -61,7 +61,8 @@ class Mailbox:
         self._awaited = board.word_index(line, AWAITED)
         self._awaited_at = board.word_index(line, AWAITED_AT)
         self._sent = board.word_index(line, SENT)
-        self._pumped = -1
+        self._read = -1
+        """The count of what the driver has sent when nothing was left to read."""
         self._fresh: deque[Any] = deque()
         self._receiving = threading.Lock()
         self._sending = threading.Lock()
@@ -76,17 +77,19 @@ class Mailbox:
         """Whether the process is to end at once."""
         return bool(self._board.words[self._count] == STOP_AT_ONCE)
 
+    @property
+    def all_read(self) -> bool:
+        """Whether all that the driver has counted has been taken, into `messages` what is there."""
+        return bool(self._board.words[self._count] == self._read)
+
     def pump(self) -> None:
         """Take what has arrived, unless another thread is at it."""
-        words, count = self._board.words, self._count
-        while words[count] != self._pumped:
+        while not self.all_read:
             with self._shield:  # around the lock, too: whoever is interrupted must not keep it
                 if not self._receiving.acquire(blocking=False):
                     return
                 try:
-                    self._pumped = words[count]
-                    while self._inbox.receive(self._fresh):
-                        self._route_all()
+                    self._receive()
                 finally:
                     self._receiving.release()
             self._board.ring(self._line)
@@ -94,10 +97,18 @@ class Mailbox:
     def receive(self) -> bool:
         """Take some of what has arrived, whatever the count says; returns whether anything had."""
         with self._shield, self._receiving:
-            found = self._inbox.receive(self._fresh)
-            self._route_all()
+            found = self._receive()
         if found:
             self._board.ring(self._line)  # a waiting thread may have found the lock taken
+        return found
+
+    def _receive(self) -> bool:
+        """Do that, with the lock held."""
+        count = self._board.words[self._count]  # before the read: what is counted later is news
+        found = self._inbox.receive(self._fresh)
+        self._route_all()
+        if self._inbox.emptied:
+            self._read = count  # last: who sees it need not look at the socket
         return found
 
     def _route_all(self) -> None:
@@ -129,12 +140,29 @@ class Mailbox:
         Raises:
             OSError: The driver has closed the session.
         """
-        words, sent = self._board.words, self._sent
         with self._shield, self._sending:
-            words[sent] += 1  # a message may be too long for the socket before it is read
-            wire.send(self._control, message, first)
-            words[sent] += 1
+            data, fds = wire.pack(message)
+            if first is not None:
+                data = wire.pack(first)[0] + data
+            self._send(data, fds)
         self._board.ring(_DRIVER)
+
+    def _send(self, data: memoryview | bytes, fds: Sequence[int]) -> None:
+        """Send, and count it: as begun first where it may be too long for the socket."""
+        words, sent = self._board.words, self._sent
+        if not fds:
+            try:
+                done = wire.send_some(self._control, data, ())
+            except BlockingIOError:
+                done = 0
+            if done == len(data):
+                words[sent] += 2
+                return
+            data = memoryview(data)[done:]
+        words[sent] += 1
+        self._board.ring(_DRIVER)  # it has to be read before it is whole
+        wire.send_all(self._control, data, fds)
+        words[sent] += 1
 
     def fileno(self) -> int:
         """Return the socket's descriptor, to wait for news on."""

@@ -120,7 +120,7 @@ class Service:
 
     def _take(self) -> bool:
         """Receive; returns False if nothing was there."""
-        if self._mail.receive():
+        if not self._mail.all_read and self._mail.receive():
             return True
         self._session.report_gone()
         if self._mail.closed:

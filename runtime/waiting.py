@@ -106,12 +106,14 @@ class _Progress:
         else:
             at = len(refs)
         self._next = at
+        if at == len(refs):
+            return True  # what has failed tells its value
         failures = num_failures()
         if self._failures != failures:
             self._failures = failures
             self.has_failed = any(ref.failed for ref in refs)
-        if self.has_failed or at == len(refs):
-            return True
+            if self.has_failed:
+                return True
         if self._noted != at:
             self._noted = at
             self._note(refs[at])

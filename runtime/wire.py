@@ -148,15 +148,21 @@ def _rights(fds: Sequence[int]) -> list[tuple[int, int, array.array[int]]]:
     return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds[:MAX_FDS]))]
 
 
-def send(sock: socket.socket, message: Message, first: Message | None = None) -> None:
-    """Send all of `message`, waiting for room, and before it `first`, which has no descriptors.
+def send(sock: socket.socket, message: Message) -> None:
+    """Send all of `message`, waiting for room.
 
     Raises:
         OSError: The peer is gone.
     """
-    data, fds = pack(message)
-    if first is not None:
-        data = pack(first)[0] + data
+    send_all(sock, *pack(message))
+
+
+def send_all(sock: socket.socket, data: memoryview | bytes, fds: Sequence[int]) -> None:
+    """Send what `pack` made, waiting for room.
+
+    Raises:
+        OSError: The peer is gone.
+    """
     if not fds:
         sock.sendall(data, _SEND)
         return
@@ -205,6 +211,8 @@ class Inbox:
         self._fds: deque[int] = deque()
         self.closed = False
         """Whether the peer has closed its side."""
+        self.emptied = True
+        """Whether the last `receive` took all that had been sent by then."""
 
     def receive(self, into: deque[Any]) -> bool:
         """Take what is there without waiting; returns False if nothing was.
@@ -213,6 +221,7 @@ class Inbox:
             OSError: A descriptor could not be received, or the peer sent what is no message;
                 nothing more will be received.
         """
+        self.emptied = True
         if self.closed:
             return False
         room = self._view[self._end :] if self._end else self._view
@@ -225,6 +234,8 @@ class Inbox:
         if not nbytes:
             self.closed = True
             return False
+        # Bytes that come with descriptors end a read, whatever is behind them.
+        self.emptied = not control and nbytes < len(room)
         for _, _, data in control:
             self._fds.extend(array.array("i", data[: len(data) - len(data) % 4]))
         if flags & _TRUNCATED:

@@ -12,7 +12,8 @@
                             and the actor that is to do something for its graph, or 0
     +152  u64 awaited at    process i: since when (monotonic, ns)
     +160  u64 concurrent    process i: 1 if its calls run elsewhere than on its main thread
-    +168  u64 sent          process i: twice the messages it has sent, and 1 while it sends one
+    +168  u64 sent          process i: twice the messages it has sent, and 1 while it waits for
+                            room to send the rest of one
     +176  u64 forks         process i: how often it has forked children that see what it sees
     +192  u64 revoked       the driver
     +200  u64 cancelled     the driver, before it sends the signal that interrupts a task

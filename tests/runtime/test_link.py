@@ -94,3 +94,34 @@ def test_a_link_is_read_only_if_the_process_has_sent_something():
         link.pump()  # the same count, but one is still on its way
         assert [reply.number for reply in taken] == [1, 2]
         link.close()
+
+
+def test_a_reply_is_taken_in_one_look():
+    ours, theirs = socket.socketpair()
+    bells = Bells()
+    taken, looks = [], []
+    with ours, theirs:
+        link = bells.link = Link(
+            ours,
+            bells,
+            1,
+            Nobody(),
+            receiver=taken.append,
+            find=lambda _: None,
+            lend=lambda _: None,
+            lend_memory=lambda _: None,
+            memory=None,
+            flusher=lambda: None,
+            breaker=lambda _: None,
+        )
+        receive = link._inbox.receive
+        link._inbox.receive = lambda into: looks.append(1) or receive(into)
+        link.pump()
+        for number in 1, 2, 3:
+            wire.send(theirs, Reply(number, [Parcel.of(1)]))
+            bells.words[SENT] += 2
+            for _ in range(5):
+                link.pump()
+        link.close()
+    assert [reply.number for reply in taken] == [1, 2, 3]
+    assert len(looks) == 1 + 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import socket
 from collections import deque
 from pathlib import Path
 
@@ -91,6 +92,40 @@ def test_descriptors_go_with_their_frames_in_order(pair):
     assert [name.split()[0] for name in names] == [f"/memfd:wire-{n}" for n in range(3)]
     for message in found:
         os.close(message.fds[0])
+
+
+def test_an_inbox_tells_whether_it_took_all_there_was(pair):
+    ours, theirs = pair
+    inbox, into = wire.Inbox(ours), deque()
+    frame, _ = wire.pack(SystemReply(1, False, b"x"))
+    theirs.sendall(frame * 3 + frame[:5])
+    assert inbox.receive(into)
+    assert inbox.emptied
+    assert len(into) == 3
+    theirs.sendall(frame[5:])
+    wire.send(theirs, Spawned(actor_id=1, pid=1, fds=(0,)))  # ends a read, whatever is behind it
+    wire.send(theirs, SystemReply(2, False, b""))
+    assert inbox.receive(into)
+    assert not inbox.emptied
+    assert inbox.receive(into)
+    assert inbox.emptied
+    assert len(into) == 6
+    os.close(into[4].fds[0])
+    assert not inbox.receive(into)
+    assert inbox.emptied
+
+
+def test_a_read_that_fills_the_buffer_may_have_left_something(pair):
+    ours, theirs = pair
+    inbox, into = wire.Inbox(ours), deque()
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    frame, _ = wire.pack(SystemReply(1, False, bytes(1000)))
+    theirs.sendall(frame * 300)
+    rounds = []
+    while inbox.receive(into):
+        rounds.append(inbox.emptied)
+    assert len(into) == 300
+    assert rounds == [False, True]
 
 
 @pytest.mark.parametrize(
