@@ -343,5 +343,6 @@ class _Capture:
             backend=binding.op.transport,
             inplace=binding.op.inplace,
             frees_input=binding.op.frees_input,
+            results_on=binding.results_on,
             communicator=None if communicator is None else self._communicator(communicator),
         )

@@ -47,11 +47,14 @@ class CollectiveBinding:
         op: CollectiveOp,
         buckets: Sequence[Sequence[Any]],
         communicator: Communicator | None,
+        results_on: int | None = None,
     ) -> None:
         self.op = op
         self.buckets = tuple(map(tuple, buckets))
         """Nodes by rank, and actors that bring nothing in place of nodes."""
         self.communicator = communicator
+        self.results_on = results_on
+        """The only rank that gets anything, and whose node users have, if it is one."""
         self.outputs: tuple[CollectiveOutputNode, ...] = ()
 
     @property
@@ -151,7 +154,7 @@ def bind_collective(
     ]
     for number in range(1, len(buckets)):
         _check_alike(op, homes[0], homes[number], number)
-    binding = CollectiveBinding(op, buckets, communicator)
+    binding = CollectiveBinding(op, buckets, communicator, results_on)
     ranks = range(len(buckets[0]))
     num_returns = [len(buckets) if results_on in (None, rank) else 1 for rank in ranks]
     binding.outputs = tuple(

@@ -178,6 +178,14 @@ class Operation:
     """Whether results go where the inputs are."""
     frees_input: bool = False
     """Whether its inputs may change while it is under way."""
+    results_on: int | None = None
+    """The only rank that gets anything, if it is one; the others' nodes only have it take part."""
+
+    @property
+    def without_result(self) -> tuple[NodeId, ...]:
+        """The nodes of ranks that get nothing, by rank."""
+        only = self.results_on
+        return () if only is None else self.nodes[:only] + self.nodes[only + 1 :]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

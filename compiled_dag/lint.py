@@ -91,18 +91,17 @@ def check_fields_used(graph: Graph) -> None:
 
 
 def check_leaves(graph: Graph) -> None:
-    """Every result is used, or is an output."""
-    useful = contributing(graph)
-    used = {use for node in graph.nodes for use in node.uses()}
+    """Every result is used, or is an output; of a collective, each rank's that gets one."""
+    needed = {graph.output, *(node for one in graph.operations for node in one.without_result)}
+    needed.update(use for node in graph.nodes for use in node.uses())
     unused = [
-        node
-        for node in graph.nodes
-        if node.id not in useful and node.id not in used and not isinstance(node.op, Input)
+        node for node in graph.nodes if node.id not in needed and not isinstance(node.op, Input)
     ]
     if unused:
         names = ", ".join(_name(graph, node) for node in unused)
         msg = (
-            f"nobody reads the result of {names}. Add it to the MultiOutputNode, or do not bind it"
+            f"nobody reads the result of {names}. Add it to the MultiOutputNode, have a method "
+            "take it, or do not bind it"
         )
         raise GraphError(msg)
 

@@ -187,27 +187,27 @@ def test_all_tensors_travel_in_one_message_or_in_as_many_as_is_said(
     assert sent == messages
 
 
-def test_outputs_that_nobody_reads_may_be_left_out(host) -> None:
-    first, second = actors = [host.actor(Rank(rank)) for rank in range(2)]
+def test_an_output_that_nobody_reads_is_refused_by_bucket_and_rank(host) -> None:
+    actors = [host.actor(Rank(rank)) for rank in range(2)]
     with InputNode() as inp:
-        found = allreduce.bind(lists(actors, inp, 3))
-        output = second.echo.bind(found[1][2])
-    with output.experimental_compile() as graph:
-        ones = [torch.ones(2), torch.ones(3), torch.ones(4)]
-        assert graph.execute([ones, ones]).get(30).tolist() == [2] * 4
-        assert graph.execute([ones, ones]).get(30).tolist() == [2] * 4
-    del first
+        found = allreduce.bind([[actor.echo.bind(inp[n]) for actor in actors] for n in range(2)])
+        output = MultiOutputNode([*found[0], actors[1].echo.bind(found[1][1])])
+    unread = (
+        r"result of element 0 of allreduce\(SUM, 2 buckets\), rank 1 \(node \d+, bound at [^)]*\)"
+    )
+    with pytest.raises(GraphError, match=unread + r"\. Add it to the MultiOutputNode"):
+        output.experimental_compile()
 
 
 def test_outputs_travel_and_take_hints(pair, host) -> None:
     actors = [host.actor(Rank(rank)) for rank in range(2)]
     with InputNode() as inp:
-        (left, right), _ = allreduce.bind(lists(actors, inp, 2))
+        (left, right), others = allreduce.bind(lists(actors, inp, 2))
         left.with_tensor_transport("shm")
-        output = actors[1].sizes.bind(left, right)
+        output = actors[1].sizes.bind(left, right, *others)
     with output.experimental_compile() as graph:
         ones = [torch.ones(2), torch.ones(3)]
-        assert graph.execute([ones, ones]).get(30) == [(2,), (3,)]
+        assert graph.execute([ones, ones]).get(30) == [(2,), (3,)] * 2
         assert "allreduce(SUM, 2 buckets)" in str(graph.explain())
         assert graph.schedule == Schedule.parse(str(graph.schedule))
         graph.schedule.verify()
@@ -296,10 +296,11 @@ def test_the_actor_may_be_one_that_the_graph_makes(host) -> None:
     source = host.actor(Rank(0))
     made = FakeClass(host, Rank).bind(1)
     with InputNode() as inp:
-        _, right = collective.broadcast.bind([source.bring.bind(inp, 0), made])
-        output = made.echo.bind(right)
+        left, right = collective.broadcast.bind([source.bring.bind(inp, 0), made])
+        output = MultiOutputNode([left, made.echo.bind(right)])
     with output.experimental_compile() as graph:
-        assert graph.execute([[torch.ones(2)]]).get(30).tolist() == [1, 1]
+        for one in graph.execute([[torch.ones(2)]]):
+            assert one.get(30).tolist() == [1, 1]
 
 
 def test_an_actor_that_brings_something_is_refused() -> None:

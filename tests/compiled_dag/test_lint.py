@@ -6,6 +6,7 @@ import pytest
 
 from compiled_dag import GraphError, InputNode, MultiOutputNode
 from compiled_dag.capture import capture
+from compiled_dag.ir import Graph
 from compiled_dag.lint import (
     check_cycles,
     check_fields_used,
@@ -68,15 +69,22 @@ def test_an_unused_element_of_several_returns_is_an_unused_result(worker) -> Non
         check_leaves(graph_of(worker.add.bind(tens)))
 
 
-def test_one_used_rank_keeps_a_whole_collective_useful() -> None:
-    from collective import allreduce
+def two_ranks(*, reads_both: bool) -> Graph:
+    from collective import allreduce, reduce
 
-    first, second = paper(2)
+    actors = paper(2)
     with InputNode() as inp:
-        ours, _theirs = allreduce.bind([first.grad.bind(inp), second.grad.bind(inp)])
-        output = first.step.bind(ours)
-    graph = graph_of(output)
-    check_leaves(graph)
+        ours, theirs = allreduce.bind([actor.grad.bind(inp) for actor in actors])
+        total = reduce.bind([actor.echo.bind(inp) for actor in actors], 1)
+        found = [actors[0].step.bind(ours), total]
+    return graph_of(MultiOutputNode([*found, theirs] if reads_both else found))
+
+
+def test_what_a_collective_gives_each_rank_is_read() -> None:
+    with pytest.raises(GraphError, match=rf"result of allreduce\(SUM\), rank 1 {HERE}\. Add it"):
+        check_leaves(two_ranks(reads_both=False))
+    graph = two_ranks(reads_both=True)
+    check_leaves(graph)  # rank 0 of the reduce gets nothing
     assert contributing(graph) == {node.id for node in graph.nodes}
 
 

@@ -61,7 +61,8 @@ def test_a_result_is_awaited_before_it_is_used_or_another_value_comes() -> None:
     with InputNode() as inp:
         reduced = allreduce.bind([first.echo.bind(inp), second.echo.bind(inp)])
         other = second.echo.bind(inp)
-        output = MultiOutputNode([first.add.bind(reduced[0]), first.join.bind(other, reduced[0])])
+        ours = [first.add.bind(reduced[0]), first.join.bind(other, reduced[0])]
+        output = MultiOutputNode([*ours, reduced[1]])
     steps = steps_of(output)
     assert [step[0] for step in steps] == list("RCDSJDCWDRCWD")
 
