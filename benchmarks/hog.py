@@ -43,11 +43,15 @@ def hog(config: Config) -> Iterator[Row]:
 
 
 def _tails(measured: Measured) -> Row:
-    """Compare the 99th percentiles of ours and the pipe's, round by round."""
+    """Compare the 99th percentiles of ours and the pipe's, round by round; count who waits."""
     ours_p99, pipe_p99 = (
         [block.p99_ns for block in measured.blocks[name]] for name in ("ours", "pipe")
     )
-    return {"pipe_p99_ratio": round(median(paired_ratios(ours_p99, pipe_p99)), 2)}
+    row: Row = {"pipe_p99_ratio": round(median(paired_ratios(ours_p99, pipe_p99)), 2)}
+    for name, blocks in measured.blocks.items():
+        if num_long := sum(block.num_long for block in blocks):
+            row[f"{name}_waits_one_in"] = round(sum(block.n for block in blocks) / num_long)
+    return row
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_LONG_NS = 1_000_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
@@ -18,6 +20,8 @@ class Block:
     p50_ns: float
     p99_ns: float
     n: int
+    num_long: int = 0
+    """Trips of over a millisecond: longer than small ones work, so they waited for a turn."""
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
@@ -29,8 +33,13 @@ def percentile(values: Sequence[float], percent: int) -> float:
 
 
 def summarize(times_ns: Sequence[int]) -> Block:
-    """Reduce one block's trips to its median and its 99th percentile."""
-    return Block(p50_ns=median(times_ns), p99_ns=percentile(times_ns, 99), n=len(times_ns))
+    """Reduce one block's trips to its median, its 99th percentile, and how many are long."""
+    return Block(
+        p50_ns=median(times_ns),
+        p99_ns=percentile(times_ns, 99),
+        n=len(times_ns),
+        num_long=sum(time > _LONG_NS for time in times_ns),
+    )
 
 
 def paired_ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:

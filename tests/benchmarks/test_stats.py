@@ -29,6 +29,10 @@ def test_summarize_ignores_order_and_outliers() -> None:
     assert summarize([4] * 999 + [10**9]).p99_ns == 4
 
 
+def test_summarize_counts_what_takes_over_a_millisecond() -> None:
+    assert summarize([10**6, 10**6 + 1, 10**9]).num_long == 2
+
+
 def test_pairs_are_taken_round_by_round() -> None:
     assert paired_ratios([2.0, 9.0], [1.0, 3.0]) == [2.0, 3.0]
     assert paired_differences([2.0, 9.0], [1.0, 3.0]) == [1.0, 6.0]
