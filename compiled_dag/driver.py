@@ -168,10 +168,8 @@ class CompiledDAG:
             return
         late = deployment.close(teardown_timeout_s())
         if late:
-            warn(
-                f"graph {self.get_id()} was torn down, but {deployment.describe_late(late)}",
-                RuntimeWarning,
-            )
+            late_text = deployment.describe_late(late)
+            warn(f"graph {self.get_id()} was torn down, but {late_text}", RuntimeWarning)
         if kill_actors:
             for actor in deployment.actors:
                 self._host.kill(actor.actor_id)

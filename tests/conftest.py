@@ -20,6 +20,7 @@ from tests import leaks
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
+    from compiled_dag.shm.segment import Segment
     from tests.fakes import ThreadHost
     from tests.incubator import Incubator
 
@@ -153,6 +154,27 @@ def session(no_leaks: None) -> Iterator[None]:
         yield
     finally:
         runtime.shutdown()
+
+
+@pytest.fixture
+def state_segment() -> Iterator[Segment]:
+    """Return memory of which `state_words` are mapped."""
+    from compiled_dag.shm.segment import PAGE, Segment  # a broken package fails its tests alone
+
+    made = Segment.create("test", PAGE)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def state_words(state_segment: Segment) -> memoryview[int]:
+    """Return the words of a graph or group whose state is OPEN."""
+    from compiled_dag.shm.segment import PAGE
+    from compiled_dag.shm.state import OPEN, set_state
+
+    words = state_segment.map(0, PAGE).view().cast("Q")
+    set_state(words, OPEN)
+    return words
 
 
 @pytest.fixture

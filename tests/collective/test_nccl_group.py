@@ -14,7 +14,6 @@ from collective import nccl_group
 from collective.header import BROKEN, CLOSED, FAULTED, OPEN
 from collective.nccl_group import NcclGroup, Watch
 from compiled_dag.errors import ChannelClosedError
-from compiled_dag.shm.segment import PAGE, Segment
 from compiled_dag.shm.state import STATE_WORD, mark_broken, set_state
 from tests.gates import PATIENCE_S
 
@@ -83,21 +82,7 @@ class Header:
 
 
 @pytest.fixture
-def segment():
-    made = Segment.create("test", PAGE)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def words(segment):
-    found = segment.map(0, PAGE).view().cast("Q")
-    found[STATE_WORD] = OPEN
-    return found
-
-
-@pytest.fixture
-def group(monkeypatch, words):
+def group(monkeypatch, state_words):
     """Made by a thread whose current GPU is the second, as user code may have made it."""
     monkeypatch.setattr(PaperEvent, "busy", set())
     monkeypatch.setattr(PaperEvent, "recorded", [])
@@ -116,7 +101,7 @@ def group(monkeypatch, words):
     dist = SimpleNamespace(ProcessGroupNCCL=PaperGroup, PrefixStore=lambda *_: None)
     monkeypatch.setattr(nccl_group, "torch", paper)
     monkeypatch.setattr(nccl_group, "dist", dist)
-    made = NcclGroup(SimpleNamespace(header=Header(words)), 1, 3, PaperWaiter())
+    made = NcclGroup(SimpleNamespace(header=Header(state_words)), 1, 3, PaperWaiter())
     yield made
     made.abort()
 
@@ -220,9 +205,9 @@ def asleep(monkeypatch):
     return gone
 
 
-def test_nothing_wakes_the_thread_of_a_group_that_is_open(words, asleep) -> None:
+def test_nothing_wakes_the_thread_of_a_group_that_is_open(state_words, asleep) -> None:
     aborted = threading.Event()
-    watch = Watch(words, aborted.set)
+    watch = Watch(state_words, aborted.set)
     assert asleep.acquire(timeout=PATIENCE_S)
     assert not asleep.acquire(timeout=0.3)
     watch.leave()
@@ -233,57 +218,61 @@ def test_nothing_wakes_the_thread_of_a_group_that_is_open(words, asleep) -> None
 
 
 @pytest.mark.parametrize("state", [BROKEN, FAULTED])
-def test_a_group_that_has_ended_is_aborted_from_a_thread_of_its_own(words, asleep, state) -> None:
+def test_a_group_that_has_ended_is_aborted_from_a_thread_of_its_own(
+    state_words, asleep, state
+) -> None:
     aborted = threading.Event()
-    Watch(words, aborted.set)
+    Watch(state_words, aborted.set)
     assert asleep.acquire(timeout=PATIENCE_S)
-    set_state(words, state)
+    set_state(state_words, state)
     assert aborted.wait(PATIENCE_S)
 
 
-def test_so_is_one_whose_driver_has_died(words, segment, asleep) -> None:
+def test_so_is_one_whose_driver_has_died(state_words, state_segment, asleep) -> None:
     aborted = threading.Event()
-    Watch(words, aborted.set)
+    Watch(state_words, aborted.set)
     assert asleep.acquire(timeout=PATIENCE_S)
-    mark_broken(segment.fd)
+    mark_broken(state_segment.fd)
     assert aborted.wait(PATIENCE_S)
 
 
-def test_a_group_that_had_ended_before_is_aborted_at_once(words) -> None:
-    set_state(words, BROKEN)
+def test_a_group_that_had_ended_before_is_aborted_at_once(state_words) -> None:
+    set_state(state_words, BROKEN)
     aborted = threading.Event()
-    Watch(words, aborted.set)
+    Watch(state_words, aborted.set)
     assert aborted.wait(PATIENCE_S)
 
 
-def test_a_closed_group_is_left_to_the_main_thread_for_a_while(words, asleep, monkeypatch) -> None:
-    set_state(words, CLOSED)
+def test_a_closed_group_is_left_to_the_main_thread_for_a_while(
+    state_words, asleep, monkeypatch
+) -> None:
+    set_state(state_words, CLOSED)
     aborted = threading.Event()
-    watch = Watch(words, aborted.set)
+    watch = Watch(state_words, aborted.set)
     assert asleep.acquire(timeout=PATIENCE_S)
     watch.leave()
     assert not aborted.is_set()
     monkeypatch.setattr(nccl_group, "LEAVE_S", 0.05)
-    Watch(words, aborted.set)
+    Watch(state_words, aborted.set)
     assert aborted.wait(PATIENCE_S)
 
 
 def test_a_rank_that_dies_while_a_group_is_closed_is_not_waited_for(
-    words, asleep, monkeypatch
+    state_words, asleep, monkeypatch
 ) -> None:
     monkeypatch.setattr(nccl_group, "LEAVE_S", 100 * PATIENCE_S)
-    set_state(words, CLOSED)
+    set_state(state_words, CLOSED)
     aborted = threading.Event()
-    Watch(words, aborted.set)
+    Watch(state_words, aborted.set)
     assert asleep.acquire(timeout=PATIENCE_S)
-    set_state(words, BROKEN)
+    set_state(state_words, BROKEN)
     assert aborted.wait(PATIENCE_S)
 
 
-def test_leaving_ends_the_thread_wherever_it_is(words) -> None:
+def test_leaving_ends_the_thread_wherever_it_is(state_words) -> None:
     aborted = threading.Event()
     for _ in range(100):
-        watch = Watch(words, aborted.set)
+        watch = Watch(state_words, aborted.set)
         watch.leave()
         watch._thread.join(PATIENCE_S)
         assert not watch._thread.is_alive()

@@ -6,8 +6,7 @@ import pytest
 
 from compiled_dag.cuda import rescue
 from compiled_dag.cuda.rescue import Rescue
-from compiled_dag.shm.segment import PAGE, Segment
-from compiled_dag.shm.state import BROKEN, CLOSED, OPEN, STATE_WORD, mark_broken, set_state
+from compiled_dag.shm.state import BROKEN, CLOSED, OPEN, mark_broken, set_state
 from tests.cuda.fake import FakeDevice, Settings
 from tests.gates import PATIENCE_S
 
@@ -23,27 +22,13 @@ class Waits:
 
 
 @pytest.fixture
-def segment():
-    made = Segment.create("test", PAGE)
+def made(state_words):
+    made = Rescue(FakeDevice(Settings("")), state_words)
     yield made
     made.close()
 
 
-@pytest.fixture
-def words(segment):
-    found = segment.map(0, PAGE).view().cast("Q")
-    found[STATE_WORD] = OPEN
-    return found
-
-
-@pytest.fixture
-def made(words):
-    made = Rescue(FakeDevice(Settings("")), words)
-    yield made
-    made.close()
-
-
-def test_nothing_is_done_while_all_is_open(made, words, monkeypatch):
+def test_nothing_is_done_while_all_is_open(made, state_words, monkeypatch):
     asleep = threading.Semaphore(0)
     sleep = rescue.sleep_while
 
@@ -60,38 +45,38 @@ def test_nothing_is_done_while_all_is_open(made, words, monkeypatch):
     assert not waits.released.acquire(blocking=False)
 
 
-def test_what_waits_is_set_free_at_the_end_of_the_graph(made, words, monkeypatch):
+def test_what_waits_is_set_free_at_the_end_of_the_graph(made, state_words, monkeypatch):
     monkeypatch.setattr(rescue, "_LOOK_S", PATIENCE_S)
     waits = Waits()
     made.add(waits)
-    set_state(words, BROKEN)
+    set_state(state_words, BROKEN)
     assert waits.released.acquire(timeout=PATIENCE_S / 2)
 
 
-def test_so_it_is_when_the_death_of_its_driver_breaks_it(made, segment, monkeypatch):
+def test_so_it_is_when_the_death_of_its_driver_breaks_it(made, state_segment, monkeypatch):
     monkeypatch.setattr(rescue, "_LOOK_S", PATIENCE_S)
     waits = Waits()
     made.add(waits)
-    mark_broken(segment.fd)
+    mark_broken(state_segment.fd)
     assert waits.released.acquire(timeout=PATIENCE_S / 2)
 
 
-def test_a_peer_may_die_in_the_middle_of_the_end(made, words):
+def test_a_peer_may_die_in_the_middle_of_the_end(made, state_words):
     waits = Waits()
     made.add(waits)
-    set_state(words, CLOSED)
+    set_state(state_words, CLOSED)
     for _ in range(3):
         assert waits.released.acquire(timeout=PATIENCE_S)
 
 
 @pytest.mark.parametrize("state", [OPEN, CLOSED])
-def test_closing_ends_the_thread(words, state):
+def test_closing_ends_the_thread(state_words, state):
     device = FakeDevice(Settings(""))
     for _ in range(100):
-        one = Rescue(device, words)
+        one = Rescue(device, state_words)
         one.add(Waits())
-        set_state(words, state)
+        set_state(state_words, state)
         one.close()
         one.close()
-        set_state(words, OPEN)
+        set_state(state_words, OPEN)
         assert "gpu rescue" not in {thread.name for thread in threading.enumerate()}

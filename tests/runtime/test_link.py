@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import contextmanager
 
 from compiled_dag.shm.board import SENT
 from runtime import wire
@@ -40,16 +41,18 @@ class Nobody:
         pass
 
 
-def test_who_could_not_look_is_woken_when_the_other_has_read():
+@contextmanager
+def linked(receiver):
+    """Yield a link, the board that it looks at, and the process's end of its socket."""
     ours, theirs = socket.socketpair()
     bells = Bells()
     with ours, theirs:
-        link = bells.link = Link(
+        bells.link = Link(
             ours,
             bells,
             1,
             Nobody(),
-            receiver=lambda _: link.pump(),  # what a thread does that waits meanwhile
+            receiver=receiver,
             find=lambda _: None,
             lend=lambda _: None,
             lend_memory=lambda _: None,
@@ -57,31 +60,21 @@ def test_who_could_not_look_is_woken_when_the_other_has_read():
             flusher=lambda: None,
             breaker=lambda _: None,
         )
+        yield bells.link, bells, theirs
+        bells.link.close()
+
+
+def test_who_could_not_look_is_woken_when_the_other_has_read():
+    with linked(lambda _: link.pump()) as (link, bells, theirs):  # as a thread that waits does
         bells.words[SENT] = 2
         wire.send(theirs, Reply(1, [Parcel.of(1)]))
         link._on_event(READABLE)
-        link.close()
     assert bells.rung[-1] is False
 
 
 def test_a_link_is_read_only_if_the_process_has_sent_something():
-    ours, theirs = socket.socketpair()
-    bells = Bells()
     taken = []
-    with ours, theirs:
-        link = bells.link = Link(
-            ours,
-            bells,
-            1,
-            Nobody(),
-            receiver=taken.append,
-            find=lambda _: None,
-            lend=lambda _: None,
-            lend_memory=lambda _: None,
-            memory=None,
-            flusher=lambda: None,
-            breaker=lambda _: None,
-        )
+    with linked(taken.append) as (link, bells, theirs):
         link.pump()  # finds nothing, and notes the count
         wire.send(theirs, Reply(1, [Parcel.of(1)]))
         link.pump()
@@ -93,27 +86,11 @@ def test_a_link_is_read_only_if_the_process_has_sent_something():
         wire.send(theirs, Reply(2, [Parcel.of(1)]))
         link.pump()  # the same count, but one is still on its way
         assert [reply.number for reply in taken] == [1, 2]
-        link.close()
 
 
 def test_a_reply_is_taken_in_one_look():
-    ours, theirs = socket.socketpair()
-    bells = Bells()
     taken, looks = [], []
-    with ours, theirs:
-        link = bells.link = Link(
-            ours,
-            bells,
-            1,
-            Nobody(),
-            receiver=taken.append,
-            find=lambda _: None,
-            lend=lambda _: None,
-            lend_memory=lambda _: None,
-            memory=None,
-            flusher=lambda: None,
-            breaker=lambda _: None,
-        )
+    with linked(taken.append) as (link, bells, theirs):
         receive = link._inbox.receive
         link._inbox.receive = lambda into: looks.append(1) or receive(into)
         link.pump()
@@ -122,6 +99,5 @@ def test_a_reply_is_taken_in_one_look():
             bells.words[SENT] += 2
             for _ in range(5):
                 link.pump()
-        link.close()
     assert [reply.number for reply in taken] == [1, 2, 3]
     assert len(looks) == 1 + 3
